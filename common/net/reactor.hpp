@@ -1,0 +1,61 @@
+#pragma once
+// reactor: one thread's event loop over epoll, level-triggered. The only loop on the data path
+// (docs/decisions/0003 says why it is not Asio's). Life cycle: construct, add watchers, run()
+// until stop(). Thread rule: everything belongs to the thread that calls run(), except post()
+// and stop(), which any thread may call.
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace pgsled::net {
+
+using clock = std::chrono::steady_clock;
+using time_point = clock::time_point;
+using duration = clock::duration;
+
+// Whoever owns a descriptor derives from this. `events` are EPOLL* bits.
+class watcher {
+ public:
+  virtual void on_events(std::uint32_t events) = 0;
+
+ protected:
+  ~watcher() = default;
+};
+
+class reactor {
+ public:
+  reactor();
+  ~reactor();
+  reactor(const reactor&) = delete;
+  reactor& operator=(const reactor&) = delete;
+
+  // The descriptor stays the caller's. A watcher may remove itself or any other, and delete it,
+  // from inside on_events(): events already fetched for a removed descriptor are dropped.
+  void add(int fd, std::uint32_t events, watcher* target);
+  void modify(int fd, std::uint32_t events, watcher* target);
+  void remove(int fd);
+
+  // One-shot timers. Ids are never reused; cancelling an unknown or fired id does nothing.
+  using timer_id = std::uint64_t;
+  timer_id at(time_point when, std::function<void()> task);
+  timer_id after(duration delay, std::function<void()> task) { return at(now() + delay, std::move(task)); }
+  void cancel(timer_id id);
+
+  // Runs before the loop waits again, in order; used to look at edge-triggered sources once more.
+  void defer(std::function<void()> task);
+  // From any thread. Bounded only by memory: callers are few and say so.
+  void post(std::function<void()> task);
+
+  // The time at which this turn of the loop began.
+  time_point now() const;
+  void run();
+  void stop();
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+}  // namespace pgsled::net

@@ -1,0 +1,151 @@
+// Conditions → facts about occurrences, and the names of columns.
+#include <algorithm>
+
+#include "common/plan/analysis.hpp"
+
+namespace pgsled::plan {
+namespace {
+
+bool is_equals(node_list name) {
+  const auto parts = name_parts(name);
+  return !parts.empty() && parts.back() == "=" &&
+         (parts.size() == 1 || (parts.size() == 2 && parts[0] == "pg_catalog"));
+}
+
+}  // namespace
+
+std::set<int> analysis::occurrences_of(const scope& in) {
+  std::set<int> found;
+  for (const auto& i : in.items) {
+    if (i.occurrence != nothing) found.insert(i.occurrence);
+  }
+  return found;
+}
+
+// Top-level conjuncts only: under OR, NOT, CASE … nothing is certain.
+void analysis::conditions(const node* condition, const scope& in, const std::set<int>& bindable) {
+  if (!condition) return;
+  switch (condition->node_case) {
+    case PG_QUERY__NODE__NODE_BOOL_EXPR: {
+      const auto& expression = *condition->bool_expr;
+      if (expression.boolop != PG_QUERY__BOOL_EXPR_TYPE__AND_EXPR) return;
+      for (const node* each : list(expression.n_args, expression.args)) {
+        conditions(each, in, bindable);
+      }
+      return;
+    }
+    case PG_QUERY__NODE__NODE_A_EXPR: return comparison(*condition->a_expr, in, bindable);
+    case PG_QUERY__NODE__NODE_SUB_LINK: return in_select(*condition->sub_link, in, bindable);
+    default: return;
+  }
+}
+
+void analysis::comparison(const PgQuery__AExpr& e, const scope& in, const std::set<int>& bindable) {
+  if (!is_equals(list(e.n_name, e.name)) || !e.lexpr || !e.rexpr) return;
+  if (e.kind == PG_QUERY__A__EXPR__KIND__AEXPR_IN) {
+    if (e.rexpr->node_case != PG_QUERY__NODE__NODE_LIST || e.rexpr->list->n_items != 1) return;
+    return equality(e.lexpr, e.rexpr->list->items[0], in, bindable);
+  }
+  if (e.kind != PG_QUERY__A__EXPR__KIND__AEXPR_OP) return;
+  // (a, b) = (c, d) is a = c AND b = d.
+  if (e.lexpr->node_case == PG_QUERY__NODE__NODE_ROW_EXPR &&
+      e.rexpr->node_case == PG_QUERY__NODE__NODE_ROW_EXPR) {
+    const auto &left = *e.lexpr->row_expr, &right = *e.rexpr->row_expr;
+    if (left.n_args != right.n_args) return;
+    for (std::size_t i = 0; i < left.n_args; ++i) {
+      equality(left.args[i], right.args[i], in, bindable);
+    }
+    return;
+  }
+  equality(e.lexpr, e.rexpr, in, bindable);
+}
+
+void analysis::equality(const node* left, const node* right, const scope& in,
+                        const std::set<int>& bindable) {
+  fact f;
+  f.left = resolve(left, in);
+  f.right = resolve(right, in);
+  if (f.left == nothing) {
+    std::swap(f.left, f.right);
+    std::swap(left, right);
+  }
+  if (f.left == nothing || f.left == f.right) return;
+  f.binds_left = bindable.contains(f.left);
+  if (f.right != nothing) {
+    f.binds_right = bindable.contains(f.right);
+  } else {
+    f.source = keys_.read(right);
+    if (!keys_.why().empty()) why_not_ = keys_.why();
+    if (!f.source) return;
+    keys_.use(right);
+  }
+  facts_.push_back(f);
+}
+
+void analysis::in_select(const PgQuery__SubLink& link, const scope& in,
+                         const std::set<int>& bindable) {
+  if (link.sub_link_type != PG_QUERY__SUB_LINK_TYPE__ANY_SUBLINK || !link.subselect ||
+      link.subselect->node_case != PG_QUERY__NODE__NODE_SELECT_STMT) {
+    return;
+  }
+  if (link.n_oper_name > 0 && !is_equals(list(link.n_oper_name, link.oper_name))) return;
+  membership m;
+  m.outer = resolve(link.testexpr, in);
+  if (m.outer == nothing) return;
+  m.binds_outer = bindable.contains(m.outer);
+  m.inner = link.subselect->select_stmt;
+  memberships_.push_back(m);
+}
+
+// The occurrence whose sharding key this column certainly is.
+int analysis::resolve(const node* column, const scope& in) const {
+  if (!column || column->node_case != PG_QUERY__NODE__NODE_COLUMN_REF) return nothing;
+  const auto& ref = *column->column_ref;
+  const auto parts = name_parts(list(ref.n_fields, ref.fields));
+  if (parts.size() != ref.n_fields || parts.empty() || parts.size() > 3) return nothing;
+  if (parts.size() == 1) return resolve_name(parts[0], in);
+  const std::string& table = parts[parts.size() - 2];
+  for (const scope* s = &in; s; s = s->outer) {
+    for (const auto& i : s->items) {
+      if (i.alias != table) continue;
+      if (parts.size() == 3 && (i.aliased || (!i.schema.empty() && i.schema != parts[0]))) continue;
+      if (i.occurrence == nothing || i.renamed) return nothing;
+      return occurrences_[static_cast<std::size_t>(i.occurrence)].column == parts.back()
+                 ? i.occurrence
+                 : nothing;
+    }
+  }
+  return nothing;
+}
+
+// A name without table: if a sharded table of the innermost block has it as key, it is that one,
+// or PostgreSQL calls it ambiguous. Other items may have it as well, so the search ends there.
+int analysis::resolve_name(const std::string& column, const scope& in) const {
+  for (const scope* s = &in; s; s = s->outer) {
+    if (s->items.empty()) continue;
+    const auto merged = s->merged.find(column);
+    if (merged != s->merged.end()) return merged->second;
+    int found = nothing;
+    for (const auto& i : s->items) {
+      if (i.occurrence == nothing || i.renamed ||
+          occurrences_[static_cast<std::size_t>(i.occurrence)].column != column) {
+        continue;
+      }
+      if (found != nothing) return nothing;
+      found = i.occurrence;
+    }
+    return found;
+  }
+  return nothing;
+}
+
+bool analysis::is_cte(const PgQuery__RangeVar& range, const scope& in) {
+  if (!text(range.schemaname).empty()) return false;
+  const std::string name = text(range.relname);
+  for (const scope* s = &in; s; s = s->outer) {
+    if (std::find(s->ctes.begin(), s->ctes.end(), name) != s->ctes.end()) return true;
+  }
+  return false;
+}
+
+}  // namespace pgsled::plan

@@ -1,0 +1,134 @@
+#include "common/plan/names.hpp"
+
+#include <algorithm>
+
+#include "common/sql/lexer.hpp"
+#include "common/sql/shape.hpp"
+
+namespace pgsled::plan {
+namespace {
+
+// Elements of a search_path as SQL text: names, quoted names or strings.
+std::vector<std::string> parse_path(const std::string& path, const std::string& user) {
+  std::vector<std::string> schemas;
+  sql::lexer lex{path, true};
+  for (sql::token t = lex.next(); t.kind != sql::token_kind::end; t = lex.next()) {
+    std::string name;
+    if (t.kind == sql::token_kind::word || t.kind == sql::token_kind::quoted) {
+      name = sql::identifier(path, t);
+    } else if (t.kind == sql::token_kind::text) {
+      name = sql::literal_value(path, {t.begin, t.size(), true});
+    } else {
+      continue;
+    }
+    schemas.push_back(name == "$user" ? user : name);
+  }
+  return schemas;
+}
+
+}  // namespace
+
+std::string quoted(std::string_view identifier) {
+  std::string out = "\"";
+  for (const char c : identifier) {
+    out += c;
+    if (c == '"') out += c;
+  }
+  return out + '"';
+}
+
+std::string sql_identifier(std::string_view identifier) {
+  const bool plain =
+      !identifier.empty() && !(identifier.front() >= '0' && identifier.front() <= '9') &&
+      identifier.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == identifier.npos;
+  return plain ? std::string{identifier} : quoted(identifier);
+}
+
+std::string written_name(const PgQuery__RangeVar& range) {
+  const std::string schema = text(range.schemaname);
+  return (schema.empty() ? "" : sql_identifier(schema) + ".") + sql_identifier(text(range.relname));
+}
+
+std::string shown_name(const PgQuery__RangeVar& range) {
+  const std::string schema = text(range.schemaname);
+  return quoted((schema.empty() ? "" : schema + ".") + text(range.relname));
+}
+
+names::names(const database_view& database, const request& from)
+    : database_(database),
+      path_(parse_path(from.search_path.empty() ? "\"$user\", public" : from.search_path,
+                       from.user)) {
+  any_name_ = std::any_of(database.sharded.begin(), database.sharded.end(),
+                          [](const sharded_table& t) { return t.name.empty(); });
+}
+
+bool names::in_path(std::string_view schema) const {
+  return std::find(path_.begin(), path_.end(), schema) != path_.end();
+}
+
+// `written` is what the statement says, perhaps nothing; `wanted` may be empty for any schema.
+bool names::is_schema(const std::string& wanted, const std::string& written) const {
+  if (wanted.empty()) return true;
+  return written.empty() ? in_path(wanted) : wanted == written;
+}
+
+const sharded_table* names::by_name(const std::string& schema, const std::string& name) const {
+  for (const auto& table : database_.sharded) {
+    if (table.name == name && is_schema(table.schema, schema)) return &table;
+  }
+  return nullptr;
+}
+
+const sharded_table* names::by_column(const catalog::table_columns& columns) const {
+  for (const auto& table : database_.sharded) {
+    if (table.name.empty() && (table.schema.empty() || table.schema == columns.schema) &&
+        std::find(columns.columns.begin(), columns.columns.end(), table.column) !=
+            columns.columns.end()) {
+      return &table;
+    }
+  }
+  return nullptr;
+}
+
+const catalog::table_columns* names::columns_of(const std::string& schema,
+                                                const std::string& name) const {
+  const auto search = [&](const std::string& in) -> const catalog::table_columns* {
+    for (const auto& t : database_.catalog.tables) {
+      if (t.name == name && t.schema == in) return &t;
+    }
+    return nullptr;
+  };
+  if (!schema.empty()) return search(schema);
+  for (const auto& candidate : path_) {
+    if (const auto* found = search(candidate)) return found;
+  }
+  return nullptr;
+}
+
+bool names::hides(const std::string& schema, const std::string& name) const {
+  const auto& hidden = database_.catalog.hides_sharded;
+  if (!schema.empty()) return hidden.contains(schema + "." + name);
+  return std::any_of(path_.begin(), path_.end(), [&](const std::string& candidate) {
+    return hidden.contains(candidate + "." + name);
+  });
+}
+
+relation names::find(const PgQuery__RangeVar& range) const {
+  const std::string schema = text(range.schemaname), name = text(range.relname);
+  const auto* columns = columns_of(schema, name);
+  const sharded_table* table = by_name(schema, name);
+  if (!table && columns) table = by_column(*columns);
+  if (table) {
+    const bool placeable = table->data_type.empty() || table->data_type == "bigint";
+    return {placeable ? relation_kind::sharded : relation_kind::foreign_key_type, table, columns};
+  }
+  if (schema == "pg_catalog" || schema == "information_schema" ||
+      (schema.empty() && name.starts_with("pg_"))) {
+    return {relation_kind::system};
+  }
+  if (hides(schema, name)) return {relation_kind::hidden};
+  if (any_name_ && !database_.catalog.loaded) return {relation_kind::unknown};
+  return {relation_kind::omni};
+}
+
+}  // namespace pgsled::plan

@@ -1,0 +1,54 @@
+#pragma once
+// Which table a name in a statement means: sharded, omnisharded (present on every shard), system
+// catalog, or something that must not be read without care. Internal to the planner. Pure.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/plan/planner.hpp"
+#include "common/plan/tree.hpp"
+
+namespace pgsled::plan {
+
+std::string quoted(std::string_view identifier);               // "…" always, for messages
+std::string sql_identifier(std::string_view identifier);       // quotes only where needed
+std::string written_name(const PgQuery__RangeVar&);            // schema.name as sql_identifier
+std::string shown_name(const PgQuery__RangeVar&);              // "schema.name", for messages
+
+enum class relation_kind : std::uint8_t {
+  sharded,
+  omni,     // on every shard, the same rows
+  system,   // each shard's own
+  hidden,   // a view, foreign or child table through which sharded tables are read
+  unknown,  // may be sharded: the catalog is not loaded
+  foreign_key_type,  // sharded by a data type that this version cannot place
+};
+
+struct relation {
+  relation_kind kind = relation_kind::omni;
+  const sharded_table* table = nullptr;                    // sharded
+  const catalog::table_columns* columns = nullptr;         // sharded, if the catalog has them
+};
+
+class names {
+ public:
+  // Keeps references to both.
+  names(const database_view& database, const request& from);
+  relation find(const PgQuery__RangeVar&) const;
+
+ private:
+  bool in_path(std::string_view schema) const;
+  bool is_schema(const std::string& wanted, const std::string& written) const;
+  const sharded_table* by_name(const std::string& schema, const std::string& name) const;
+  const sharded_table* by_column(const catalog::table_columns&) const;
+  const catalog::table_columns* columns_of(const std::string& schema,
+                                           const std::string& name) const;
+  bool hides(const std::string& schema, const std::string& name) const;
+
+  const database_view& database_;
+  std::vector<std::string> path_;
+  bool any_name_ = false;  // some sharded column counts in whatever table it is
+};
+
+}  // namespace pgsled::plan

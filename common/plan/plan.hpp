@@ -1,0 +1,64 @@
+#pragma once
+// The plan of a statement shape and the request for one, as they travel between frontend and
+// router (binary, docs/formats/envelope.md). Pure.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/bytes.hpp"
+#include "common/base/result.hpp"
+
+namespace pgsled::plan {
+
+// Where a statement goes. Never change or reuse a value.
+enum class destination : std::uint8_t {
+  one_shard = 1,   // the shard of `key`
+  any_shard = 2,   // needs no particular shard: the transaction's, else the client's own
+  all_shards = 3,  // DDL and the like: one transaction on each, committed after all succeeded
+  refused = 4,     // `error` says why
+};
+enum class key_source : std::uint8_t { none = 0, parameter = 1, literal = 2, constant = 3 };
+enum class access : std::uint8_t { read = 0, write = 1 };
+
+struct key {
+  key_source source = key_source::none;
+  std::uint16_t number = 0;     // parameter: 0-based $n; literal: 0-based lifted literal
+  bool negated = false;         // literal: a unary minus stands before it
+  std::int64_t constant = 0;    // constant
+};
+
+struct plan {
+  pgsled::plan::destination destination = pgsled::plan::destination::any_shard;
+  pgsled::plan::access access = pgsled::plan::access::read;
+  pgsled::plan::key key;
+  // one_shard: other places that must hold the same value as `key`; the one who runs the plan
+  // compares the normalised values and refuses the statement with `error` when they differ.
+  std::vector<pgsled::plan::key> also_equal;
+  bool changes_catalog = false;    // DDL: plans and prepared statements made before it may be stale
+  bool own_transaction = false;    // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM)
+  std::vector<std::string> spread_sequences_of;  // all_shards: tables whose sequences become disjoint per shard
+  pg_error error;                  // refused; or what to say when `also_equal` is not equal
+};
+
+struct request {
+  std::string database, user;
+  std::string search_path;         // as SQL text; empty: the default
+  std::string sql;
+  std::vector<std::uint32_t> parameter_types;   // OIDs as the client declared them; 0 unspecified
+  std::vector<std::uint32_t> literal_offsets;   // byte offset in `sql` of each lifted literal
+  std::string tree;                // libpg_query's protobuf; empty: the syntax is not known
+};
+
+struct answer {
+  std::uint64_t epoch = 0;
+  pgsled::plan::plan plan;
+};
+
+// The decoders check every length and reject trailing bytes; the error says what was wrong.
+void encode(const request&, std::string& to);
+void encode(const answer&, std::string& to);
+tl::expected<request, std::string> decode_request(byte_span);
+tl::expected<answer, std::string> decode_answer(byte_span);
+
+}  // namespace pgsled::plan

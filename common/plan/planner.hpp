@@ -1,0 +1,40 @@
+#pragma once
+// planner: statement tree + what the database looks like → plan. Knows SQL, no I/O, no clock.
+// Exact or refused: whatever it cannot prove to be right on one shard gets 0A000 with the names
+// of the tables and the missing key.
+
+#include <functional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/plan/plan.hpp"
+
+namespace pgsled::plan {
+
+struct sharded_table {
+  std::string schema, name, column, data_type;  // schema and name may be empty: any
+};
+
+// What the shards' catalogs say; loaded by the router from shard 0 and refreshed after DDL.
+struct catalog {
+  bool loaded = false;                       // false: views and functions are unknown
+  std::set<std::string> hides_sharded;       // "schema.name" of views, matviews, foreign and child
+                                             // tables through which sharded tables are read
+  std::set<std::string> safe_functions;      // names that can be called on any shard: built in or in C
+  struct table_columns { std::string schema, name; std::vector<std::string> columns; };
+  std::vector<table_columns> tables;         // of sharded tables: column order for INSERT without list
+};
+
+struct database_view {
+  std::string name;
+  std::uint32_t shards = 1;
+  std::vector<pgsled::plan::sharded_table> sharded;
+  pgsled::plan::catalog catalog;
+};
+
+// A request without a tree is one whose syntax the parser does not know: refused.
+answer make_plan(const request&, const database_view&, std::uint64_t epoch);
+
+}  // namespace pgsled::plan

@@ -1,0 +1,44 @@
+#pragma once
+// The statement tree: libpg_query's protobuf, unpacked, and a way to visit all of it without
+// knowing all of its node types. Internal to the planner. Pure.
+
+#include <pg_query.pb-c.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/bytes.hpp"
+
+namespace pgsled::plan {
+
+using tree_message = ProtobufCMessage;
+using node = PgQuery__Node;
+
+struct tree_deleter {
+  void operator()(PgQuery__ParseResult* tree) const;
+};
+using tree_pointer = std::unique_ptr<PgQuery__ParseResult, tree_deleter>;
+
+// nullptr: not a tree, or one that nests deeper than unpacking and walking by recursion may go.
+tree_pointer unpack_tree(byte_span bytes);
+
+// The messages directly below; those of repeated fields one by one.
+void children(const tree_message& of, std::vector<const tree_message*>& into);
+
+// A repeated field as a range.
+struct node_list {
+  node* const* first;
+  std::size_t count;
+  node* const* begin() const { return first; }
+  node* const* end() const { return first + count; }
+};
+inline node_list list(std::size_t count, node** first) { return {first, count}; }
+
+// Protobuf strings are never null once unpacked, but a hand-made message may say otherwise.
+inline std::string text(const char* string) { return string ? string : ""; }
+// The parts of a name given as a list of String nodes.
+std::vector<std::string> name_parts(node_list names);
+
+}  // namespace pgsled::plan

@@ -1,0 +1,300 @@
+#include "common/plan/utility.hpp"
+
+#include <algorithm>
+
+#include "common/plan/analysis.hpp"
+
+namespace pgsled::plan {
+namespace {
+
+plan any_shard(access wanted = access::read) {
+  plan p;
+  p.destination = destination::any_shard;
+  p.access = wanted;
+  return p;
+}
+
+plan all_shards(bool changes_catalog, bool own_transaction = false) {
+  plan p;
+  p.destination = destination::all_shards;
+  p.access = access::write;
+  p.changes_catalog = changes_catalog;
+  p.own_transaction = own_transaction;
+  return p;
+}
+
+plan ddl(bool own_transaction = false) { return all_shards(true, own_transaction); }
+
+bool is_temporary(const PgQuery__RangeVar* range) {
+  if (!range) return false;
+  return text(range->relpersistence) == "t" || text(range->schemaname).starts_with("pg_temp");
+}
+
+plan no_temporary() {
+  return refused("temporary tables, views and sequences cannot be used in a sharded database",
+                 "Use a CTE, or an ordinary table.");
+}
+
+bool has_option(node_list options, const char* name) {
+  return std::any_of(options.begin(), options.end(), [&](const node* each) {
+    return each->node_case == PG_QUERY__NODE__NODE_DEF_ELEM &&
+           text(each->def_elem->defname) == name;
+  });
+}
+
+// Does the column get a sequence of its own?
+bool has_sequence(const PgQuery__ColumnDef& column) {
+  if (!text(column.identity).empty()) return true;
+  if (column.type_name) {
+    const auto names = name_parts(list(column.type_name->n_names, column.type_name->names));
+    for (const char* serial :
+         {"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"}) {
+      if (names.size() == 1 && names[0] == serial) return true;
+    }
+  }
+  const auto constraints = list(column.n_constraints, column.constraints);
+  return std::any_of(constraints.begin(), constraints.end(), [](const node* each) {
+    return each->node_case == PG_QUERY__NODE__NODE_CONSTRAINT &&
+           each->constraint->contype == PG_QUERY__CONSTR_TYPE__CONSTR_IDENTITY;
+  });
+}
+
+std::string name_in(const PgQuery__RangeVar& range, const std::string& schema) {
+  const bool add = !schema.empty() && text(range.schemaname).empty();
+  return (add ? sql_identifier(schema) + "." : "") + written_name(range);
+}
+
+plan create_table(const PgQuery__CreateStmt& s, const std::string& schema = {}) {
+  if (is_temporary(s.relation)) return no_temporary();
+  plan p = ddl();
+  const auto elements = list(s.n_table_elts, s.table_elts);
+  const bool sequences = std::any_of(elements.begin(), elements.end(), [](const node* each) {
+    // LIKE may copy identity columns.
+    return each->node_case == PG_QUERY__NODE__NODE_TABLE_LIKE_CLAUSE ||
+           (each->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF && has_sequence(*each->column_def));
+  });
+  if (sequences && s.relation) p.spread_sequences_of.push_back(name_in(*s.relation, schema));
+  return p;
+}
+
+plan create_sequence(const PgQuery__CreateSeqStmt& s, const std::string& schema = {}) {
+  if (is_temporary(s.sequence)) return no_temporary();
+  plan p = ddl();
+  if (s.sequence) p.spread_sequences_of.push_back(name_in(*s.sequence, schema));
+  return p;
+}
+
+plan create_schema(const PgQuery__CreateSchemaStmt& s) {
+  plan p = ddl();
+  const std::string schema = s.schemaname && *s.schemaname ? s.schemaname
+                             : s.authrole                  ? text(s.authrole->rolename)
+                                                           : std::string{};
+  for (const node* each : list(s.n_schema_elts, s.schema_elts)) {
+    plan part;
+    if (each->node_case == PG_QUERY__NODE__NODE_CREATE_STMT) {
+      part = create_table(*each->create_stmt, schema);
+    }
+    if (each->node_case == PG_QUERY__NODE__NODE_CREATE_SEQ_STMT) {
+      part = create_sequence(*each->create_seq_stmt, schema);
+    }
+    if (part.destination == destination::refused) return part;
+    p.spread_sequences_of.insert(p.spread_sequences_of.end(), part.spread_sequences_of.begin(),
+                                 part.spread_sequences_of.end());
+  }
+  return p;
+}
+
+plan alter_table(const PgQuery__AlterTableStmt& s) {
+  plan p = ddl();
+  bool sequences = false;
+  for (const node* each : list(s.n_cmds, s.cmds)) {
+    if (each->node_case != PG_QUERY__NODE__NODE_ALTER_TABLE_CMD) continue;
+    const auto& command = *each->alter_table_cmd;
+    sequences |= command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity;
+    if (!command.def) continue;
+    sequences |= command.def->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF &&
+                 has_sequence(*command.def->column_def);
+    p.own_transaction |= command.def->node_case == PG_QUERY__NODE__NODE_PARTITION_CMD &&
+                         command.def->partition_cmd->concurrent;
+  }
+  if (sequences && s.relation) p.spread_sequences_of.push_back(written_name(*s.relation));
+  return p;
+}
+
+plan reindex(const PgQuery__ReindexStmt& s) {
+  const bool table = s.kind == PG_QUERY__REINDEX_OBJECT_TYPE__REINDEX_OBJECT_INDEX ||
+                     s.kind == PG_QUERY__REINDEX_OBJECT_TYPE__REINDEX_OBJECT_TABLE;
+  return all_shards(false, !table || has_option(list(s.n_params, s.params), "concurrently"));
+}
+
+plan transaction(const PgQuery__TransactionStmt& s) {
+  switch (s.kind) {
+    case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_PREPARE:
+    case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_COMMIT_PREPARED:
+    case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_ROLLBACK_PREPARED:
+      return refused("two-phase commit by the client is not possible in a sharded database",
+                     "Use COMMIT; commits over several shards come in a later version.");
+    default:
+      return any_shard();
+  }
+}
+
+plan rows(const node& statement, const database_view& database, const request& from,
+          const names& tables) {
+  analysis look{database, from, tables};
+  look.statement(&statement);
+  return look.finish();
+}
+
+plan copy(const PgQuery__CopyStmt& s, const database_view& database, const request& from,
+          const names& tables) {
+  if (s.query) return plan_statement(*s.query, database, from, tables);
+  if (!s.relation) return refused("COPY without a table");
+  const relation found = tables.find(*s.relation);
+  const std::string shown = shown_name(*s.relation);
+  const bool readable = found.kind == relation_kind::omni || found.kind == relation_kind::system;
+  if (!readable) {
+    return refused("COPY of sharded table " + shown + " needs rows of every shard",
+                   s.is_from ? "Insert the rows one at a time until COPY into shards comes."
+                             : "COPY (SELECT … WHERE key = value) TO STDOUT reads one shard.");
+  }
+  if (s.is_from) {
+    return refused("COPY into table " + shown + ", which is not sharded and so is present on every "
+                   "shard, would change it on one shard only",
+                   "Writes to tables present on all shards come with cross-shard commit in a later "
+                   "version.");
+  }
+  return any_shard();
+}
+
+// PREPARE, DECLARE and EXPLAIN wrap another statement.
+plan wrapped(const node& statement, const database_view& database, const request& from,
+             const names& tables) {
+  const bool is_prepare = statement.node_case == PG_QUERY__NODE__NODE_PREPARE_STMT;
+  const node* inner = is_prepare ? statement.prepare_stmt->query
+                      : statement.node_case == PG_QUERY__NODE__NODE_EXPLAIN_STMT
+                          ? statement.explain_stmt->query
+                          : statement.declare_cursor_stmt->query;
+  if (!inner) return refused("a statement is missing");
+  plan p = plan_statement(*inner, database, from, tables);
+  if (p.destination == destination::all_shards) {
+    return refused("EXPLAIN of a statement that goes to all shards",
+                   "Explain it on one server directly.");
+  }
+  if (is_prepare && p.destination == destination::one_shard) {
+    return refused("PREPARE of a statement on sharded tables: EXECUTE would have to find the shard",
+                   "Use prepared statements of the protocol (Parse, Bind), as drivers do.");
+  }
+  return p;
+}
+
+// What goes to one shard because it is about the session only, or to none.
+std::optional<plan> session_statement(const node& s) {
+  const char* const listen_hint = "Connect to one server directly for LISTEN and NOTIFY.";
+  switch (s.node_case) {
+    case PG_QUERY__NODE__NODE_VARIABLE_SET_STMT:
+    case PG_QUERY__NODE__NODE_VARIABLE_SHOW_STMT:
+    case PG_QUERY__NODE__NODE_DISCARD_STMT:
+    case PG_QUERY__NODE__NODE_UNLISTEN_STMT:
+    case PG_QUERY__NODE__NODE_DEALLOCATE_STMT:
+    case PG_QUERY__NODE__NODE_EXECUTE_STMT:  // only what goes to any shard can be prepared
+    case PG_QUERY__NODE__NODE_FETCH_STMT:
+    case PG_QUERY__NODE__NODE_CLOSE_PORTAL_STMT:
+    case PG_QUERY__NODE__NODE_CONSTRAINTS_SET_STMT:
+    case PG_QUERY__NODE__NODE_LOAD_STMT:
+      return any_shard();
+    case PG_QUERY__NODE__NODE_TRANSACTION_STMT: return transaction(*s.transaction_stmt);
+    case PG_QUERY__NODE__NODE_LISTEN_STMT:
+      return refused("LISTEN would hear the notifications of one shard only", listen_hint);
+    case PG_QUERY__NODE__NODE_NOTIFY_STMT:
+      return refused("NOTIFY would reach the listeners of one shard only", listen_hint);
+    case PG_QUERY__NODE__NODE_DO_STMT:
+      return refused("what a DO block reads and writes cannot be told, so it has no shard",
+                     "Send its statements one at a time.");
+    case PG_QUERY__NODE__NODE_CALL_STMT:
+      return refused("what a procedure reads and writes cannot be told, so CALL has no shard",
+                     "Send the statements of the procedure one at a time.");
+    case PG_QUERY__NODE__NODE_LOCK_STMT:
+      return refused("LOCK TABLE would lock the table on one shard only",
+                     "Lock rows by their key with SELECT … FOR UPDATE.");
+    default: return std::nullopt;
+  }
+}
+
+// Statements about objects: the same on every shard.
+plan object_statement(const node& s) {
+  switch (s.node_case) {
+    case PG_QUERY__NODE__NODE_CREATE_STMT: return create_table(*s.create_stmt);
+    case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT: return create_sequence(*s.create_seq_stmt);
+    case PG_QUERY__NODE__NODE_CREATE_SCHEMA_STMT: return create_schema(*s.create_schema_stmt);
+    case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: return alter_table(*s.alter_table_stmt);
+    case PG_QUERY__NODE__NODE_VIEW_STMT:
+      return is_temporary(s.view_stmt->view) ? no_temporary() : ddl();
+    case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT: {
+      const auto& create = *s.create_table_as_stmt;
+      if (create.into && is_temporary(create.into->rel)) return no_temporary();
+      if (create.objtype == PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW) return ddl();
+      return refused("CREATE TABLE AS would fill the table with the rows of each shard",
+                     "Create the table first, then insert into it.");
+    }
+    case PG_QUERY__NODE__NODE_INDEX_STMT: return ddl(s.index_stmt->concurrent);
+    case PG_QUERY__NODE__NODE_DROP_STMT: return ddl(s.drop_stmt->concurrent);
+    case PG_QUERY__NODE__NODE_REINDEX_STMT: return reindex(*s.reindex_stmt);
+    case PG_QUERY__NODE__NODE_VACUUM_STMT: return all_shards(false, s.vacuum_stmt->is_vacuumcmd);
+    case PG_QUERY__NODE__NODE_CLUSTER_STMT: return all_shards(false, !s.cluster_stmt->relation);
+    case PG_QUERY__NODE__NODE_TRUNCATE_STMT:
+    case PG_QUERY__NODE__NODE_REFRESH_MAT_VIEW_STMT:
+      return all_shards(false);
+    case PG_QUERY__NODE__NODE_CHECK_POINT_STMT: return all_shards(false, true);
+    case PG_QUERY__NODE__NODE_CREATEDB_STMT:
+    case PG_QUERY__NODE__NODE_DROPDB_STMT:
+    case PG_QUERY__NODE__NODE_ALTER_DATABASE_STMT:
+    case PG_QUERY__NODE__NODE_CREATE_TABLE_SPACE_STMT:
+    case PG_QUERY__NODE__NODE_DROP_TABLE_SPACE_STMT:
+    case PG_QUERY__NODE__NODE_ALTER_SYSTEM_STMT:
+    case PG_QUERY__NODE__NODE_CREATE_SUBSCRIPTION_STMT:
+    case PG_QUERY__NODE__NODE_ALTER_SUBSCRIPTION_STMT:
+    case PG_QUERY__NODE__NODE_DROP_SUBSCRIPTION_STMT:
+      return ddl(true);
+    default: break;
+  }
+  // Every other kind that has a Stmt in its name creates, alters, drops, grants or comments.
+  std::vector<const tree_message*> inner;
+  children(reinterpret_cast<const tree_message&>(s), inner);
+  const std::string kind = inner.empty() ? "" : text(inner.front()->descriptor->short_name);
+  if (kind.ends_with("Stmt")) return ddl();
+  return refused("a statement of kind " + quoted(kind) + " cannot be planned for shards");
+}
+
+}  // namespace
+
+plan plan_statement(const node& s, const database_view& database, const request& from,
+                    const names& tables) {
+  const bool single = database.shards <= 1;
+  switch (s.node_case) {
+    case PG_QUERY__NODE__NODE_SELECT_STMT:
+      return single ? any_shard() : rows(s, database, from, tables);
+    case PG_QUERY__NODE__NODE_INSERT_STMT:
+    case PG_QUERY__NODE__NODE_UPDATE_STMT:
+    case PG_QUERY__NODE__NODE_DELETE_STMT:
+    case PG_QUERY__NODE__NODE_MERGE_STMT:
+      return single ? any_shard(access::write) : rows(s, database, from, tables);
+    case PG_QUERY__NODE__NODE_COPY_STMT:
+      return single ? any_shard(s.copy_stmt->is_from ? access::write : access::read)
+                    : copy(*s.copy_stmt, database, from, tables);
+    case PG_QUERY__NODE__NODE_PREPARE_STMT:
+    case PG_QUERY__NODE__NODE_EXPLAIN_STMT:
+    case PG_QUERY__NODE__NODE_DECLARE_CURSOR_STMT:
+      return wrapped(s, database, from, tables);
+    default: break;
+  }
+  if (auto session = session_statement(s)) {
+    return single && session->destination == destination::refused ? any_shard(access::write)
+                                                                 : std::move(*session);
+  }
+  plan p = object_statement(s);
+  if (single && p.destination == destination::refused) return any_shard(access::write);
+  return p;
+}
+
+}  // namespace pgsled::plan

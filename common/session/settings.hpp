@@ -1,0 +1,64 @@
+#pragma once
+// Sets of (name, value) pairs, interned per worker: two sessions with the same settings share one
+// object, and "does this connection have what this session wants" is a comparison of pointers.
+// Used for session settings (values tagged as below) and for ParameterStatus values (plain text).
+// Thread rule: a table and its sets belong to one thread.
+//
+// A setting's value starts with '=' (text as written after SET name TO) or ':' (a string, applied
+// by set_config(), as start-up parameters are).
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace pgsled::session {
+
+using pairs = std::vector<std::pair<std::string, std::string>>;
+
+struct pair_set {
+  pairs entries;  // sorted by name, names unique
+  // Those of them that decide what a statement's text means when it is parsed. Statements prepared
+  // under different ones must not be taken for the same.
+  std::string parse_context{};
+  const std::string* find(std::string_view name) const;
+};
+using pair_set_ref = std::shared_ptr<const pair_set>;
+
+class pair_table {
+ public:
+  // A set larger than this is refused by the caller (the session is told 53200).
+  static constexpr std::size_t max_entries = 256, max_bytes = 64 * 1024;
+
+  pair_table();
+  pair_set_ref empty() const { return empty_; }
+  pair_set_ref intern(pairs entries);
+  pair_set_ref with(const pair_set_ref& base, std::string_view name, std::string_view value);
+  pair_set_ref without(const pair_set_ref& base, std::string_view name);
+  std::size_t size() const { return sets_.size(); }
+
+ private:
+  void sweep();
+  std::unordered_map<std::string, std::weak_ptr<const pair_set>> sets_;
+  pair_set_ref empty_;
+  std::size_t sweep_at_ = 64;
+};
+
+// SQL that turns a connection with `applied` into one with `wanted`; empty when nothing differs.
+// `role` and `session_authorization` are taken back first and set last, because they change what
+// the others may do.
+std::string difference(const pair_set& applied, const pair_set& wanted);
+// The same for a connection of which nothing is known: everything is reset first.
+std::string full_application(const pair_set& wanted);
+
+std::string quote_literal(std::string_view value);  // '…', or E'…' where it has backslashes
+std::string quote_setting_name(std::string_view name);
+
+// Start-up parameters as a set: without user, database, replication, options and _pq_.*; the
+// content of `options` (-c name=value, --name=value) becomes settings of its own. False: options
+// are malformed.
+bool startup_settings(const pairs& parameters, pairs& into);
+
+}  // namespace pgsled::session

@@ -1,0 +1,104 @@
+#include "common/session/shadow.hpp"
+
+#include <algorithm>
+
+namespace pgsled::session {
+
+shadow::transaction& shadow::open() {
+  if (!transaction_) transaction_ = std::make_unique<transaction>(transaction{current_, {}});
+  return *transaction_;
+}
+
+void shadow::undo() {
+  if (transaction_) current_ = transaction_->at_start;
+  transaction_.reset();
+}
+
+void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_table& table) {
+  using sql::effect;
+  switch (done.effect) {
+    case effect::set:
+      open();
+      current_ = table.with(current_, done.name, "=" + done.value);
+      // SET SESSION AUTHORIZATION also takes a role back.
+      if (done.name == "session_authorization") current_ = table.without(current_, "role");
+      break;
+    case effect::reset: {
+      open();
+      const auto* initial = base_->find(done.name);
+      current_ = initial != nullptr ? table.with(current_, done.name, *initial)
+                                    : table.without(current_, done.name);
+      if (initial != nullptr) connection_unknown_ = true;
+      // As SET SESSION AUTHORIZATION, this takes a role back.
+      if (done.name == "session_authorization") current_ = table.without(current_, "role");
+      break;
+    }
+    case effect::reset_all: {
+      open();
+      // RESET ALL leaves role and session authorization alone.
+      pairs entries = base_->entries;
+      for (const auto* name : {"role", "session_authorization"}) {
+        std::erase_if(entries, [&](const auto& entry) { return entry.first == name; });
+        if (const auto* value = current_->find(name)) entries.emplace_back(name, *value);
+      }
+      current_ = table.intern(std::move(entries));
+      if (!base_->entries.empty()) connection_unknown_ = true;
+      break;
+    }
+    case effect::discard_all:
+      transaction_.reset();
+      current_ = base_;
+      connection_unknown_ = true;
+      break;
+    case effect::savepoint:
+      open().savepoints.emplace_back(done.name, current_);
+      break;
+    case effect::release:
+    case effect::rollback_to: {
+      if (!transaction_) break;
+      auto& points = transaction_->savepoints;
+      const auto at = std::find_if(points.rbegin(), points.rend(),
+                                   [&](const auto& point) { return point.first == done.name; });
+      if (at == points.rend()) break;
+      const auto index = static_cast<std::size_t>(points.rend() - at) - 1;
+      if (done.effect == effect::release) {
+        points.resize(index);
+      } else {
+        current_ = points[index].second;
+        points.resize(index + 1);
+      }
+      break;
+    }
+    case effect::commit:
+      // COMMIT of a failed transaction answers ROLLBACK, and is one.
+      if (tag == "ROLLBACK") {
+        undo();
+      } else {
+        transaction_.reset();
+      }
+      break;
+    case effect::rollback:
+      undo();
+      break;
+    case effect::none:
+    case effect::begin:
+    case effect::set_local:
+    case effect::pin:
+    case effect::copy_from_stdin:
+    case effect::deallocate:
+      break;
+  }
+}
+
+void shadow::ready(char status) {
+  if (status == 'I') {
+    if (failed_) {
+      undo();
+    } else {
+      transaction_.reset();
+    }
+  }
+  failed_ = false;
+}
+
+}  // namespace pgsled::session

@@ -1,0 +1,102 @@
+#pragma once
+// Described structs to and from Boost.JSON. Only for .cpp files of this library: Boost.JSON takes
+// seconds to compile. Pure. decode() keeps what is missing, skips what is unknown, and fails on a
+// value of the wrong kind or range with the path to it.
+
+#include <boost/describe/members.hpp>
+#include <boost/json/value.hpp>
+#include <boost/mp11/algorithm.hpp>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace pgsled::snapshot::fields {
+
+namespace json = boost::json;
+
+template <class T>
+inline constexpr bool is_vector = false;
+template <class T>
+inline constexpr bool is_vector<std::vector<T>> = true;
+template <class T>
+inline constexpr bool is_pair = false;
+template <class A, class B>
+inline constexpr bool is_pair<std::pair<A, B>> = true;
+
+template <class T>
+using members_of = boost::describe::describe_members<T, boost::describe::mod_public>;
+
+template <class T>
+json::value encode(const T& from) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    return json::value(json::string(from));
+  } else if constexpr (std::is_same_v<T, bool> || std::is_integral_v<T>) {
+    return json::value(from);
+  } else if constexpr (is_vector<T>) {
+    json::array to;
+    to.reserve(from.size());
+    for (const auto& element : from) to.push_back(encode(element));
+    return to;
+  } else if constexpr (is_pair<T>) {
+    json::array to;
+    to.push_back(encode(from.first));
+    to.push_back(encode(from.second));
+    return to;
+  } else {
+    json::object to;
+    boost::mp11::mp_for_each<members_of<T>>(
+        [&](auto member) { to[member.name] = encode(from.*member.pointer); });
+    return to;
+  }
+}
+
+// On failure `path` is what was wrong, innermost last.
+template <class T>
+bool decode(const json::value& from, T& to, std::string& path) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    if (!from.is_string()) return false;
+    to.assign(from.get_string().data(), from.get_string().size());
+    return true;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    if (!from.is_bool()) return false;
+    to = from.get_bool();
+    return true;
+  } else if constexpr (std::is_integral_v<T>) {
+    boost::json::error_code ec;
+    const T number = from.to_number<T>(ec);  // refuses fractions and what does not fit
+    if (ec) return false;
+    to = number;
+    return true;
+  } else if constexpr (is_vector<T>) {
+    if (!from.is_array()) return false;
+    T elements;
+    elements.reserve(from.get_array().size());
+    for (const auto& element : from.get_array()) {
+      typename T::value_type one{};
+      if (!decode(element, one, path)) return false;
+      elements.push_back(std::move(one));
+    }
+    to = std::move(elements);
+    return true;
+  } else if constexpr (is_pair<T>) {
+    if (!from.is_array() || from.get_array().size() != 2) return false;
+    return decode(from.get_array()[0], to.first, path) &&
+           decode(from.get_array()[1], to.second, path);
+  } else {
+    if (!from.is_object()) return false;
+    bool ok = true;
+    boost::mp11::mp_for_each<members_of<T>>([&](auto member) {
+      if (!ok) return;
+      const json::value* value = from.get_object().if_contains(member.name);
+      if (value == nullptr) return;
+      std::string below;
+      if (decode(*value, to.*member.pointer, below)) return;
+      path = below.empty() ? std::string(member.name) : std::string(member.name) + "." + below;
+      ok = false;
+    });
+    return ok;
+  }
+}
+
+}  // namespace pgsled::snapshot::fields

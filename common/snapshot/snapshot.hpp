@@ -1,0 +1,160 @@
+#pragma once
+// What the router tells each service about the configuration, and what a service says of itself.
+// Sent as JSON in welcome/config and hello. Secrets only where they are needed: frontends get
+// verifiers, poolers get the passwords of servers. All durations in milliseconds; 0 or negative
+// "never" values are written as -1.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/result.hpp"
+
+namespace pgsled::snapshot {
+
+struct hello {
+  std::string service;     // frontend, pooler, replicator, cli
+  std::string instance;
+  std::string version;
+  std::int64_t pid = 0;
+  std::string boot;        // random, new at each start
+  std::string host;        // boot id of the kernel + network namespace: equal = same host
+  std::string http;        // host:port of /metrics
+  std::string lease_path;  // pooler: its SOCK_SEQPACKET socket
+  std::string relay;       // pooler: its relay endpoint, empty if none
+  std::string relay_key;   // pooler: its CURVE public key, empty if none
+  std::vector<std::string> databases;  // pooler: serves only these; empty: all
+  // What an earlier router gave, so that a new one changes nothing that is in use:
+  std::uint32_t holder = 0;            // frontend worker: its number; 0: has none yet
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> budgets;  // pooler: pool id, budget
+};
+
+struct user {              // one per (user, database)
+  std::string name, database;
+  std::string auth;        // scram, md5, plain, trust
+  std::vector<std::string> verifiers;  // SCRAM-SHA-256$…, one per accepted password
+  std::vector<std::string> md5;        // "md5" + hex, only when auth is md5
+  std::string pooler_mode; // transaction, session, statement
+  bool admin = false;      // may use the admin database
+  std::int64_t query_timeout = -1, client_idle_timeout = -1, idle_in_transaction_timeout = -1;
+};
+
+struct sharded_table {
+  std::string schema;      // empty: any
+  std::string name;        // empty: any table that has the column
+  std::string column;
+  std::string data_type;   // bigint, varchar, uuid
+};
+
+struct database {
+  std::string name;
+  std::uint32_t shards = 1;
+  bool sharded = false;    // has sharded tables, or more than one shard
+  bool admin = false;      // the virtual admin database
+  // bucket → shard. Empty when not sharded, and for a sharded one while the map is not known:
+  // statements with a key then wait. A shard that is not in it is joining: it gets DDL only.
+  std::vector<std::uint32_t> bucket_map;
+  std::uint64_t catalog = 0;  // another one: the catalogs differ, earlier plans are void
+  std::string dispatch = "cached";
+};
+
+struct pool_target {       // where a pool is served from
+  std::string pooler;      // instance
+  std::uint32_t budget = 0;
+};
+
+struct pool {              // user × database × shard × host
+  std::uint32_t id = 0;    // stable while the four stay the same
+  std::string user, database;
+  std::uint32_t shard = 0;
+  std::string host;        // for errors and SHOW
+  std::uint16_t port = 5432;
+  std::string role = "primary";
+  std::vector<pool_target> targets;
+};
+
+struct pooler_ref {
+  std::string instance, host, lease_path, relay, relay_key;
+};
+
+struct frontend_settings {
+  std::string host = "0.0.0.0";
+  std::uint16_t port = 6432;
+  std::string unix_socket_dir;          // empty: none
+  std::uint32_t workers = 2;
+  std::string tls_certificate, tls_private_key;
+  std::int64_t tls_modified = 0;        // another number: the files have been replaced
+  bool tls_client_required = false;
+  std::uint32_t max_client_conn = 0;    // 0: no limit
+  std::int64_t client_login_timeout = 60000, checkout_timeout = 5000, shutdown_timeout = 60000;
+  std::int64_t query_size_limit = -1;
+  std::string lane = "auto";            // auto, socket, pumped, relay
+  std::uint64_t plan_cache_bytes = 16u << 20;
+  std::uint64_t statement_cache_bytes = 64u << 20;
+  bool log_connections = true, log_disconnections = true;
+  bool tcp_keepalive = true;
+  int tcp_time_s = 0, tcp_interval_s = 0, tcp_retries = 0, tcp_user_timeout_ms = 0;
+  std::string log_level = "info", log_format = "text";
+};
+
+struct frontend {
+  std::uint64_t epoch = 0;
+  std::string version;
+  std::uint32_t holder = 0;             // this worker's number, unique in the suite: in cancel keys
+  frontend_settings settings;
+  std::vector<user> users;
+  std::vector<database> databases;
+  std::vector<pool> pools;
+  std::vector<pooler_ref> poolers;
+};
+
+struct server_pool {
+  std::uint32_t id = 0;
+  std::string user, database;           // as clients know them
+  std::uint32_t shard = 0;
+  std::string host;
+  std::uint16_t port = 5432;
+  std::string server_database, server_user, server_password;
+  std::string role = "primary";
+  std::uint32_t budget = 10;            // this pooler's share of the pool size
+  std::uint32_t min_size = 0;           // this pooler's share
+  std::vector<std::pair<std::string, std::string>> startup;  // statement_timeout, lock_timeout, …
+  std::int64_t idle_timeout = 60000, server_lifetime = 86400000, server_lifetime_jitter = 0;
+};
+
+struct pooler_settings {
+  std::string tls_verify = "prefer", tls_server_ca_certificate;
+  std::string tls_server_certificate, tls_server_private_key;
+  std::int64_t tls_modified = 0;
+  std::int64_t connect_timeout = 5000, connect_attempt_delay = 0, checkout_timeout = 5000;
+  std::uint32_t connect_attempts = 1;
+  std::int64_t healthcheck_interval = 30000, healthcheck_timeout = 5000;
+  std::int64_t rollback_timeout = 5000, recall_deadline = 750, shutdown_timeout = 60000;
+  std::string lane = "auto";
+  bool tcp_keepalive = true;
+  int tcp_time_s = 0, tcp_interval_s = 0, tcp_retries = 0, tcp_user_timeout_ms = 0;
+  std::string log_level = "info", log_format = "text";
+};
+
+struct pooler {
+  std::uint64_t epoch = 0;
+  std::string version;
+  pooler_settings settings;
+  std::vector<server_pool> pools;
+  std::vector<std::string> relay_client_keys;  // CURVE public keys of frontends
+};
+
+struct replicator {
+  std::uint64_t epoch = 0;
+  std::string version;
+  std::string log_level = "info", log_format = "text";
+};
+
+// Unknown keys are skipped and missing ones keep their defaults, so that versions can differ
+// during a rolling upgrade. T is any of the structs above that travels whole.
+template <class T>
+std::string to_json(const T& value);
+template <class T>
+result<T> from_json(std::string_view text);
+
+}  // namespace pgsled::snapshot

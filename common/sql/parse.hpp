@@ -1,0 +1,20 @@
+#pragma once
+// libpg_query behind one door (its versions differ between Debian releases). Thread-safe: the
+// library keeps its state per thread.
+
+#include <string>
+#include <string_view>
+
+#include "common/base/result.hpp"
+
+namespace pgsled::sql {
+
+// Reads plain strings as with standard_conforming_strings on: a session that has it off must not
+// have statements parsed whose plain strings hold backslashes (shape::backslashes).
+
+// The statement tree as libpg_query's protobuf. Error 42601: the parser does not know the syntax;
+// 54001: so deep that the parser, which recurses, would run out of stack.
+result<std::string> parse_tree(const std::string& sql);
+int parser_version();  // 150001
+
+}  // namespace pgsled::sql

@@ -1,0 +1,52 @@
+#pragma once
+// What a statement does to the session that runs it, found by the lexer alone: a database with
+// one host has nothing to plan, but SET, BEGIN, LISTEN and the like must still be seen.
+// Pure; no libpg_query.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pgsled::sql {
+
+enum class effect : std::uint8_t {
+  none,
+  begin,              // BEGIN, START TRANSACTION
+  commit,             // COMMIT, END (also AND CHAIN), PREPARE TRANSACTION
+  rollback,           // ROLLBACK, ABORT (also AND CHAIN)
+  savepoint,          // name
+  release,            // RELEASE [SAVEPOINT] name
+  rollback_to,        // ROLLBACK TO [SAVEPOINT] name
+  set,                // SET [SESSION] name TO value: name folded to lower case, value as written.
+                      // Also SET TIME ZONE (timezone), NAMES (client_encoding), SCHEMA (search_path),
+                      // ROLE (role), SESSION AUTHORIZATION (session_authorization),
+                      // set_config('name','value',false) with literals as a whole statement
+  set_local,          // SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: ends with the transaction
+  reset,              // RESET name, SET name TO DEFAULT
+  reset_all,
+  discard_all,
+  pin,                // leaves something on the connection that only the same connection has:
+                      // LISTEN, CREATE TEMP …, SELECT … INTO TEMP, PREPARE, session advisory locks,
+                      // DECLARE … WITH HOLD, LOAD, SET SESSION CHARACTERISTICS, set_config whose
+                      // arguments are not all literals and whose third is not true
+  copy_from_stdin,
+  deallocate,         // DEALLOCATE [PREPARE] name; name empty: ALL
+};
+
+struct statement {
+  sql::effect effect = effect::none;
+  std::uint32_t offset = 0, length = 0;  // in the text
+  std::string name, value;               // see effect
+};
+
+// Splits a simple query into statements (outside quotes, comments, parentheses and SQL-standard
+// function bodies, BEGIN ATOMIC … END) and finds each one's effect. Empty statements are left out.
+// Fast path: for a lone ordinary statement `into` holds one entry and no string is allocated.
+void find_statements(std::string_view sql, bool standard_strings, std::vector<statement>& into);
+
+// False: the text is one ordinary statement without any effect, and find_statements need not be
+// asked. A look at the bytes without lexing, so true may be a false alarm.
+bool may_affect_session(std::string_view sql);
+
+}  // namespace pgsled::sql
