@@ -1,0 +1,163 @@
+#include "services/cli/command_line.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/auth/scram.hpp"
+#include "common/config/config.hpp"
+#include "services/cli/hash.hpp"
+#include "services/cli/run_dir.hpp"
+#include "services/cli/status.hpp"
+#include "services/cli/up.hpp"
+
+namespace pgsled::cli {
+namespace {
+
+int check_config(const std::string& pgdog, const std::string& users) {
+  const auto out = config::load(pgdog, users);
+  fmt::print(stderr, "{}", config::format(out.mistakes));
+  for (const auto& one : out.warnings) {
+    fmt::print(stderr, "warning: {}", config::format({one}));
+  }
+  if (!out.config) {
+    const auto count = out.mistakes.size();
+    fmt::print(stderr, "{} mistake{}\n", count, count == 1 ? "" : "s");
+    return 2;
+  }
+  for (const auto& key : out.config->unacted) {
+    fmt::print(stderr, "not acted on by this version: {}\n", key);
+  }
+  fmt::print("{} and {} are valid\n", pgdog, users);
+  return 0;
+}
+
+int print_hash(const std::string& value, const std::string& type, std::uint32_t shards,
+               std::uint32_t buckets) {
+  const auto where = place(value, type, shards, buckets);
+  if (!where) {
+    fmt::print(stderr, "pgsled hash: {}\n", where.error().message);
+    return 2;
+  }
+  fmt::print("{}", render(*where));
+  return 0;
+}
+
+// "-" reads the password from standard input, where `ps` does not show it.
+int hash_password(std::string password) {
+  if (password == "-" && !std::getline(std::cin, password)) password.clear();
+  if (password.empty()) {
+    fmt::print(stderr, "pgsled hash-password: the password is empty\n");
+    return 2;
+  }
+  fmt::print("{}\n", auth::format_verifier(auth::make_verifier(password, auth::random_bytes(16))));
+  return 0;
+}
+
+int print_docs(const std::string& topic) {
+  const auto text = topic == "configuration"   ? config::markdown_reference()
+                    : topic == "example-pgdog" ? config::example_pgdog_toml()
+                                               : config::example_users_toml();
+  fmt::print("{}", text);
+  return 0;
+}
+
+// CLI11 takes "-42" for a flag; behind "--" it is a value.
+std::vector<std::string> shielded(int argc, const char* const* argv) {
+  std::vector<std::string> all(argv + 1, argv + argc), negative;
+  if (all.empty() || all.front() != "hash") return all;
+  for (auto one = all.begin() + 1; one != all.end() && *one != "--";) {
+    const bool number = one->size() > 1 && (*one)[0] == '-' &&
+                        one->find_first_not_of("0123456789", 1) == std::string::npos;
+    if (!number) {
+      ++one;
+      continue;
+    }
+    negative.push_back(*one);
+    one = all.erase(one);
+  }
+  if (!negative.empty()) all.emplace_back("--");
+  all.insert(all.end(), negative.begin(), negative.end());
+  return all;
+}
+
+}  // namespace
+
+int run(int argc, const char* const* argv) {
+  CLI::App app("pgsled: pools, balances and shards PostgreSQL", "pgsled");
+  app.set_version_flag("--version", "pgsled " PGSLED_VERSION);
+  app.require_subcommand(1);
+  int exit_status = 0;
+  std::string pgdog = "pgdog.toml", users = "users.toml";
+
+  up_options up_flags;
+  auto* up_command = app.add_subcommand("up", "run a suite on this machine, in the foreground");
+  up_command->add_option("--config", up_flags.config, "pgdog.toml")->capture_default_str();
+  up_command->add_option("--users", up_flags.users, "users.toml")->capture_default_str();
+  up_command->add_option("--run-dir", up_flags.run_dir, "directory of sockets, mode 0700")
+      ->default_str(default_run_dir());
+  const auto counted = [&](const char* flag, int& to, int least, const char* help) {
+    up_command->add_option(flag, to, help)->check(CLI::Range(least, 99))->capture_default_str();
+  };
+  counted("--poolers", up_flags.poolers, 1, "how many poolers");
+  counted("--frontends", up_flags.frontends, 1, "how many frontends");
+  counted("--replicators", up_flags.replicators, 0, "how many replicators");
+  up_command->callback([&] { exit_status = up(up_flags); });
+
+  status_options status_flags;
+  auto* status_command = app.add_subcommand("status", "the processes of a running suite");
+  status_command->add_flag("--json", status_flags.json, "one JSON object instead of a table");
+  auto* directory = status_command->add_option("--run-dir", status_flags.run_dir,
+                                               "directory of its sockets");
+  directory->default_str(default_run_dir());
+  status_command->add_option("--router", status_flags.router, "endpoint of its router")
+      ->excludes(directory);
+  status_command->callback([&] { exit_status = status(status_flags); });
+
+  auto* check = app.add_subcommand("check-config", "check both configuration files");
+  check->add_option("--config", pgdog, "pgdog.toml")->capture_default_str();
+  check->add_option("--users", users, "users.toml")->capture_default_str();
+  check->callback([&] { exit_status = check_config(pgdog, users); });
+
+  std::string value, type = "bigint";
+  std::uint32_t shards = 0, buckets = 0;
+  auto* hash = app.add_subcommand("hash", "hash, bucket and shard of a key");
+  hash->add_option("value", value, "the key")->required();
+  hash->add_option("--type", type, "type of the sharding column")
+      ->check(CLI::IsMember({"bigint", "varchar", "uuid"}))
+      ->capture_default_str();
+  hash->add_option("--shards", shards, "number of shards")->check(CLI::Range(1, 1024));
+  hash->add_option("--buckets", buckets, "number of buckets; none: as many as shards")
+      ->check(CLI::Range(1, 1 << 24));
+  hash->callback([&] { exit_status = print_hash(value, type, shards, buckets); });
+
+  std::string password;
+  auto* verifier = app.add_subcommand("hash-password", "SCRAM verifier for password_hash");
+  verifier->add_option("password", password, "the password; - reads it from standard input")
+      ->required();
+  verifier->callback([&] { exit_status = hash_password(password); });
+
+  std::string topic;
+  auto* docs = app.add_subcommand("docs", "print a generated document");
+  docs->add_option("topic", topic, "configuration, example-pgdog or example-users")
+      ->required()
+      ->check(CLI::IsMember({"configuration", "example-pgdog", "example-users"}));
+  docs->callback([&] { exit_status = print_docs(topic); });
+
+  try {
+    auto arguments = shielded(argc, argv);
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app.parse(std::move(arguments));
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return exit_status;
+}
+
+}  // namespace pgsled::cli

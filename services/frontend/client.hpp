@@ -1,0 +1,233 @@
+#pragma once
+// client: one client connection, from accept to close. Small when idle: what only some states
+// need is behind pointers. The protocol knowledge is in the machines it uses (login, ledger,
+// shadow); here their answers become reads, writes and leases. Split by concern:
+//   client.cpp           life cycle, socket, taking input apart
+//   client_server.cpp    what the attached server says; taking a lease and letting it go
+//   client_login.cpp     from the first byte to the first ReadyForQuery
+//   client_messages.cpp  one message after the other to the attached server
+//   client_routing.cpp   which shard a unit of messages goes to, and answers without a server
+//   client_admin.cpp     the admin database
+// Thread rule: its worker's.
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "common/net/reactor.hpp"
+#include "common/session/shadow.hpp"
+#include "common/wire/messages.hpp"
+#include "services/frontend/endpoint.hpp"
+#include "services/frontend/local_pool.hpp"
+#include "services/frontend/plans.hpp"
+#include "services/frontend/server.hpp"
+#include "services/frontend/statements.hpp"
+#include "services/frontend/transport.hpp"
+
+namespace pgsled::frontend {
+
+class worker;
+class broadcast;
+struct login_state;
+struct unit;
+
+class client final : public net::watcher, public lease_waiter, public server_user {
+ public:
+  client(worker&, net::unique_fd fd, bool local);
+  ~client();
+
+  enum class state : std::uint8_t {
+    login,       // until the first ReadyForQuery
+    ready,       // messages are taken as they come
+    waiting,     // for a lease
+    applying,    // settings and BEGIN are on their way to the new server
+    planning,    // for an answer of the router
+    settling,    // for the server to owe nothing: the next unit goes elsewhere
+    refusing,    // the transaction on the server is being failed, too
+    broadcast,   // a statement runs on all shards
+    asking,      // the router answers for the admin database
+    closed,
+  };
+
+  // lease_waiter
+  void granted(server& lent) override;
+  void not_granted(const pg_error& why) override;
+  // server_user
+  void from_server(byte_span bytes) override;
+  void statement_done(const sql::statement* done, std::string_view tag, bool proxy) override;
+  void server_error(byte_span body, bool proxy) override;
+  bool rewrite_error(const session::entry* head, byte_span body, std::string& replacement) override;
+  void entry_dropped(const session::entry&) override;
+  void server_parameter(std::string_view name, std::string_view value, bool proxy) override;
+  void server_ready(char status, bool proxy) override;
+  void server_read_done() override;
+  void server_lost(const pg_error& why) override;
+  bool wants_more() const override;
+  void server_drained() override;
+
+  // From the worker.
+  bool matches_secret(std::string_view secret) const { return !secret.empty() && secret == secret_; }
+  void cancel();
+  void check_timeouts(net::time_point now);
+  void drain();                        // close as soon as no transaction is open
+  void end(const pg_error& fatal);     // FATAL, then close
+  void refuse_at_startup(const pg_error& why);  // answered once the client has spoken
+  void snapshot_changed();
+  bool in_transaction() const;
+
+  struct counters {
+    std::uint32_t queries = 0, transactions = 0, errors = 0;
+    std::uint64_t received = 0, sent = 0;
+  };
+  state now_in() const { return state_; }
+  const endpoint_ref& where() const { return endpoint_; }
+  server* attached() const { return server_; }
+  const counters& counts() const { return counts_; }
+  bool pinned() const { return pinned_; }
+  std::uint32_t slot() const { return slot_; }
+  std::uint64_t serial() const { return serial_; }
+  net::time_point connected_at() const { return connected_at_; }
+  net::time_point last_request() const { return last_request_; }
+  std::size_t prepared_count() const { return prepared_ ? prepared_->size() : 0; }
+  std::string address() const;
+  std::string application_name() const;
+
+ private:
+  friend class broadcast;
+
+  // client.cpp and client_server.cpp
+  void on_events(std::uint32_t events) override;
+  void read_input();
+  void consume(byte_span fresh);
+  std::size_t process(byte_span bytes);
+  void resume();
+  void watch();
+  void write(std::string_view bytes);       // straight to the client
+  void flush_to_client();
+  void close(std::string_view reason);
+  void violate(std::string_view what);      // 08P01 and close
+  void set_state(state next);
+  bool suspended() const;
+  bool ensure_server(std::uint32_t shard);  // false: suspended
+  bool attach(server& lent);
+  void applied();
+  void tell_parameters();
+  void let_go();
+  bool may_let_go() const;
+  // Something has run on the server since the last Sync, and in its transaction at all.
+  void touched() {
+    light_ = false;
+    if (!virtual_begin_.empty()) virtual_begin_.clear();
+  }
+  bool movable() const {
+    return light_ && !server_->ledger.skipping() &&
+           (status() == 'I' || (status() == 'T' && !virtual_begin_.empty()));
+  }
+  char status() const;
+
+  // client_login.cpp
+  std::size_t login_input(byte_span bytes);
+  std::size_t startup_packet(byte_span bytes);
+  void begin_tls(bool direct);
+  bool continue_tls();
+  bool look_at_first_byte();
+  void start_session(const std::vector<std::pair<std::string, std::string>>& parameters);
+  void authenticated();
+  void finish_login();
+  void refuse_login(const pg_error& why);
+
+  // client_messages.cpp
+  struct output;
+  bool message(char type, byte_span body, byte_span whole, output& out);
+  bool query(byte_span body, output& out);
+  bool parse(byte_span body, output& out);
+  bool bind(byte_span body, byte_span whole, output& out);
+  bool describe(byte_span body, output& out);
+  bool close_object(byte_span body, output& out);
+  bool execute(byte_span body, output& out);
+  void prepare_on_server(const statement_ref&, std::string_view name, output& out, bool proxy,
+                         std::uint32_t mark = 0);
+  statement_ref cached_statement(const wire::parse_message& sent);
+  bool is_unconfirmed(std::string_view name) const;
+  void settle();
+  void ensure_prepared(const statement_ref&, output& out);
+  statement_ref* find_prepared(std::string_view name);
+  void run_effects(const session::effects&);
+  bool standard_strings() const;
+  std::string rewritten_deallocate(const sql::statement&, output& out, bool simple);
+  // One statement; the session goes on. `simple`: it came by Query or FunctionCall.
+  void refuse(const pg_error& why, bool simple);
+  bool unattached(char type, byte_span body);
+
+  // client_routing.cpp
+  enum class routed { go, need_more, suspended, done };
+  routed route(byte_span bytes);
+  bool read_unit(byte_span bytes, unit& into);
+  bool plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into);
+  void ask_plan(std::string_view sql, byte_span types, std::string key, std::string scope);
+  routed settle_elsewhere();
+  std::optional<std::int64_t> key_value(const plan::key&, std::string_view sql, const byte_span* bind_body,
+                                        pg_error& why);
+  bool key_shard(const plan::plan&, std::string_view sql, const byte_span* bind_body,
+                 std::uint32_t& shard, pg_error& why);
+  routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
+  void answer_unit(const unit&, std::string_view tag);
+  std::uint32_t own_shard() const;
+  void refuse_unit(const unit&, const pg_error& why);
+
+  // client_admin.cpp
+  routed admin(byte_span bytes);
+  void admin_answer(const std::string& unit_bytes, result<std::string> json);
+
+  worker& worker_;
+  transport transport_;
+  std::unique_ptr<login_state> login_;
+  endpoint_ref endpoint_;
+  server* server_ = nullptr;
+  std::unique_ptr<session::shadow> shadow_;
+  session::pair_set_ref reported_;          // ParameterStatus values the client knows
+  std::unique_ptr<std::unordered_map<std::string, statement_ref>> prepared_;
+  // What Parse and Close have changed since the server last said that all is well, to be taken back
+  // should it skip them. Name empty: the unnamed statement, and what it was before.
+  struct note {
+    std::string name;
+    statement_ref statement;
+    bool closed = false;
+    bool repeated = false;  // the name was in use: nothing has changed
+  };
+  std::unique_ptr<std::vector<note>> unconfirmed_;
+  std::uint32_t note_change(std::string_view name, statement_ref statement, bool closed);
+  statement_ref unnamed_;
+  std::unique_ptr<broadcast> broadcast_;
+  std::string pending_;                     // read, not yet processed
+  // BEGIN answered by us. Kept until something has run in the transaction: up to then it can
+  // still begin on another shard.
+  std::string virtual_begin_;
+  std::string secret_;
+  std::unique_ptr<pg_error> apply_error_;
+  std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through
+  std::size_t unit_left_ = 0;               // bytes of a routed unit still to process
+  counters counts_;
+  net::time_point connected_at_, last_request_, transaction_since_;
+  std::uint32_t slot_ = ~0u;
+  std::uint32_t watched_ = 0;
+  // Plans that are not kept (dispatch = "always", an incomplete shape), by text, for the unit in hand.
+  std::vector<std::pair<std::string, plan_ref>> answers_;
+  state state_ = state::login;
+  char virtual_status_ = 'I';               // of a transaction that no server knows yet
+  bool local_ = false, pinned_ = false, skip_to_sync_ = false, light_ = true;
+  bool dropping_ = false;                   // what streams is thrown away
+  bool owes_ready_ = false, draining_ = false, processing_ = false, resume_scheduled_ = false;
+  bool local_settings_ = false;             // SET LOCAL has run in this transaction
+  bool datestyle_changed_ = false;
+  bool error_is_fresh_ = false;             // nothing has been dropped because of it yet
+  std::unique_ptr<std::vector<std::string>> settled_names_;  // by what an error has taken back
+  std::uint32_t pins_ = 0, pins_when_discarded_ = 0;
+  std::uint64_t serial_ = 0;                // never used again by another client of the worker
+  std::size_t unit_need_ = 0;               // bytes without which the unit in hand cannot be whole
+  std::uint32_t unit_shard_ = 0;            // where the unit in hand goes
+};
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,566 @@
+// One message after the other to the attached server: names of prepared statements replaced, the
+// ledger told what is owed, effects on the session noted.
+
+#include "common/wire/messages.hpp"
+#include "services/frontend/client.hpp"
+#include "services/frontend/client_output.hpp"
+#include "services/frontend/worker.hpp"
+
+namespace pgsled::frontend {
+
+namespace fe = wire::frontend;
+using session::owed;
+
+namespace {
+// Prepared statements on one server connection; beyond it the oldest found is closed.
+constexpr std::size_t max_present = 1000;
+// Of one client. PostgreSQL has no such limit; memory has.
+constexpr std::size_t max_prepared = 100'000;
+
+pg_error no_transactions() {
+  return {"0A000", "transactions are not possible in statement pooling mode",
+          "Use pooler_mode = \"transaction\".", {}};
+}
+
+bool any_effect(const session::effects& effects, sql::effect wanted) {
+  return effects && std::any_of(effects->begin(), effects->end(),
+                                [&](const auto& s) { return s.effect == wanted; });
+}
+}  // namespace
+
+bool client::standard_strings() const {
+  if (!reported_) return true;
+  const auto* value = reported_->find("standard_conforming_strings");
+  return value == nullptr || *value != "off";
+}
+
+// After SET LOCAL what a text means is known to the transaction only: such a statement is shared
+// with nobody.
+statement_ref client::cached_statement(const wire::parse_message& sent) {
+  std::string_view context = shadow_->current()->parse_context;
+  std::string own;
+  if (local_settings_) {
+    own = std::to_string(serial_) + '.' + std::to_string(counts_.transactions);
+    own.push_back('\0');
+    own.append(context);
+    context = own;
+  }
+  return worker_.statements().find_or_add(sent.sql, sent.parameter_types, context, standard_strings());
+}
+
+bool client::message(char type, byte_span body, byte_span whole, output& out) {
+  last_request_ = worker_.loop().now();
+  if (skip_to_sync_) {
+    // An error of ours came before; PostgreSQL skips everything up to Sync, too.
+    if (type != fe::sync) return true;
+    skip_to_sync_ = false;
+    std::string ready;
+    wire::write_ready(ready, status());
+    write(ready);
+    return true;
+  }
+  const bool bodiless = type == fe::sync || type == fe::flush || type == fe::copy_done;
+  if (bodiless && !body.empty()) {
+    violate("message has a body and must not");
+    return false;
+  }
+  if (server_ == nullptr && unattached(type, body)) return true;
+  switch (type) {
+    case fe::query:
+    case fe::parse:
+    case fe::bind:
+    case fe::describe:
+    case fe::execute:
+    case fe::close:
+    case fe::sync:
+    case fe::flush:
+    case fe::function_call:
+      break;
+    case fe::copy_data:
+      out.pass(whole.size());
+      return true;
+    case fe::copy_done:
+    case fe::copy_fail:
+      server_->ledger.copy_ended();
+      out.pass(whole.size());
+      return true;
+    default:
+      violate("unexpected message type " + std::to_string(static_cast<int>(type)));
+      return false;
+  }
+  if (!ensure_server(unit_shard_)) return false;
+  switch (type) {
+    case fe::query:
+      return query(body, out);
+    case fe::parse:
+      return parse(body, out);
+    case fe::bind:
+      return bind(body, whole, out);
+    case fe::describe:
+      return describe(body, out);
+    case fe::close:
+      return close_object(body, out);
+    case fe::execute:
+      return execute(body, out);
+    case fe::sync:
+      server_->ledger.add({owed::sync});
+      break;
+    case fe::flush:
+      out.pass(whole.size());
+      out.flush(server_);
+      server_->flush_virtual();
+      flush_to_client();
+      return true;
+    case fe::function_call:
+      touched();
+      server_->ledger.add({owed::function_call});
+      break;
+    default:
+      break;
+  }
+  out.pass(whole.size());
+  return true;
+}
+
+// Messages that need no server because no transaction is open.
+bool client::unattached(char type, byte_span body) {
+  switch (type) {
+    case fe::sync: {
+      std::string ready;
+      wire::write_ready(ready, status());
+      write(ready);
+      return true;
+    }
+    case fe::flush:
+    case fe::copy_data:
+    case fe::copy_done:
+    case fe::copy_fail:
+      // Left over from a COPY that failed: PostgreSQL ignores them, too.
+      return true;
+    case fe::parse: {
+      // Clients that prepare everything they have at once (pgbench does, and waits for each answer)
+      // must not wait for one another's leases: what a server has accepted for the same user,
+      // database and settings is answered here. Were it to fail now, Bind would say so.
+      const auto sent = wire::read_parse(body);
+      if (!sent || sent->name.empty() || endpoint_->mode == pool_mode::session || virtual_status_ == 'E') {
+        return false;
+      }
+      const auto known =
+          cached_statement(*sent);
+      if (any_effect(known->effects, sql::effect::deallocate) ||
+          endpoint_->mode == pool_mode::statement || known->proven_endpoint.lock() != endpoint_ ||
+          known->proven_settings != shadow_->current() || find_prepared(sent->name) != nullptr) {
+        return false;
+      }
+      if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+      if (prepared_->size() >= max_prepared) return false;
+      prepared_->emplace(std::string(sent->name), known);
+      std::string reply;
+      wire::write_empty(reply, wire::backend::parse_complete);
+      write(reply);
+      return true;
+    }
+    case fe::close: {
+      const auto target = wire::read_described(body);
+      if (!target || target->what != 'S' || endpoint_->mode == pool_mode::session) return false;
+      if (prepared_) prepared_->erase(std::string(target->name));
+      if (target->name.empty()) unnamed_.reset();
+      std::string reply;
+      wire::write_empty(reply, wire::backend::close_complete);
+      write(reply);
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+void client::run_effects(const session::effects& effects) {
+  if (!effects) return;
+  for (const auto& each : *effects) {
+    switch (each.effect) {
+      case sql::effect::pin:
+        ++pins_;
+        if (endpoint_->mode == pool_mode::session) break;
+        if (!std::exchange(pinned_, true)) worker_.counters().pinned.add();
+        server_->dirty = true;
+        break;
+      case sql::effect::set_local:
+        local_settings_ = true;
+        break;
+      case sql::effect::set:
+        datestyle_changed_ = datestyle_changed_ || each.name == "datestyle";
+        break;
+      case sql::effect::deallocate:
+        if (!each.name.empty()) break;
+        [[fallthrough]];
+      case sql::effect::discard_all:
+        // Gone for what comes behind it in the pipeline. Should it fail, nobody knows what the
+        // connection has: it is cleaned before anybody else gets it.
+        pins_when_discarded_ = pins_;
+        prepared_.reset();
+        unnamed_.reset();
+        server_->present.clear();
+        server_->unnamed.reset();
+        server_->dirty = true;
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+bool client::query(byte_span body, output& out) {
+  const auto text = wire::read_query(body);
+  if (!text) {
+    violate("malformed Query message");
+    return false;
+  }
+  ++counts_.queries;
+  ++server_->pool().stats.queries;
+  worker_.counters().queries.add();
+  touched();
+  unnamed_.reset();
+  server_->unnamed.reset();
+  session::entry sent{owed::query};
+  if (sql::may_affect_session(*text)) {
+    auto found = std::make_shared<std::vector<sql::statement>>();
+    sql::find_statements(*text, standard_strings(), *found);
+    const bool matters = std::any_of(found->begin(), found->end(),
+                                     [](const auto& s) { return s.effect != sql::effect::none; });
+    if (endpoint_->mode == pool_mode::statement && any_effect(found, sql::effect::begin)) {
+      refuse(no_transactions(), true);
+      return true;
+    }
+    if (matters) {
+      if (found->size() == 1 && found->front().effect == sql::effect::deallocate) {
+        const auto rewritten = rewritten_deallocate(found->front(), out, true);
+        if (!rewritten.empty()) {
+          wire::write_query(out.own(), rewritten);
+          server_->ledger.add(std::move(sent));
+          out.skip(wire::header_size + body.size());
+          return true;
+        }
+      }
+      run_effects(found);
+      sent.effects = std::move(found);
+    }
+  }
+  server_->ledger.add(std::move(sent));
+  out.pass(wire::header_size + body.size());
+  return true;
+}
+
+// DEALLOCATE of a name that was prepared by the extended protocol. On the server the statement has
+// another name and stays for the next client; an empty one is prepared and deallocated instead, so
+// that the answer is the server's own.
+std::string client::rewritten_deallocate(const sql::statement& statement, output& out, bool simple) {
+  auto* prepared = statement.name.empty() ? nullptr : find_prepared(statement.name);
+  if (prepared == nullptr || server_->ledger.status() == 'E') return {};
+  prepared_->erase(statement.name);
+  const std::string stand_in = "__pgsled_gone_" + std::to_string(counts_.queries);
+  wire::write_parse(out.own(), stand_in, "", {});
+  server_->ledger.add({owed::parse, true});
+  if (simple) {
+    wire::write_sync(out.own());
+    server_->ledger.add({owed::sync, true});
+  }
+  return "DEALLOCATE " + stand_in;
+}
+
+statement_ref* client::find_prepared(std::string_view name) {
+  if (!prepared_) return nullptr;
+  const auto found = prepared_->find(std::string(name));
+  return found == prepared_->end() ? nullptr : &found->second;
+}
+
+void client::prepare_on_server(const statement_ref& wanted, std::string_view name, output& out,
+                               bool proxy, std::uint32_t mark) {
+  wire::write_parse(out.own(), name, wanted->sql, as_bytes(wanted->types));
+  session::entry sent{owed::parse, proxy, true};
+  sent.mark = mark;
+  sent.tag = reinterpret_cast<std::uint64_t>(wanted.get());
+  if (server_->ledger.add(std::move(sent))) {
+    if (name.empty()) {
+      server_->unnamed = wanted;
+    } else {
+      server_->present[wanted->server_name()] = wanted;
+    }
+    worker_.counters().statements_prepared.add();
+  }
+}
+
+void client::ensure_prepared(const statement_ref& wanted, output& out) {
+  auto& present = server_->present;
+  if (present.contains(wanted->server_name())) return;
+  if (present.size() >= max_present) {
+    wire::write_close(out.own(), 'S', present.begin()->first);
+    server_->ledger.add({owed::close, true});
+    present.erase(present.begin());
+  }
+  prepare_on_server(wanted, wanted->server_name(), out, true);
+}
+
+bool client::parse(byte_span body, output& out) {
+  const auto sent = wire::read_parse(body);
+  if (!sent) {
+    violate("malformed Parse message");
+    return false;
+  }
+  const auto whole = wire::header_size + body.size();
+  ++server_->pool().stats.parses;
+  if (endpoint_->mode == pool_mode::session && !sent->name.empty()) {
+    server_->ledger.add({owed::parse});
+    out.pass(whole);
+    // Effects are still looked for when it is executed.
+    if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+    (*prepared_)[std::string(sent->name)] =
+        cached_statement(*sent);
+    return true;
+  }
+  auto wanted = cached_statement(*sent);
+  if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
+    refuse(no_transactions(), false);
+    return true;
+  }
+  if (wanted->effects && wanted->effects->size() == 1 &&
+      wanted->effects->front().effect == sql::effect::deallocate) {
+    const auto rewritten = rewritten_deallocate(wanted->effects->front(), out, false);
+    if (!rewritten.empty()) {
+      auto stand_in = std::make_shared<statement>();
+      stand_in->sql = rewritten;
+      unnamed_ = stand_in;
+      prepare_on_server(unnamed_, "", out, false);
+      out.skip(whole);
+      return true;
+    }
+  }
+  if (sent->name.empty()) {
+    session::entry entry{owed::parse, false, true};
+    if (!server_->ledger.skipping()) {
+      // What the unnamed statement was, should this Parse be skipped.
+      entry.mark = note_change("", std::move(unnamed_), false);
+      unnamed_ = wanted;
+    }
+    entry.tag = reinterpret_cast<std::uint64_t>(wanted.get());
+    if (server_->ledger.add(std::move(entry))) server_->unnamed = wanted;
+    out.pass(whole);
+    return true;
+  }
+  if (find_prepared(sent->name) != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) {
+    // Whether the name is taken is not known before the server has answered.
+    out.flush(server_);
+    settle();
+    return false;
+  }
+  if (auto* known = find_prepared(sent->name)) {
+    // Prepared already: let the server say so, so that its transaction fails as it must. The
+    // message names the statement as the server knows it.
+    ensure_prepared(*known, out);
+    wire::write_parse(out.own(), (*known)->server_name(), sent->sql, sent->parameter_types);
+    session::entry repeated{owed::parse};
+    repeated.mark = note_change(sent->name, nullptr, false);
+    unconfirmed_->back().repeated = true;
+    server_->ledger.add(std::move(repeated));
+    out.skip(whole);
+    return true;
+  }
+  if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+  if (prepared_->size() >= max_prepared) {
+    end(pg_error{"53200", "more than 100000 prepared statements in one session",
+                 "Close those that are no longer used.", {}});
+    return false;
+  }
+  std::uint32_t mark = 0;
+  if (!server_->ledger.skipping()) {
+    prepared_->emplace(std::string(sent->name), wanted);
+    mark = note_change(sent->name, wanted, false);
+  }
+  if (server_->present.contains(wanted->server_name()) && server_->ledger.status() != 'E') {
+    session::entry entry{owed::virtual_parse};
+    entry.mark = mark;
+    server_->ledger.add(std::move(entry));
+  } else if (server_->present.contains(wanted->server_name())) {
+    // In a failed transaction the server refuses it before it looks at the name.
+    wire::write_parse(out.own(), wanted->server_name(), wanted->sql, as_bytes(wanted->types));
+    session::entry entry{owed::parse};
+    entry.mark = mark;
+    server_->ledger.add(std::move(entry));
+  } else {
+    prepare_on_server(wanted, wanted->server_name(), out, false, mark);
+  }
+  out.skip(whole);
+  return true;
+}
+
+bool client::bind(byte_span body, byte_span whole, output& out) {
+  // Of a Bind that streams only the beginning is here: its names must be in it.
+  wire::reader names(body);
+  const auto portal = names.text();
+  const auto name = names.text();
+  if (!names.ok()) {
+    violate("malformed Bind message");
+    return false;
+  }
+  ++server_->pool().stats.binds;
+  touched();
+  statement_ref target;
+  if (name.empty()) {
+    if (unnamed_ == nullptr) {
+      if (server_->unnamed != nullptr) {
+        // Somebody else's must not be found.
+        wire::write_close(out.own(), 'S', "");
+        server_->ledger.add({owed::close, true});
+        server_->unnamed.reset();
+      }
+    } else if (server_->unnamed != unnamed_) {
+      prepare_on_server(unnamed_, "", out, true);
+    }
+    target = unnamed_;
+  } else if (auto* prepared = find_prepared(name)) {
+    target = *prepared;
+    if (endpoint_->mode != pool_mode::session) ensure_prepared(target, out);
+  }
+  if (portal.empty()) {
+    server_->unnamed_portal = target;
+  } else if (target && target->effects) {
+    server_->portals[std::string(portal)] = target;
+  }
+  server_->ledger.add({owed::bind});
+  if (name.empty() || !target || endpoint_->mode == pool_mode::session) {
+    out.pass(whole.size());
+    return true;
+  }
+  const auto& server_name = target->server_name();
+  const auto frame_length = load_be<std::uint32_t>(whole.data() + 1);
+  auto& own = out.own();
+  const auto length =
+      static_cast<std::uint32_t>(frame_length - name.size() + server_name.size());
+  char header[wire::header_size] = {fe::bind};
+  store_be(header + 1, length);
+  own.append(header, sizeof header);
+  own.append(portal).push_back('\0');
+  own.append(server_name).push_back('\0');
+  out.skip(wire::header_size + portal.size() + 1 + name.size() + 1);
+  out.pass(body.size() - portal.size() - name.size() - 2);
+  return true;
+}
+
+bool client::describe(byte_span body, output& out) {
+  const auto target = wire::read_described(body);
+  if (!target || (target->what != 'S' && target->what != 'P')) {
+    violate("malformed Describe message");
+    return false;
+  }
+  const auto whole = wire::header_size + body.size();
+  if (target->what == 'P') {
+    touched();
+    server_->ledger.add({owed::describe_portal});
+    out.pass(whole);
+    return true;
+  }
+  if (target->name.empty()) {
+    if (unnamed_ && server_->unnamed != unnamed_) prepare_on_server(unnamed_, "", out, true);
+    if (!unnamed_ && server_->unnamed) {
+      wire::write_close(out.own(), 'S', "");
+      server_->ledger.add({owed::close, true});
+      server_->unnamed.reset();
+    }
+  } else if (auto* prepared = find_prepared(target->name);
+             prepared != nullptr && endpoint_->mode != pool_mode::session) {
+    ensure_prepared(*prepared, out);
+    server_->ledger.add({owed::describe_statement});
+    wire::write_describe(out.own(), 'S', (*prepared)->server_name());
+    out.skip(whole);
+    return true;
+  }
+  server_->ledger.add({owed::describe_statement});
+  out.pass(whole);
+  return true;
+}
+
+bool client::close_object(byte_span body, output& out) {
+  const auto target = wire::read_described(body);
+  if (!target || (target->what != 'S' && target->what != 'P')) {
+    violate("malformed Close message");
+    return false;
+  }
+  const auto whole = wire::header_size + body.size();
+  ++server_->pool().stats.closes;
+  session::entry entry{owed::close};
+  if (target->what == 'S' && !server_->ledger.skipping()) {
+    const std::string name(target->name);
+    if (name.empty()) {
+      entry.mark = note_change("", std::move(unnamed_), true);
+      unnamed_ = nullptr;
+      server_->unnamed.reset();
+    } else if (const auto* known = find_prepared(name)) {
+      entry.mark = note_change(name, *known, true);
+      prepared_->erase(name);
+    }
+    if (!name.empty() && endpoint_->mode != pool_mode::session) {
+      // Stays prepared on the server for the next client that wants it.
+      entry.kind = owed::virtual_close;
+      server_->ledger.add(std::move(entry));
+      out.skip(whole);
+      return true;
+    }
+  }
+  server_->ledger.add(std::move(entry));
+  out.pass(whole);
+  return true;
+}
+
+bool client::execute(byte_span body, output& out) {
+  const auto sent = wire::read_execute(body);
+  if (!sent) {
+    violate("malformed Execute message");
+    return false;
+  }
+  ++counts_.queries;
+  ++server_->pool().stats.queries;
+  worker_.counters().queries.add();
+  touched();
+  session::entry entry{owed::execute};
+  if (sent->portal.empty()) {
+    if (server_->unnamed_portal) entry.effects = server_->unnamed_portal->effects;
+  } else if (const auto portal = server_->portals.find(std::string(sent->portal));
+             portal != server_->portals.end()) {
+    entry.effects = portal->second->effects;
+  }
+  run_effects(entry.effects);
+  server_->ledger.add(std::move(entry));
+  out.pass(wire::header_size + body.size());
+  return true;
+}
+
+// One statement is refused, the session goes on as after an error of the server.
+void client::refuse(const pg_error& why, bool simple) {
+  ++counts_.errors;
+  std::string bytes;
+  wire::write_error(bytes, "ERROR", why);
+  if (server_ != nullptr && server_->ledger.empty() && !server_->ledger.skipping() &&
+      (server_->ledger.status() == 'T' || server_->ledger.unsynced())) {
+    // The server's transaction must fail as well: make it.
+    write(bytes);
+    owes_ready_ = simple;
+    skip_to_sync_ = !simple;
+    set_state(state::refusing);
+    std::string failing;
+    wire::write_query(failing, "ROLLBACK TO SAVEPOINT __pgsled_refused_statement");
+    server_->ledger.add({owed::query, true});
+    server_->unnamed.reset();
+    server_->send(failing);
+    if (shadow_) shadow_->failed();
+    return;
+  }
+  if (virtual_status_ == 'T' && server_ == nullptr) virtual_status_ = 'E';
+  if (simple) {
+    wire::write_ready(bytes, status());
+  } else {
+    skip_to_sync_ = true;
+  }
+  write(bytes);
+}
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,551 @@
+// Which shard a unit of messages goes to, and the answers that need no server: a BEGIN before the
+// first statement that names a shard, and the end of such a transaction.
+
+#include "common/plan/placement.hpp"
+#include "common/sql/parse.hpp"
+#include "common/sql/shape.hpp"
+#include "services/frontend/broadcast.hpp"
+#include "services/frontend/client.hpp"
+#include "services/frontend/unit.hpp"
+#include "services/frontend/worker.hpp"
+
+namespace pgsled::frontend {
+
+namespace fe = wire::frontend;
+using plan::destination;
+
+namespace {
+
+// Where the statements of a unit want to go, joined one after the other.
+struct aim {
+  enum class kind { any, shard, all } where = kind::any;
+  std::uint32_t shard = 0;
+};
+
+const sql::statement* only_effect(const session::effects& effects) {
+  return effects && effects->size() == 1 ? &effects->front() : nullptr;
+}
+
+// Statements kept for the beginning of a transaction whose shard is not known yet.
+constexpr std::size_t max_replay = 64 * 1024;
+
+bool starts_with_word(std::string_view text, std::string_view lower_words) {
+  if (text.size() < lower_words.size()) return false;
+  for (std::size_t i = 0; i < lower_words.size(); ++i) {
+    if ((text[i] | 0x20) != lower_words[i] && text[i] != lower_words[i]) return false;
+  }
+  return true;
+}
+
+pg_error two_shards(std::uint32_t first, std::uint32_t second) {
+  return {"0A000",
+          "the statements of one transaction go to different shards (" + std::to_string(first) + " and " +
+              std::to_string(second) + ")",
+          "A transaction stays on one shard: commit before the next statement, or use keys of one shard.",
+          {}};
+}
+
+}  // namespace
+
+// Statements that need no particular shard always use the same one for a client.
+std::uint32_t client::own_shard() const {
+  const auto& serving = endpoint_->serving;
+  return endpoint_->sharded && !serving.empty() ? serving[slot_ % serving.size()] : 0;
+}
+
+bool client::read_unit(byte_span bytes, unit& into) {
+  std::vector<std::pair<std::string_view, statement_ref>> parsed;
+  const auto look_up = [&](std::string_view name) -> statement_ref {
+    for (auto it = parsed.rbegin(); it != parsed.rend(); ++it) {
+      if (it->first == name) return it->second;
+    }
+    if (name.empty()) return unnamed_;
+    const auto* known = find_prepared(name);
+    return known != nullptr ? *known : nullptr;
+  };
+  std::size_t at = 0;
+  while (true) {
+    wire::frame frame;
+    const auto rest = bytes.subspan(at);
+    if (wire::peek(rest, frame) != wire::frame_state::complete) return false;
+    if (rest.size() < frame.total()) {
+      unit_need_ = at + frame.total();
+      return false;
+    }
+    unit::part part{frame.type, rest.subspan(wire::header_size, frame.length), nullptr};
+    at += frame.total();
+    switch (frame.type) {
+      case fe::query:
+      case fe::function_call:
+        // After messages of the extended protocol without a Sync it is a unit of its own.
+        if (!into.parts.empty()) return true;
+        into.simple = true;
+        into.parts.push_back(part);
+        into.bytes = at;
+        return true;
+      case fe::parse:
+        if (const auto sent = wire::read_parse(part.body)) {
+          part.target = cached_statement(*sent);
+          parsed.emplace_back(sent->name, part.target);
+        }
+        break;
+      case fe::bind:
+        if (const auto sent = wire::read_bind(part.body)) part.target = look_up(sent->statement);
+        break;
+      case fe::describe:
+        if (const auto sent = wire::read_described(part.body); sent && sent->what == 'S') {
+          part.target = look_up(sent->name);
+        }
+        break;
+      case fe::execute:
+        ++into.executes;
+        break;
+      default:
+        break;
+    }
+    into.parts.push_back(part);
+    into.bytes = at;
+    if (frame.type == fe::sync || frame.type == fe::flush) {
+      into.ends_with_sync = frame.type == fe::sync;
+      return true;
+    }
+  }
+}
+
+// False: suspended until the router has answered. `into` stays null when the parser does not know
+// the syntax; the error then says so.
+bool client::plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into) {
+  const auto* path = shadow_->current()->find("search_path");
+  const bool cached = endpoint_->database.dispatch != "always";
+  auto& key = worker_.plan_key();
+  key.assign(endpoint_->database.name).push_back('\0');
+  key.append(endpoint_->user.name).push_back('\0');
+  if (path != nullptr) key.append(*path);
+  key.push_back('\0');
+  const auto scope_length = key.size();
+  for (const auto& [text, answer] : answers_) {
+    if (std::string_view(text).starts_with(sql) && std::string_view(text).substr(sql.size()) == as_text(types)) {
+      into = answer;
+      return true;
+    }
+  }
+  if (cached && remember != nullptr && remember->plan && remember->plan->epoch == worker_.epoch() &&
+      remember->plan->scope == std::string_view(key).substr(0, scope_length)) {
+    worker_.counters().plans_cached.add();
+    into = remember->plan;
+    return true;
+  }
+  auto& shape = worker_.shape();
+  sql::find_shape(sql, standard_strings(), shape);
+  worker_.set_shaped(sql);
+  key.push_back(standard_strings() ? '1' : '0');
+  key.append(as_text(types)).push_back('\0');
+  key.append(shape.text);
+  if (cached && shape.complete) {
+    if ((into = worker_.plans().find(key, worker_.epoch()))) {
+      worker_.counters().plans_cached.add();
+      if (remember != nullptr) remember->plan = into;
+      return true;
+    }
+  }
+  ask_plan(sql, types, cached && shape.complete ? key : std::string{}, key.substr(0, scope_length));
+  return false;
+}
+
+void client::ask_plan(std::string_view sql, byte_span types, std::string key, std::string scope) {
+  worker_.counters().plans_cold.add();
+  set_state(state::planning);
+  plan::request request;
+  request.database = endpoint_->database.name;
+  request.user = endpoint_->user.name;
+  if (const auto* path = shadow_->current()->find("search_path")) request.search_path = path->substr(1);
+  request.sql = sql;
+  for (std::size_t i = 0; i + 4 <= types.size(); i += 4) {
+    request.parameter_types.push_back(load_be<std::uint32_t>(types.data() + i));
+  }
+  for (const auto& literal : worker_.shape().literals) request.literal_offsets.push_back(literal.offset);
+  // Without a tree the parser does not know the syntax: the router decides what that means.
+  // With standard_conforming_strings off it would read backslashes as the server does not.
+  if (!worker_.shape().backslashes) {
+    if (auto tree = sql::parse_tree(request.sql)) request.tree = std::move(*tree);
+  }
+  std::string payload;
+  plan::encode(request, payload);
+  auto& owner = worker_;
+  const auto pid = worker_.cancel_pid(slot_);
+  const auto serial = serial_;
+  std::string text(sql);
+  text.append(as_text(types));
+  const auto limit = std::chrono::milliseconds(std::max<std::int64_t>(1, worker_.settings().checkout_timeout));
+  worker_.router().ask(
+      bus::kind::plan_request, as_bytes(payload), limit,
+      [&owner, pid, serial, key = std::move(key), scope = std::move(scope),
+       text = std::move(text)](result<bus::envelope> reply) {
+        auto* asker = owner.client_of(pid);
+        pg_error why;
+        plan_ref made;
+        if (!reply) {
+          why = reply.error();
+        } else if (auto answer = plan::decode_answer(reply->payload); !answer) {
+          why = {"08P01", "the router's plan cannot be read: " + answer.error(), {}, {}};
+        } else {
+          auto fresh = std::make_shared<cached_plan>();
+          fresh->epoch = answer->epoch;
+          fresh->scope = scope;
+          fresh->plan = std::move(answer->plan);
+          made = fresh;
+          if (!key.empty() && fresh->epoch == owner.epoch()) owner.plans().insert(key, made);
+        }
+        if (asker == nullptr || asker->serial_ != serial || asker->state_ != state::planning) return;
+        if (!made) {
+          asker->set_state(state::waiting);
+          asker->not_granted(why);
+        } else {
+          if (key.empty() || made->epoch != owner.epoch()) asker->answers_.emplace_back(text, made);
+          asker->set_state(state::ready);
+          asker->resume();
+        }
+        owner.run_scheduled();
+      });
+}
+
+// The value of a key in this statement's literals or these parameters; null with the reason.
+std::optional<std::int64_t> client::key_value(const plan::key& key, std::string_view sql,
+                                              const byte_span* bind_body, pg_error& why) {
+  std::optional<std::int64_t> value;
+  switch (key.source) {
+    case plan::key_source::constant:
+      value = key.constant;
+      break;
+    case plan::key_source::literal: {
+      // The shape's literals are those of this text: the plan may come from another text's shape.
+      if (!worker_.is_shaped(sql)) sql::find_shape(sql, standard_strings(), worker_.shape());
+      const auto& literals = worker_.shape().literals;
+      if (key.number >= literals.size()) break;
+      auto text = sql::literal_value(sql, literals[key.number]);
+      value = plan::bigint_from_text(key.negated ? "-" + text : text);
+      break;
+    }
+    case plan::key_source::parameter: {
+      if (bind_body == nullptr) break;
+      const auto sent = wire::read_bind(*bind_body);
+      if (!sent) break;
+      const auto parameter = wire::bind_parameter(*sent, key.number);
+      if (!parameter.present) {
+        why = {"0A000", "the sharding key is NULL",
+               "A row is placed by its key: give parameter $" + std::to_string(key.number + 1) + " a value.",
+               {}};
+        return std::nullopt;
+      }
+      value = parameter.binary ? plan::bigint_from_binary(parameter.value)
+                               : plan::bigint_from_text(as_text(parameter.value));
+      break;
+    }
+    case plan::key_source::none:
+      break;
+  }
+  if (!value) {
+    why = {"22P02", "the value of the sharding key is not a bigint",
+           "The key decides which shard the statement goes to and must be readable as an integer.", {}};
+  }
+  return value;
+}
+
+bool client::key_shard(const plan::plan& planned, std::string_view sql, const byte_span* bind_body,
+                       std::uint32_t& shard, pg_error& why) {
+  const auto value = key_value(planned.key, sql, bind_body, why);
+  if (!value) return false;
+  for (const auto& other : planned.also_equal) {
+    const auto same = key_value(other, sql, bind_body, why);
+    if (!same) return false;
+    if (*same != *value) {
+      why = planned.error;
+      return false;
+    }
+  }
+  const auto& map = endpoint_->database.bucket_map;
+  if (map.empty()) {
+    why = {"57P03", "the shard map of database \"" + endpoint_->database.name + "\" is not known yet",
+           "The router reads it from the shards; see its log if this lasts.", {}};
+    return false;
+  }
+  shard = plan::shard_of(plan::hash_bigint(*value), map);
+  return true;
+}
+
+client::routed client::route(byte_span bytes) {
+  if (server_ != nullptr && server_->ledger.skipping()) {
+    // The server throws everything away up to Sync; nothing is to be decided.
+    unit_left_ = 1;
+    unit_shard_ = server_->pool().description().shard;
+    return routed::go;
+  }
+  unit now;
+  if (!read_unit(bytes, now)) return routed::need_more;
+  worker_.set_shaped({});
+  aim target;
+  pg_error why;
+  bool refused = false;
+  const plan::plan* everywhere = nullptr;
+  plan_ref keep;
+  session::effects executed;
+  std::string_view text;
+  const auto join = [&](const plan_ref& planned, std::string_view sql, const byte_span* bind, bool runs) {
+    const auto& p = planned->plan;
+    if (refused || !endpoint_->sharded) return;
+    if (p.destination == destination::refused) {
+      why = p.error;
+      refused = true;
+    } else if (p.destination == destination::all_shards) {
+      if (!runs) return;
+      if (target.where == aim::kind::shard) {
+        why = {"0A000", "a statement for all shards cannot run in a transaction that has begun on one", {}, {}};
+        refused = true;
+      }
+      target.where = aim::kind::all;
+      keep = planned;
+      everywhere = &keep->plan;
+    } else if (p.destination == destination::one_shard && runs) {
+      std::uint32_t shard = 0;
+      if (target.where == aim::kind::all) {
+        why = {"0A000", "a statement for all shards cannot share a batch with one for a single shard",
+               "Send Sync between them.", {}};
+        refused = true;
+      } else if (!key_shard(p, sql, bind, shard, why)) {
+        refused = true;
+      } else if (target.where == aim::kind::shard && target.shard != shard) {
+        why = two_shards(target.shard, shard);
+        refused = true;
+      } else {
+        target = {aim::kind::shard, shard};
+      }
+    }
+  };
+  for (const auto& part : now.parts) {
+    plan_ref planned;
+    if (part.type == fe::query) {
+      const auto sql = wire::read_query(part.body);
+      if (!sql) continue;
+      text = *sql;
+      if (!plan_statement(*sql, {}, nullptr, planned)) return routed::suspended;
+      if (sql::may_affect_session(*sql)) {
+        auto found = std::make_shared<std::vector<sql::statement>>();
+        sql::find_statements(*sql, standard_strings(), *found);
+        executed = found;
+      }
+      join(planned, *sql, nullptr, true);
+    } else if (part.target && (part.type == fe::parse || part.type == fe::bind)) {
+      const auto& statement = part.target;
+      if (!plan_statement(statement->sql, as_bytes(statement->types), statement.get(), planned)) {
+        return routed::suspended;
+      }
+      const bool runs = part.type == fe::bind;
+      if (runs) {
+        executed = statement->effects;
+        text = statement->sql;
+      }
+      join(planned, statement->sql, &part.body, runs);
+    } else if (part.type == fe::function_call) {
+      why = {"0A000", "function calls by the fast path cannot be placed on a shard", {}, {}};
+      refused = endpoint_->sharded;
+    }
+  }
+  answers_.clear();
+  if (target.where == aim::kind::all && now.executes > 1 && !refused) {
+    why = {"0A000", "a statement for all shards cannot share a batch with other statements",
+           "Send Sync between them.", {}};
+    refused = true;
+  }
+  unit_left_ = now.bytes;
+  unit_shard_ = own_shard();
+  if (!endpoint_->sharded) return routed::go;
+
+  if (refused) {
+    worker_.counters().plans_refused.add();
+    if (server_ != nullptr && !server_->ledger.empty()) {
+      // Its replies come first.
+      unit_left_ = 0;
+      settle();
+      return routed::suspended;
+    }
+    refuse_unit(now, why);
+    return routed::done;
+  }
+  const auto* effect = only_effect(executed);
+  if (broadcast_ || (target.where == aim::kind::all && now.executes + (now.simple ? 1 : 0) > 0)) {
+    if (server_ != nullptr) {
+      if (server_->quiet() && movable()) {
+        let_go();
+      } else if (!server_->ledger.empty()) {
+        unit_left_ = 0;
+        settle();
+        return routed::suspended;
+      } else if (movable()) {
+        return settle_elsewhere();
+      } else {
+        refuse_unit(now, pg_error{"0A000",
+                                  "a statement for all shards cannot run in a transaction that has begun on one",
+                                  "Run it in a transaction of its own.", {}});
+        return routed::done;
+      }
+    }
+    if (!broadcast_) broadcast_ = std::make_unique<broadcast>(worker_, *this);
+    set_state(state::broadcast);
+    std::string copy(as_text(bytes.first(now.bytes)));
+    broadcast_->run(std::move(copy), std::string(text), everywhere, effect, virtual_status_ != 'I');
+    return routed::done;
+  }
+  if (server_ == nullptr && effect != nullptr) {
+    switch (effect->effect) {
+      case sql::effect::begin:
+        if (virtual_status_ == 'I' && (now.executes == 1 || now.simple)) {
+          virtual_status_ = 'T';
+          virtual_begin_ = text;
+          return virtual_unit(now, *effect, text.starts_with('S') || text.starts_with('s') ? "START TRANSACTION" : "BEGIN");
+        }
+        break;
+      case sql::effect::commit:
+      case sql::effect::rollback:
+        if (virtual_status_ != 'I' && (now.executes == 1 || now.simple)) {
+          const bool failed = virtual_status_ == 'E';
+          virtual_status_ = 'I';
+          virtual_begin_.clear();
+          return virtual_unit(now, *effect,
+                              failed || effect->effect == sql::effect::rollback ? "ROLLBACK" : "COMMIT");
+        }
+        break;
+      case sql::effect::savepoint:
+      case sql::effect::set_local:
+        // Replayed with BEGIN wherever the transaction begins.
+        if (virtual_status_ == 'T' && (now.executes == 1 || now.simple) && !starts_with_word(text, "set constraints")) {
+          if (virtual_begin_.size() + text.size() > max_replay) break;
+          virtual_begin_.append(";").append(text);
+          local_settings_ = local_settings_ || effect->effect == sql::effect::set_local;
+          return virtual_unit(now, *effect, effect->effect == sql::effect::savepoint ? "SAVEPOINT" : "SET");
+        }
+        break;
+      default:
+        break;
+    }
+  }
+  if (virtual_status_ == 'E' && server_ == nullptr && (now.simple || now.executes > 0)) {
+    refuse_unit(now, pg_error{"25P02",
+                              "current transaction is aborted, commands ignored until end of transaction block",
+                              {}, {}});
+    return routed::done;
+  }
+  if (target.where == aim::kind::any) {
+    unit_shard_ = server_ != nullptr ? server_->pool().description().shard : own_shard();
+    return routed::go;
+  }
+  unit_shard_ = target.shard;
+  if (server_ == nullptr || server_->pool().description().shard == target.shard) return routed::go;
+  if (!server_->ledger.empty()) {
+    unit_left_ = 0;
+    settle();
+    return routed::suspended;
+  }
+  if (movable()) return settle_elsewhere();
+  refuse_unit(now, two_shards(server_->pool().description().shard, target.shard));
+  return routed::done;
+}
+
+// The server has only parsed and described for this unit's predecessors: end that with a Sync of
+// ours (and the transaction, in which nothing has run) and go elsewhere.
+client::routed client::settle_elsewhere() {
+  unit_left_ = 0;
+  set_state(state::settling);
+  server_->ledger.add({session::owed::sync, true});
+  std::string sync;
+  wire::write_sync(sync);
+  if (status() != 'I') {
+    server_->ledger.add({session::owed::query, true});
+    wire::write_query(sync, "ROLLBACK");
+  }
+  server_->send(sync);
+  return routed::suspended;
+}
+
+void client::refuse_unit(const unit& refused, const pg_error& why) {
+  if (refused.simple) {
+    refuse(why, true);
+    return;
+  }
+  refuse(why, false);
+  // The rest of the unit is skipped by us; its Sync is answered as any other. A transaction that
+  // is being failed on the server answers after that.
+  if (state_ == state::refusing) {
+    owes_ready_ = refused.ends_with_sync;
+    skip_to_sync_ = !refused.ends_with_sync;
+  } else if (refused.ends_with_sync) {
+    skip_to_sync_ = false;
+    std::string ready;
+    wire::write_ready(ready, status());
+    write(ready);
+  }
+}
+
+client::routed client::virtual_unit(const unit& answered, const sql::statement& done, std::string_view tag) {
+  ++counts_.queries;
+  worker_.counters().queries.add();
+  shadow_->succeeded(done, tag, worker_.pairs());
+  if (virtual_status_ == 'I') shadow_->ready('I');
+  answer_unit(answered, tag);
+  return routed::done;
+}
+
+// The replies to a unit whose statements return no rows and have been dealt with. A Query of
+// several statements has as many tags, separated by zero bytes.
+void client::answer_unit(const unit& answered, std::string_view tag) {
+  namespace be = wire::backend;
+  std::string bytes;
+  for (const auto& part : answered.parts) {
+    switch (part.type) {
+      case fe::query:
+        for (std::size_t at = 0; at <= tag.size();) {
+          const auto end = std::min(tag.find('\0', at), tag.size());
+          wire::write_command_complete(bytes, tag.substr(at, end - at));
+          at = end + 1;
+        }
+        wire::write_ready(bytes, status());
+        break;
+      case fe::parse:
+        if (const auto sent = wire::read_parse(part.body)) {
+          if (sent->name.empty()) {
+            unnamed_ = part.target;
+          } else {
+            if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+            prepared_->insert_or_assign(std::string(sent->name), part.target);
+          }
+        }
+        wire::write_empty(bytes, be::parse_complete);
+        break;
+      case fe::bind:
+        wire::write_empty(bytes, be::bind_complete);
+        break;
+      case fe::describe:
+        if (const auto sent = wire::read_described(part.body); sent && sent->what == 'S') {
+          wire::writer(bytes, be::parameter_description).i16(0);
+        }
+        wire::write_empty(bytes, be::no_data);
+        break;
+      case fe::execute:
+        wire::write_command_complete(bytes, tag);
+        break;
+      case fe::close:
+        if (const auto sent = wire::read_described(part.body); sent && sent->what == 'S' && prepared_) {
+          prepared_->erase(std::string(sent->name));
+        }
+        wire::write_empty(bytes, be::close_complete);
+        break;
+      case fe::sync:
+        wire::write_ready(bytes, status());
+        break;
+      default:
+        break;
+    }
+  }
+  write(bytes);
+}
+
+}  // namespace pgsled::frontend

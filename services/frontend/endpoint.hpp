@@ -1,0 +1,31 @@
+#pragma once
+// endpoint: what one user of one database can reach, made from a snapshot. Clients hold it by
+// shared pointer; a newer snapshot makes new ones and marks the old ones stale.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/snapshot/snapshot.hpp"
+
+namespace pgsled::frontend {
+
+class local_pool;
+
+enum class pool_mode : std::uint8_t { transaction, session, statement };
+
+struct endpoint {
+  snapshot::user user;
+  snapshot::database database;
+  pool_mode mode = pool_mode::transaction;
+  bool planned = false;  // statements need a plan: several shards, or dispatch = "always"
+  bool sharded = false;  // more than one shard
+  bool stale = false;
+  std::vector<local_pool*> pools;  // by shard; null: none configured
+  std::vector<std::shared_ptr<local_pool>> alive;  // keeps them while a client may look here
+  // Shards that own rows. One that is only joining takes part in DDL and answers nothing.
+  std::vector<std::uint32_t> serving;
+};
+using endpoint_ref = std::shared_ptr<endpoint>;
+
+}  // namespace pgsled::frontend

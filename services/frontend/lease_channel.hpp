@@ -1,0 +1,48 @@
+#pragma once
+// lease_channel: a worker's SOCK_SEQPACKET connection to one pooler on this host. Connects again
+// after the pooler has died (50 ms, doubling to 1 s). Thread rule: its worker's.
+
+#include <deque>
+#include <string>
+
+#include "common/lease/messages.hpp"
+#include "common/net/reactor.hpp"
+#include "common/net/socket.hpp"
+#include "common/snapshot/snapshot.hpp"
+
+namespace pgsled::frontend {
+
+class worker;
+
+// What carries lease messages to one pooler: this, or the relay lane.
+class lease_line {
+ public:
+  virtual ~lease_line() = default;
+  virtual void tell(const lease::message&) = 0;
+};
+
+class lease_channel final : public lease_line, public net::watcher {
+ public:
+  lease_channel(worker&, snapshot::pooler_ref pooler);
+  ~lease_channel() override;
+  void tell(const lease::message&) override;
+  bool up() const { return static_cast<bool>(fd_); }
+
+ private:
+  static constexpr std::size_t max_queued = 4096;  // messages; beyond it the line is dropped
+  void connect();
+  void retry();
+  void down();
+  void on_events(std::uint32_t events) override;
+  bool receive_one();
+  bool flush();
+
+  worker& worker_;
+  snapshot::pooler_ref pooler_;
+  net::unique_fd fd_;
+  std::deque<std::string> queue_;
+  net::reactor::timer_id timer_ = 0;
+  std::chrono::milliseconds delay_{50};
+};
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,25 @@
+#pragma once
+// The frontend's metrics, declared once. One `probe` per worker thread; that thread writes.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/metrics/metrics.hpp"
+
+namespace pgsled::frontend {
+
+struct probe {
+  metrics::cell clients, clients_waiting, clients_accepted, clients_refused, logins_failed;
+  metrics::cell queries, transactions, bytes_from_clients, bytes_to_clients;
+  metrics::cell leases, leases_idle, leases_granted, leases_broken, pinned;
+  metrics::cell plans_cached, plans_cold, plans_refused, plan_cache_bytes, plan_cache_evictions;
+  metrics::cell statement_cache_bytes, statement_cache_evictions, statements_prepared;
+  metrics::cell checkout_timeouts, client_violations, server_violations, cancels, settings_applied;
+  metrics::histogram_cell wait;
+
+  // Series of this worker, until the tokens go.
+  std::vector<std::shared_ptr<void>> publish(metrics::registry&, const std::string& worker) const;
+};
+
+}  // namespace pgsled::frontend

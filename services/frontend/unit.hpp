@@ -1,0 +1,26 @@
+#pragma once
+// A unit: the messages that must go to one place together. A Query or FunctionCall alone, or the
+// messages of the extended protocol up to and including Sync or Flush. Views into the input.
+
+#include <string_view>
+#include <vector>
+
+#include "common/wire/messages.hpp"
+#include "services/frontend/statements.hpp"
+
+namespace pgsled::frontend {
+
+struct unit {
+  struct part {
+    char type = 0;
+    byte_span body;
+    statement_ref target;        // of Parse, Bind, Describe 'S'
+  };
+  std::vector<part> parts;
+  std::size_t bytes = 0;
+  bool simple = false;           // Query or FunctionCall
+  bool ends_with_sync = false;
+  std::size_t executes = 0;
+};
+
+}  // namespace pgsled::frontend

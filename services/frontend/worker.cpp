@@ -1,0 +1,506 @@
+#include "services/frontend/worker.hpp"
+
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+
+#include "common/log/log.hpp"
+#include "services/frontend/client.hpp"
+#include "services/frontend/gather.hpp"
+#include "services/frontend/relay_line.hpp"
+
+namespace pgsled::frontend {
+
+namespace {
+constexpr auto tick_interval = std::chrono::milliseconds(20);
+constexpr std::uint32_t max_slots = 1u << 20;  // bits of the slot in a cancel key
+constexpr std::size_t max_learned = 1024;
+constexpr int accepts_per_turn = 64;
+}  // namespace
+
+class worker::listener final : public net::watcher {
+ public:
+  listener(worker& w, net::unique_fd fd, bool local) : worker_(w), fd_(std::move(fd)), local_(local) {
+    worker_.loop().add(fd_.get(), EPOLLIN, this);
+  }
+  ~listener() { worker_.loop().remove(fd_.get()); }
+  void on_events(std::uint32_t) override {
+    for (int i = 0; i < accepts_per_turn; ++i) {
+      net::unique_fd accepted(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      if (!accepted) {
+        if (errno == EMFILE || errno == ENFILE) log::error("listen", "out of file descriptors; raise the limit of open files");
+        break;
+      }
+      worker_.accepted(std::move(accepted), local_);
+    }
+    worker_.run_scheduled();
+  }
+
+ private:
+  worker& worker_;
+  net::unique_fd fd_;
+  bool local_;
+};
+
+worker::worker(process_shared& shared, unsigned number, snapshot::frontend first)
+    : shared_(shared),
+      number_(number),
+      instance_(shared.options.instance + "." + std::to_string(number)),
+      snapshot_(std::move(first)),
+      read_buffer_(new std::uint8_t[read_buffer_size]),
+      message_buffer_(new std::uint8_t[lease::max_message_bytes]) {
+  // Until its own welcome a worker has no number for cancel keys and lets nobody in.
+  snapshot_.holder = 0;
+  series_ = probe_.publish(metrics::process_registry(), std::to_string(number));
+  bus::peer_options options;
+  options.endpoint = shared.options.router;
+  options.instance = instance_;
+  options.curve = shared.curve;
+  bus::peer::callbacks callbacks;
+  callbacks.hello = [this] { return hello(); };
+  callbacks.snapshot = [this](byte_span json, std::uint64_t epoch) {
+    auto next = snapshot::from_json<snapshot::frontend>(as_text(json));
+    if (!next) {
+      log::error("config", "the router's snapshot cannot be read: {}", next.error().message);
+      return;
+    }
+    next->epoch = epoch;
+    apply(std::move(*next));
+    peer_->acknowledge(epoch);
+    run_scheduled();
+  };
+  callbacks.message = [this](const bus::envelope& message) {
+    from_router(message);
+    run_scheduled();
+  };
+  callbacks.link = [](bool up) { log::info("router", "{}", up ? "router is there" : "router is not heard"); };
+  peer_ = std::make_unique<bus::peer>(loop_, shared.bus, options, std::move(callbacks));
+}
+
+worker::~worker() {
+  lines_.clear();
+  clients_.clear();
+}
+
+result<bool> worker::listen() {
+  auto bound = net::listen_tcp(snapshot_.settings.host, snapshot_.settings.port, true, 4096);
+  if (!bound) return tl::unexpected<pg_error>(bound.error());
+  listeners_.push_back(std::make_unique<listener>(*this, std::move(*bound), false));
+  if (number_ == 0 && !snapshot_.settings.unix_socket_dir.empty()) {
+    const auto path = snapshot_.settings.unix_socket_dir + "/.s.PGSQL." + std::to_string(snapshot_.settings.port);
+    auto local = net::listen_unix(path, SOCK_STREAM, 0777);
+    if (!local) return tl::unexpected<pg_error>(local.error());
+    listeners_.push_back(std::make_unique<listener>(*this, std::move(*local), true));
+  }
+  return true;
+}
+
+void worker::run() {
+  load_tls();
+  peer_->start();
+  std::function<void()> again = [this, &again] {
+    tick();
+    run_scheduled();
+    loop_.after(tick_interval, again);
+  };
+  loop_.after(tick_interval, again);
+  loop_.run();
+}
+
+void worker::drain() {
+  loop_.post([this] {
+    if (draining_) return;
+    draining_ = true;
+    drain_deadline_ = loop_.now() + std::chrono::milliseconds(std::max<std::int64_t>(0, settings().shutdown_timeout));
+    listeners_.clear();
+    peer_->tell(bus::kind::bye, {});
+    for (const auto& [key, each] : clients_) each->drain();
+    run_scheduled();
+    check_drained();
+  });
+}
+
+void worker::check_drained() {
+  if (!draining_) return;
+  if (!clients_.empty() && loop_.now() < drain_deadline_) return;
+  const pg_error down{"57P01", "terminating connection due to administrator command", {}, {}};
+  for (const auto& [key, each] : clients_) each->end(down);
+  run_scheduled();
+  for (const auto& [id, pool] : pools_) pool->withdraw();
+  run_scheduled();
+  // One more turn, so that what was just written to poolers leaves.
+  loop_.after(std::chrono::milliseconds(50), [this] { loop_.stop(); });
+  drain_deadline_ = net::time_point::max();
+}
+
+void worker::schedule(std::function<void()> task) { scheduled_.push_back(std::move(task)); }
+
+void worker::run_scheduled() {
+  if (running_scheduled_) return;
+  running_scheduled_ = true;
+  // Tasks may schedule more.
+  for (std::size_t i = 0; i < scheduled_.size(); ++i) {
+    auto task = std::move(scheduled_[i]);
+    task();
+  }
+  scheduled_.clear();
+  running_scheduled_ = false;
+}
+
+void worker::tick() {
+  const auto now = loop_.now();
+  for (const auto& [id, pool] : pools_) pool->tick(now);
+  std::erase_if(withdrawn_pools_, [](const auto& pool) { return pool->leases() == 0; });
+  // Time-outs of clients are seconds: a tenth of them a tick is often enough.
+  static constexpr std::size_t share = 10;
+  std::size_t index = 0;
+  tick_number_ = (tick_number_ + 1) % share;
+  for (const auto& [key, each] : clients_) {
+    if (index++ % share == tick_number_ && each->now_in() != client::state::closed) {
+      each->check_timeouts(now);
+      each->snapshot_changed();
+    }
+  }
+  check_drained();
+}
+
+// --- configuration ---------------------------------------------------------------------------
+
+void worker::load_tls() {
+  const auto& s = snapshot_.settings;
+  if (s.tls_certificate.empty()) {
+    tls_.reset();
+    return;
+  }
+  auto loaded = net::tls_context::server(s.tls_certificate, s.tls_private_key);
+  if (loaded) {
+    tls_ = std::move(*loaded);
+  } else {
+    // Those who are connected keep theirs; new ones get the last that worked.
+    log::error("tls", "{}", loaded.error().message);
+  }
+}
+
+void worker::apply(snapshot::frontend next) {
+  if (next.epoch < snapshot_.epoch && snapshot_.holder != 0) return;
+  snapshot_ = std::move(next);
+  log::configure(snapshot_.settings.log_level, snapshot_.settings.log_format);
+  statements_.set_limit(snapshot_.settings.statement_cache_bytes);
+  plans_.set_limit(snapshot_.settings.plan_cache_bytes);
+  load_tls();
+  apply_poolers();
+  rebuild_endpoints();
+}
+
+void worker::apply_poolers() {
+  std::unordered_map<std::string, std::unique_ptr<lease_line>> kept;
+  for (const auto& pooler : snapshot_.poolers) {
+    if (auto known = lines_.extract(pooler.instance)) {
+      kept.insert(std::move(known));
+    }
+  }
+  auto gone = std::exchange(lines_, std::move(kept));
+  for (auto& [instance, line] : gone) {
+    line.reset();
+    pooler_down(instance);
+  }
+  for (const auto& pooler : snapshot_.poolers) {
+    if (lines_.contains(pooler.instance)) continue;
+    const bool here = pooler.host == app::host_identity() && settings().lane != "relay";
+    if (here) {
+      lines_[pooler.instance] = std::make_unique<lease_channel>(*this, pooler);
+    } else if (!pooler.relay.empty()) {
+      lines_[pooler.instance] = make_relay_line(*this, pooler);
+    } else {
+      log::warn("lease", "{} is on another host and has no relay endpoint", pooler.instance);
+    }
+  }
+}
+
+void worker::rebuild_endpoints() {
+  for (auto it = pools_.begin(); it != pools_.end();) {
+    const auto& wanted = snapshot_.pools;
+    const bool stays = std::any_of(wanted.begin(), wanted.end(), [&](const auto& p) { return p.id == it->first; });
+    if (stays) {
+      ++it;
+      continue;
+    }
+    it->second->withdraw();
+    withdrawn_pools_.push_back(std::move(it->second));
+    it = pools_.erase(it);
+  }
+  for (const auto& description : snapshot_.pools) {
+    auto& slot = pools_[description.id];
+    if (slot == nullptr) {
+      slot = std::make_shared<local_pool>(*this, description);
+    } else {
+      slot->update(description);
+    }
+  }
+  for (auto& [key, old] : endpoints_) old->stale = true;
+  endpoints_.clear();
+  for (const auto& user : snapshot_.users) {
+    const auto database = std::find_if(snapshot_.databases.begin(), snapshot_.databases.end(),
+                                       [&](const auto& d) { return d.name == user.database; });
+    if (database == snapshot_.databases.end()) continue;
+    auto made = std::make_shared<endpoint>();
+    made->user = user;
+    made->database = *database;
+    made->sharded = !database->admin && database->shards > 1;
+    made->planned = database->admin || made->sharded || database->dispatch == "always";
+    made->mode = user.pooler_mode == "session"     ? pool_mode::session
+                 : user.pooler_mode == "statement" ? pool_mode::statement
+                                                   : pool_mode::transaction;
+    made->pools.resize(std::max<std::size_t>(1, database->shards));
+    for (const auto& pool : snapshot_.pools) {
+      if (pool.user == user.name && pool.database == user.database && pool.shard < made->pools.size() &&
+          pool.role != "replica") {
+        made->pools[pool.shard] = pools_[pool.id].get();
+        made->alive.push_back(pools_[pool.id]);
+      }
+    }
+    for (std::uint32_t shard = 0; shard < database->shards; ++shard) {
+      const auto& map = database->bucket_map;
+      if (map.empty() || std::find(map.begin(), map.end(), shard) != map.end()) made->serving.push_back(shard);
+    }
+    endpoints_[user.name + '\0' + user.database] = std::move(made);
+  }
+  learned_.clear();
+  for (const auto& [key, each] : clients_) each->snapshot_changed();
+}
+
+endpoint_ref worker::find_endpoint(const std::string& user, const std::string& database) const {
+  const auto found = endpoints_.find(user + '\0' + database);
+  return found == endpoints_.end() ? nullptr : found->second;
+}
+
+endpoint_ref worker::any_endpoint_of(const std::string& user) const {
+  for (const auto& [key, each] : endpoints_) {
+    if (each->user.name == user) return each;
+  }
+  return nullptr;
+}
+
+std::string worker::default_auth() const {
+  return snapshot_.users.empty() ? "scram" : snapshot_.users.front().auth;
+}
+
+bool worker::knows_database(const std::string& database) const {
+  return std::any_of(snapshot_.databases.begin(), snapshot_.databases.end(),
+                     [&](const auto& d) { return d.name == database; });
+}
+
+// --- clients -----------------------------------------------------------------------------------
+
+void worker::accepted(net::unique_fd fd, bool local) {
+  const auto& s = snapshot_.settings;
+  net::apply(fd.get(), net::tcp_options{s.tcp_keepalive, s.tcp_time_s, s.tcp_interval_s, s.tcp_retries,
+                                        s.tcp_user_timeout_ms});
+  probe_.clients_accepted.add();
+  auto made = std::make_unique<client>(*this, std::move(fd), local);
+  auto* fresh = made.get();
+  clients_[fresh] = std::move(made);
+  probe_.clients.add();
+  const auto total = shared_.clients.fetch_add(1) + 1;
+  if (s.max_client_conn > 0 && total > static_cast<std::int64_t>(s.max_client_conn)) {
+    probe_.clients_refused.add();
+    fresh->refuse_at_startup(pg_error{"53300", "sorry, too many clients already",
+                                      "max_client_conn is " + std::to_string(s.max_client_conn) + ".", {}});
+  }
+}
+
+std::uint32_t worker::add_slot(client* added) {
+  if (!free_slots_.empty()) {
+    const auto slot = free_slots_.back();
+    free_slots_.pop_back();
+    slots_[slot] = added;
+    return slot;
+  }
+  if (slots_.size() >= max_slots) return ~0u;
+  slots_.push_back(added);
+  return static_cast<std::uint32_t>(slots_.size() - 1);
+}
+
+void worker::remove_slot(std::uint32_t slot) {
+  if (slot >= slots_.size()) return;
+  slots_[slot] = nullptr;
+  free_slots_.push_back(slot);
+}
+
+client* worker::client_of(std::uint32_t pid) const {
+  const auto slot = pid & (max_slots - 1);
+  if (pid >> 20 != snapshot_.holder || slot >= slots_.size()) return nullptr;
+  return slots_[slot];
+}
+
+void worker::cancel(std::uint32_t pid, std::string_view secret, bool forwarded) {
+  if (pid >> 20 == snapshot_.holder) {
+    auto* named = client_of(pid);
+    if (named != nullptr && named->matches_secret(secret)) named->cancel();
+    return;
+  }
+  if (forwarded) return;
+  std::string payload(4, '\0');
+  store_le(payload.data(), pid);
+  payload.append(secret);
+  peer_->tell(bus::kind::cancel, as_bytes(payload));
+}
+
+void worker::client_gone(client* gone) {
+  remove_slot(gone->slot());
+  probe_.clients.subtract();
+  shared_.clients.fetch_sub(1);
+  // Whoever is on the stack may still use it.
+  schedule([this, gone] {
+    clients_.erase(gone);
+    check_drained();
+  });
+}
+
+// --- leases --------------------------------------------------------------------------------------
+
+void worker::tell_pooler(const std::string& pooler, lease::message message) {
+  if (const auto line = lines_.find(pooler); line != lines_.end()) line->second->tell(message);
+}
+
+lease::hello worker::greeting(const std::string& pooler) const {
+  lease::hello hello;
+  hello.holder = instance_;
+  hello.epoch = snapshot_.epoch;
+  hello.network = app::host_identity();
+  for (const auto& [id, pool] : pools_) {
+    if (const auto count = pool->orphans_of(pooler); count > 0) hello.orphans.emplace_back(id, count);
+  }
+  return hello;
+}
+
+void worker::pooler_up() {
+  // The line may be being made: it is in lines_ only after its constructor.
+  schedule([this] {
+    for (const auto& [id, pool] : pools_) pool->channel_up();
+  });
+}
+
+void worker::pooler_down(const std::string& pooler) {
+  for (const auto& [id, pool] : pools_) pool->pooler_gone(pooler);
+  for (const auto& pool : withdrawn_pools_) pool->pooler_gone(pooler);
+}
+
+void worker::from_pooler(const std::string& pooler, lease::message&& message, net::unique_fd fd) {
+  const auto pool_of = [&](lease::pool_id id) -> local_pool* {
+    const auto found = pools_.find(id);
+    return found == pools_.end() ? nullptr : found->second.get();
+  };
+  const auto lent = [&](lease::lease_id id) -> server* {
+    for (const auto& [key, pool] : pools_) {
+      if (auto* found = pool->find(pooler, id)) return found;
+    }
+    for (const auto& pool : withdrawn_pools_) {
+      if (auto* found = pool->find(pooler, id)) return found;
+    }
+    return nullptr;
+  };
+  if (auto* grant = std::get_if<lease::grant>(&message)) {
+    auto* pool = pool_of(grant->pool);
+    if (pool == nullptr || !fd) {
+      tell_pooler(pooler, lease::give_back{grant->lease, grant->generation, lease::condition::broken, {}});
+      return;
+    }
+    pool->add(pooler, std::move(*grant), std::move(fd));
+  } else if (const auto* recall = std::get_if<lease::recall>(&message)) {
+    if (auto* pool = pool_of(recall->pool)) {
+      pool->recall(pooler, recall->count);
+    } else {
+      tell_pooler(pooler, lease::recall_ack{recall->pool});
+    }
+  } else if (const auto* retire = std::get_if<lease::retire>(&message)) {
+    if (auto* s = lent(retire->lease)) s->pool().retire(*s);
+  } else if (const auto* done = std::get_if<lease::cancel_done>(&message)) {
+    if (auto* s = lent(done->lease); s != nullptr && s->generation() == done->generation) s->pool().cancel_done(*s);
+  } else if (const auto* failed = std::get_if<lease::pool_failed>(&message)) {
+    if (auto* pool = pool_of(failed->pool)) pool->failed(failed->error);
+  } else if (const auto* revoked = std::get_if<lease::revoked>(&message)) {
+    // Its socket has been shut down: whoever uses it reads end of file and is told.
+    (void)revoked;
+  }
+}
+
+pg_error worker::why_no_lease(const local_pool& pool) const {
+  const auto& d = pool.description();
+  const auto seconds = std::to_string(settings().checkout_timeout) + " ms (checkout_timeout)";
+  if (!peer_->connected() && d.targets.empty()) {
+    return {"57P03", "the router is not there yet; waited " + seconds, "Try again in a moment.", {}};
+  }
+  if (d.targets.empty()) {
+    return {"57P03", "no pooler serves database \"" + d.database + "\"; waited " + seconds,
+            "Start pgsled-pooler.", {}};
+  }
+  return {"53300", "no server connection of user \"" + d.user + "\" to database \"" + d.database + "\" at " +
+                       pool.where() + " became free within " + seconds,
+          "Raise default_pool_size or pool_size, or make transactions shorter.", {}};
+}
+
+void worker::count_leases() {
+  std::size_t all = 0, idle = 0;
+  for (const auto& [id, pool] : pools_) {
+    all += pool->leases();
+    idle += pool->idle();
+  }
+  probe_.leases.set(all);
+  probe_.leases_idle.set(idle);
+}
+
+session::pair_set_ref worker::known_parameters(const local_pool* pool, const session::pair_set_ref& settings) const {
+  for (const auto& entry : learned_) {
+    if (entry.pool == pool && entry.settings == settings) return entry.parameters;
+  }
+  return nullptr;
+}
+
+void worker::learn_parameters(const local_pool* pool, const session::pair_set_ref& settings,
+                              session::pair_set_ref parameters) {
+  if (known_parameters(pool, settings)) return;
+  if (learned_.size() >= max_learned) learned_.clear();
+  learned_.push_back({pool, settings, std::move(parameters)});
+}
+
+// --- the router -----------------------------------------------------------------------------------
+
+std::string worker::hello() const {
+  snapshot::hello hello;
+  hello.service = "frontend";
+  hello.instance = instance_;
+  hello.version = PGSLED_VERSION;
+  hello.pid = ::getpid();
+  hello.boot = shared_.boot;
+  hello.host = app::host_identity();
+  hello.http = shared_.http;
+  hello.holder = snapshot_.holder;
+  hello.relay_key = shared_.curve.public_key;
+  return snapshot::to_json(hello);
+}
+
+void worker::from_router(const bus::envelope& message) {
+  switch (message.header.kind) {
+    case bus::kind::cancel:
+      if (message.payload.size() >= 8) {
+        cancel(load_le<std::uint32_t>(message.payload.data()), as_text(message.payload.subspan(4)), true);
+      }
+      break;
+    case bus::kind::gather: {
+      const auto answer = answer_gather(*this, as_text(message.payload));
+      peer_->tell(bus::kind::gather_answer, as_bytes(answer), message.header.request);
+      break;
+    }
+    case bus::kind::command:
+      if (as_text(message.payload).find("\"shutdown\"") != std::string_view::npos && shared_.on_shutdown_command) {
+        shared_.on_shutdown_command();
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace pgsled::frontend

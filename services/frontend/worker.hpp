@@ -1,0 +1,167 @@
+#pragma once
+// worker: one thread of the frontend. Has its own reactor, listening sockets, link to the router,
+// lines to the poolers, leases, caches and clients, and shares nothing with the others but the
+// count of clients. Life cycle: construct, run() on its thread, drain() from any thread.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/app/app.hpp"
+#include "common/bus/hub.hpp"
+#include "common/bus/peer.hpp"
+#include "common/lease/messages.hpp"
+#include "common/net/reactor.hpp"
+#include "common/net/socket.hpp"
+#include "common/net/tls.hpp"
+#include "common/session/settings.hpp"
+#include "common/snapshot/snapshot.hpp"
+#include "common/sql/shape.hpp"
+#include "services/frontend/endpoint.hpp"
+#include "services/frontend/lease_channel.hpp"
+#include "services/frontend/local_pool.hpp"
+#include "services/frontend/plans.hpp"
+#include "services/frontend/probe.hpp"
+#include "services/frontend/statements.hpp"
+
+namespace pgsled::frontend {
+
+class client;
+
+// Shared by the workers of one process.
+struct process_shared {
+  std::atomic<std::int64_t> clients{0};
+  std::shared_ptr<bus::context> bus;
+  std::string mock_seed;  // for logins of users that do not exist
+  std::string boot;
+  std::string http;
+  bus::curve_keys curve;
+  app::options options;
+  std::function<void()> on_shutdown_command;
+  std::function<std::string()> metrics_text;
+};
+
+class worker {
+ public:
+  worker(process_shared&, unsigned number, snapshot::frontend first);
+  ~worker();
+  // Returns when drained. Listening has begun when this is called.
+  void run();
+  result<bool> listen();
+  void drain();  // any thread
+
+  // For the parts of a worker.
+  net::reactor& loop() { return loop_; }
+  probe& counters() { return probe_; }
+  session::pair_table& pairs() { return pairs_; }
+  statement_cache& statements() { return statements_; }
+  plan_cache& plans() { return plans_; }
+  bus::peer& router() { return *peer_; }
+  const snapshot::frontend_settings& settings() const { return snapshot_.settings; }
+  const snapshot::frontend& snapshot() const { return snapshot_; }
+  const std::shared_ptr<net::tls_context>& tls() const { return tls_; }
+  process_shared& shared() { return shared_; }
+  std::uint64_t epoch() const { return snapshot_.epoch; }
+  bool draining() const { return draining_; }
+  bool configured() const { return snapshot_.holder != 0; }
+  std::span<std::uint8_t> read_buffer() { return {read_buffer_.get(), read_buffer_size}; }
+  std::span<std::uint8_t> message_buffer() { return {message_buffer_.get(), lease::max_message_bytes}; }
+  std::string& server_out() { return server_out_; }
+  std::string& client_out() { return client_out_; }
+  sql::shape& shape() { return shape_; }
+  std::string& plan_key() { return plan_key_; }
+  // Which text shape() was last made of; valid within one call into a client only.
+  void set_shaped(std::string_view text) { shaped_ = text; }
+  bool is_shaped(std::string_view text) const { return shaped_.data() == text.data() && shaped_.size() == text.size(); }
+
+  // Runs before this turn of the loop ends, not on top of the caller.
+  void schedule(std::function<void()> task);
+  void run_scheduled();
+
+  endpoint_ref find_endpoint(const std::string& user, const std::string& database) const;
+  endpoint_ref any_endpoint_of(const std::string& user) const;
+  bool knows_user(const std::string& user) const { return any_endpoint_of(user) != nullptr; }
+  std::string default_auth() const;
+  bool knows_database(const std::string& database) const;
+
+  // Clients.
+  std::uint32_t add_slot(client*);     // its number in cancel keys; ~0: none left
+  void remove_slot(std::uint32_t slot);
+  std::uint32_t cancel_pid(std::uint32_t slot) const { return snapshot_.holder << 20 | slot; }
+  void cancel(std::uint32_t pid, std::string_view secret, bool forwarded);
+  void client_gone(client*);
+  std::uint64_t next_serial() { return ++serials_; }
+  client* client_of(std::uint32_t pid) const;  // null when it has gone
+
+  // Leases.
+  void tell_pooler(const std::string& pooler, lease::message message);
+  void from_pooler(const std::string& pooler, lease::message&& message, net::unique_fd fd);
+  lease::hello greeting(const std::string& pooler) const;
+  void pooler_up();
+  void pooler_down(const std::string& pooler);
+  pg_error why_no_lease(const local_pool&) const;
+  void count_leases();
+  const std::unordered_map<client*, std::unique_ptr<client>>& clients() const { return clients_; }
+  const std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>>& pools() const { return pools_; }
+  unsigned number() const { return number_; }
+  const std::string& instance() const { return instance_; }
+
+  // ParameterStatus of a server connection on which these settings are applied: told to clients
+  // at login without a server.
+  session::pair_set_ref known_parameters(const local_pool*, const session::pair_set_ref&) const;
+  void learn_parameters(const local_pool*, const session::pair_set_ref&, session::pair_set_ref);
+
+ private:
+  static constexpr std::size_t read_buffer_size = 64 * 1024;
+  class listener;
+
+  void apply(snapshot::frontend next);
+  void apply_poolers();
+  void rebuild_endpoints();
+  void load_tls();
+  void accepted(net::unique_fd fd, bool local);
+  void from_router(const bus::envelope&);
+  std::string hello() const;
+  void tick();
+  void check_drained();
+
+  process_shared& shared_;
+  unsigned number_;
+  std::string instance_;
+  net::reactor loop_;
+  probe probe_;
+  std::vector<std::shared_ptr<void>> series_;
+  session::pair_table pairs_;
+  statement_cache statements_{probe_};
+  plan_cache plans_{probe_};
+  snapshot::frontend snapshot_;
+  std::shared_ptr<net::tls_context> tls_;
+  std::unique_ptr<bus::peer> peer_;
+  std::vector<std::unique_ptr<listener>> listeners_;
+  std::unordered_map<std::string, endpoint_ref> endpoints_;
+  std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>> pools_;
+  std::vector<std::shared_ptr<local_pool>> withdrawn_pools_;
+  std::unordered_map<std::string, std::unique_ptr<lease_line>> lines_;
+  struct learned {
+    const local_pool* pool;
+    session::pair_set_ref settings, parameters;
+  };
+  std::vector<learned> learned_;
+  std::unordered_map<client*, std::unique_ptr<client>> clients_;
+  std::vector<client*> slots_;
+  std::vector<std::uint32_t> free_slots_;
+  std::unique_ptr<std::uint8_t[]> read_buffer_, message_buffer_;
+  std::string server_out_, client_out_, plan_key_;
+  sql::shape shape_;
+  std::string_view shaped_;
+  std::vector<std::function<void()>> scheduled_;
+  std::uint64_t serials_ = 0;
+  std::size_t tick_number_ = 0;
+  bool running_scheduled_ = false, draining_ = false;
+  net::time_point drain_deadline_{};
+};
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,43 @@
+#pragma once
+// The lender's own records; for its two source files only.
+
+#include "services/pooler/lender.hpp"
+
+namespace pgsled::pooler {
+
+struct lender::pool_entry {
+  snapshot::server_pool settings;
+  std::unique_ptr<pooler::pool> machine;
+  net::reactor::timer_id timer = 0;
+  std::optional<time_point> armed;
+  bool running = false;
+  time_point complained;          // last line in the log about a failure
+  pool_counters told;             // what the probe has counted already
+  std::uint32_t in_phase[phases] = {};
+  std::uint64_t waiting = 0, orphans = 0;
+};
+
+struct lender::connection {
+  lease_id id = 0;
+  pool_entry* pool = nullptr;
+  dial_target target;             // as it was when opened: a cancel goes the same way
+  time_point started;
+  std::unique_ptr<server_opening> opening;
+  std::unique_ptr<server_connection> live;
+  std::unique_ptr<carrier> lane;
+  bool relayed = false;
+  std::unique_ptr<server_cancel> cancel;
+  bool close_after_cancel = false;
+  holder_id cancel_for = 0;       // who wants to hear cancel_done
+  lease::generation cancel_generation = 0;
+};
+
+struct lender::holder {
+  holder_link* link = nullptr;
+  std::string name;
+  bool greeted = false;
+  // Told for pools that are not known yet: a holder may have the newer snapshot.
+  std::map<lease::pool_id, std::uint32_t> early_demand, orphans;
+};
+
+}  // namespace pgsled::pooler

@@ -1,0 +1,38 @@
+#pragma once
+// resolver: host names to addresses without blocking the reactor. Numeric addresses and socket
+// paths are answered at once, names by a helper thread that runs getaddrinfo. Thread rule: the
+// reactor's thread; the helper only posts to it. Look-ups of one host that overlap are one.
+
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/result.hpp"
+#include "common/net/reactor.hpp"
+
+namespace pgsled::pooler {
+
+struct address {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+};
+
+class resolver {
+ public:
+  // Called exactly once, on the reactor's thread, perhaps before resolve() returns; not any more
+  // after the resolver is gone. The list is never empty.
+  using answer = std::function<void(result<std::vector<address>>)>;
+  explicit resolver(net::reactor&);
+  ~resolver();  // does not wait for the helper
+  void resolve(const std::string& host, std::uint16_t port, answer);
+
+ private:
+  struct shared;
+  std::shared_ptr<shared> shared_;
+};
+
+}  // namespace pgsled::pooler

@@ -1,0 +1,193 @@
+#include "services/pooler/server_connection.hpp"
+
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <array>
+
+#include "common/wire/messages.hpp"
+
+namespace pgsled::pooler {
+namespace {
+
+using io = transport::io;
+
+// Nothing that the pooler itself asks for, or that a server sends unasked, is longer.
+constexpr std::uint32_t max_body = 256 * 1024;
+
+void set_pair(lease::text_pairs& pairs, std::string_view name, std::string_view value) {
+  for (auto& [key, old] : pairs) {
+    if (key == name) {
+      old = value;
+      return;
+    }
+  }
+  if (pairs.size() < 256) pairs.emplace_back(name, value);
+}
+
+}  // namespace
+
+server_connection::server_connection(net::reactor& r, opened from, callbacks e)
+    : reactor_(r),
+      transport_(std::move(from.transport)),
+      events_(std::move(e)),
+      pid_(from.pid),
+      secret_(std::move(from.secret)),
+      parameters_(std::move(from.parameters)),
+      in_(std::move(from.unread)) {}
+
+server_connection::~server_connection() {
+  watch(0);
+  reactor_.cancel(timer_);
+}
+
+void server_connection::park() {
+  watch(EPOLLIN);
+  // Readiness does not announce what was decrypted or buffered before.
+  if (!in_.empty() || transport_.pending()) {
+    reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
+      if (!alive.expired() && watched_ != 0) read_all();
+    });
+  }
+}
+
+void server_connection::unpark() {
+  watch(0);
+  // A message of which only a part has come goes with the lease.
+  state_.unread = std::exchange(in_, {});
+}
+
+void server_connection::run(std::string_view sql, net::duration timeout) {
+  running_ = true;
+  error_seen_ = false;
+  discarding_ = sql == "DISCARD ALL";
+  wire::write_query(out_, sql);
+  if (timeout.count() > 0) {
+    timer_ = reactor_.after(timeout, [this] { fail("no answer in time"); });
+  }
+  watch(EPOLLIN);
+  write_some();
+}
+
+void server_connection::terminate() {
+  watch(0);
+  if (out_.empty()) {
+    wire::write_terminate(out_);
+    std::size_t n = 0;
+    static_cast<void>(transport_.write(as_bytes(out_), n));
+    if (transport_.tls) transport_.tls->shutdown();
+  }
+  transport_.tls.reset();
+  transport_.fd.reset();
+}
+
+void server_connection::shut_down() {
+  watch(0);
+  if (transport_.fd) ::shutdown(transport_.fd.get(), SHUT_RDWR);
+}
+
+void server_connection::on_events(std::uint32_t) {
+  if (!out_.empty()) write_some();
+  if (watched_ != 0) read_all();
+}
+
+void server_connection::write_some() {
+  while (!out_.empty()) {
+    std::size_t n = 0;
+    const auto how = transport_.write(as_bytes(out_), n);
+    out_.erase(0, n);
+    if (how == io::want_write || how == io::want_read) return watch(EPOLLIN | EPOLLOUT);
+    if (how != io::ok) return fail(transport_.error());
+  }
+  watch(EPOLLIN);
+}
+
+void server_connection::read_all() {
+  std::array<std::uint8_t, 16 * 1024> buffer;
+  while (watched_ != 0) {
+    wire::frame frame;
+    const auto bytes = as_bytes(in_);
+    const auto framed = wire::peek(bytes, frame);
+    const bool complete = framed == wire::frame_state::complete;
+    if (framed == wire::frame_state::bad_length || (complete && frame.length > max_body)) {
+      return fail("message of impossible length");
+    }
+    if (complete && bytes.size() >= frame.total()) {
+      const auto body = in_.substr(wire::header_size, frame.length);
+      in_.erase(0, frame.total());
+      if (!take(frame.type, as_bytes(body))) return;
+      continue;
+    }
+    std::size_t n = 0;
+    const auto how = transport_.read(buffer, n);
+    if (how == io::want_read) return;
+    if (how == io::want_write) return watch(EPOLLIN | EPOLLOUT);
+    if (how == io::closed) return fail("closed by the server");
+    if (how == io::failed) return fail(transport_.error());
+    in_.append(reinterpret_cast<const char*>(buffer.data()), n);
+  }
+}
+
+bool server_connection::take(char type, byte_span body) {
+  using namespace wire;
+  switch (type) {
+    case backend::parameter_status:
+      if (const auto pair = read_parameter_status(body)) {
+        set_pair(parameters_, pair->first, pair->second);
+      }
+      return true;
+    case backend::notice_response:
+    case backend::notification_response: return true;
+    case backend::error_response: {
+      const auto error = read_error(body);
+      if (running_ && error && error->severity != "FATAL" && error->severity != "PANIC") {
+        error_seen_ = true;
+        return true;
+      }
+      fail(error ? std::string(error->message) : "unreadable error");
+      return false;
+    }
+    case backend::row_description:
+    case backend::data_row:
+    case backend::command_complete:
+    case backend::empty_query_response:
+      if (running_) return true;
+      break;
+    case backend::ready_for_query:
+      if (!running_ || body.size() != 1) break;
+      end_run(!error_seen_ && body[0] == 'I');
+      return true;
+    default: break;
+  }
+  fail("message out of order");
+  return false;
+}
+
+void server_connection::fail(const std::string& why) {
+  watch(0);
+  if (running_) return end_run(false);
+  if (events_.lost) events_.lost(why);
+}
+
+void server_connection::end_run(bool good) {
+  running_ = false;
+  reactor_.cancel(timer_);
+  if (good && discarding_) state_ = {};
+  if (events_.ran) events_.ran(good);
+}
+
+void server_connection::watch(std::uint32_t events) {
+  if (watched_ == events) return;
+  const int fd = transport_.fd.get();
+  if (events == 0) {
+    reactor_.remove(fd);
+  } else if (watched_ == 0) {
+    reactor_.add(fd, events, this);
+  } else {
+    reactor_.modify(fd, events, this);
+  }
+  watched_ = events;
+}
+
+}  // namespace pgsled::pooler

@@ -1,0 +1,42 @@
+#pragma once
+// The control socket's protocol (docs/formats/control.md): lines of JSON in, lines of JSON out.
+// Pure: no socket, no clock. One control_protocol per connection.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "common/base/bytes.hpp"
+
+namespace pgsled::replicator {
+
+struct status_report {
+  std::string instance, boot, router, state;  // state: starting, ready, disconnected, draining
+  std::int64_t pid = 0, uptime_ms = 0;
+  bool connected = false;
+  std::uint64_t epoch = 0;
+};
+
+class control_protocol {
+ public:
+  static constexpr std::size_t max_line = 64u << 10;  // bytes, without the line's end
+
+  explicit control_protocol(std::function<status_report()> status) : status_(std::move(status)) {}
+
+  // Takes any piece of the stream and appends the answers to what it completes. A longer line is
+  // answered with one error as soon as it is too long, and skipped to its end.
+  void feed(byte_span bytes, std::string& answers);
+
+ private:
+  void answer(std::string_view line, std::string& to) const;
+
+  std::function<status_report()> status_;
+  std::string partial_;
+  bool skipping_ = false;
+};
+
+// A line for a connection that cannot be served.
+std::string control_refusal(std::string_view sqlstate, std::string_view message);
+
+}  // namespace pgsled::replicator

@@ -1,0 +1,155 @@
+#include "services/replicator/replicator_service.hpp"
+
+#include <unistd.h>
+
+#include <boost/json.hpp>
+
+#include "common/log/log.hpp"
+#include "common/metrics/metrics.hpp"
+#include "common/snapshot/snapshot.hpp"
+
+namespace pgsled::replicator {
+namespace {
+
+namespace json = boost::json;
+
+// Long enough for the farewell to leave: sockets do not linger.
+constexpr std::chrono::milliseconds farewell{100};
+
+// The text of a key of a JSON object; empty for anything else.
+std::string text_of(byte_span payload, const char* key, bool* flag = nullptr) {
+  json::error_code ec;
+  const auto parsed = json::parse(as_text(payload), ec);
+  if (ec || !parsed.is_object()) return {};
+  const auto& object = parsed.get_object();
+  if (flag != nullptr) {
+    const auto* open = object.if_contains("openmetrics");
+    *flag = open != nullptr && open->is_bool() && open->get_bool();
+  }
+  const auto* value = object.if_contains(key);
+  if (value == nullptr || !value->is_string()) return {};
+  return std::string(std::string_view(value->get_string()));
+}
+
+}  // namespace
+
+replicator_service::replicator_service(app::process& process) : process_(process) {}
+replicator_service::~replicator_service() = default;
+
+app::hooks replicator_service::hooks() {
+  app::hooks out;
+  out.run = [this] { return run(); };
+  out.drain = [this] { loop_.post([this] { drain(); }); };
+  out.ready = [this] { return missing(); };
+  return out;
+}
+
+int replicator_service::run() {
+  const auto& options = process_.opts();
+  control_ = std::make_unique<control_server>(
+      loop_, options.run_dir + "/" + options.instance + ".control", [this] { return status(); });
+  if (const auto started = control_->start(); !started) {
+    log::error("control", "{}", started.error().message);
+    return 1;
+  }
+  bus::peer_options link;
+  link.endpoint = options.router;
+  link.instance = options.instance;
+  link.curve = app::load_curve(options.curve_dir);
+  bus::peer::callbacks up;
+  up.hello = [this] { return hello(); };
+  up.snapshot = [this](byte_span text, std::uint64_t epoch) { apply(text, epoch); };
+  up.message = [this](const bus::envelope& e) { receive(e); };
+  up.link = [this](bool there) { connected_ = there; };
+  router_ = std::make_unique<bus::peer>(loop_, process_.bus(), std::move(link), std::move(up));
+  router_->start();
+  loop_.run();
+  router_.reset();
+  control_.reset();
+  return 0;
+}
+
+void replicator_service::drain() {
+  if (draining_.exchange(true)) return;
+  log::info("replicator", "draining");
+  if (router_ && router_->tell(bus::kind::bye, {}))
+    loop_.after(farewell, [this] { loop_.stop(); });
+  else
+    loop_.stop();
+}
+
+std::string replicator_service::hello() const {
+  const auto& options = process_.opts();
+  snapshot::hello out;
+  out.service = options.service;
+  out.instance = options.instance;
+  out.version = PGSLED_VERSION;
+  out.pid = ::getpid();
+  out.boot = process_.boot();
+  out.host = app::host_identity();
+  out.http = process_.http_address();
+  return snapshot::to_json(out);
+}
+
+void replicator_service::apply(byte_span text, std::uint64_t epoch) {
+  const auto got = snapshot::from_json<snapshot::replicator>(as_text(text));
+  if (!got) {
+    log::error("replicator", "the router's snapshot cannot be used: {}", got.error().message);
+    return;
+  }
+  log::configure(got->log_level, got->log_format);
+  epoch_ = epoch;
+  configured_ = true;
+  router_->acknowledge(epoch);
+}
+
+void replicator_service::receive(const bus::envelope& e) {
+  switch (e.header.kind) {
+    case bus::kind::gather: return answer_gather(e);
+    case bus::kind::command: {
+      const auto command = text_of(e.payload, "command");
+      if (command == "shutdown") return drain();
+      return log::warn("replicator", "the command \"{}\" is not known", command);
+    }
+    default: break;
+  }
+}
+
+void replicator_service::answer_gather(const bus::envelope& e) {
+  bool openmetrics = false;
+  const auto what = text_of(e.payload, "what", &openmetrics);
+  json::object out;
+  if (what == "metrics")
+    out["text"] = metrics::process_registry().expose({}, openmetrics);
+  else if (what == "ready")
+    out["rows"] = json::array{json::object{{"missing", missing()}}};
+  else
+    out["rows"] = json::array();
+  router_->tell(bus::kind::gather_answer, as_bytes(json::serialize(out)), e.header.request);
+}
+
+std::string replicator_service::missing() const {
+  if (draining_) return "draining";
+  if (!configured_) return "no configuration from the router yet";
+  if (!connected_) return "the router cannot be reached";
+  return {};
+}
+
+status_report replicator_service::status() const {
+  status_report out;
+  out.instance = process_.opts().instance;
+  out.boot = process_.boot();
+  out.router = process_.opts().router;
+  out.pid = ::getpid();
+  out.uptime_ms =
+      std::chrono::duration_cast<std::chrono::milliseconds>(loop_.now() - began_).count();
+  out.connected = connected_;
+  out.epoch = epoch_;
+  out.state = draining_      ? "draining"
+              : !configured_ ? "starting"
+              : connected_   ? "ready"
+                             : "disconnected";
+  return out;
+}
+
+}  // namespace pgsled::replicator

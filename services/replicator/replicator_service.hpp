@@ -1,0 +1,46 @@
+#pragma once
+// The replicator process: one loop with the link to the router and the control socket. It serves
+// status and version; splitting COPY and moving rows come later. Life cycle: construct, hand
+// hooks() to app::process::run, destroy. Thread rule: hooks say theirs; the rest is run()'s thread.
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "common/app/app.hpp"
+#include "common/bus/peer.hpp"
+#include "common/net/reactor.hpp"
+#include "services/replicator/control_server.hpp"
+
+namespace pgsled::replicator {
+
+class replicator_service {
+ public:
+  explicit replicator_service(app::process&);
+  ~replicator_service();
+  replicator_service(const replicator_service&) = delete;
+  replicator_service& operator=(const replicator_service&) = delete;
+
+  app::hooks hooks();
+
+ private:
+  int run();
+  void drain();
+  std::string hello() const;
+  void apply(byte_span json, std::uint64_t epoch);
+  void receive(const bus::envelope&);
+  void answer_gather(const bus::envelope&);
+  std::string missing() const;  // any thread
+  status_report status() const;
+
+  app::process& process_;
+  net::reactor loop_;
+  net::time_point began_ = net::clock::now();
+  std::unique_ptr<bus::peer> router_;
+  std::unique_ptr<control_server> control_;
+  std::uint64_t epoch_ = 0;
+  // Written by the loop, read by the HTTP thread too.
+  std::atomic<bool> connected_{false}, configured_{false}, draining_{false};
+};
+
+}  // namespace pgsled::replicator

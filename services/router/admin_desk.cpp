@@ -1,0 +1,114 @@
+#include "services/router/admin_desk.hpp"
+
+#include <algorithm>
+
+namespace pgsled::router {
+
+std::vector<std::string> members_of(const control& truth,
+                                    const std::vector<std::string>& services) {
+  std::vector<std::string> names;
+  for (const auto& [name, who] : truth.members().all()) {
+    if (std::find(services.begin(), services.end(), who.hello.service) != services.end()) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
+void admin_desk::request(const std::string& from, std::uint64_t request, const std::string& sql) {
+  const asker who{from, request};
+  const auto read = read_admin_statement(sql);
+  if (!read) return calls_.error(from, request, read.error());
+  switch (read->verb) {
+    case admin_statement::command::show: return show(who, *read);
+    case admin_statement::command::reload: return reload(who, read->tag);
+    case admin_statement::command::shutdown: {
+      admin_table done;
+      done.has_result = false;
+      done.tag = read->tag;
+      give(who, std::move(done), {});
+      return calls_.shutdown();
+    }
+    case admin_statement::command::quiet: {
+      admin_table done;
+      done.has_result = false;
+      done.tag = read->tag;
+      return give(who, std::move(done), {});
+    }
+    case admin_statement::command::select_one: {
+      admin_table one;
+      one.column("?column?", column_type::number);
+      one.rows.push_back({"1"});
+      one.tag = "SELECT 1";
+      return give(who, std::move(one), {});
+    }
+  }
+}
+
+void admin_desk::show(const asker& who, const admin_statement& asked) {
+  const std::string& what = asked.what;
+  if (what == "version") return give(who, show_version(), asked.columns);
+  if (what == "help") return give(who, show_help(), asked.columns);
+  if (what == "config") return give(who, show_config(truth_.configuration()), asked.columns);
+  if (what == "databases") return give(who, show_databases(truth_), asked.columns);
+  if (what == "status") return give(who, show_status(truth_, calls_.self()), asked.columns);
+  if (what == "clients") return show_gathered(who, asked, {"frontend"});
+  if (what == "servers") return show_gathered(who, asked, {"pooler"});
+  if (what == "pools" || what == "stats" || what == "lists") {
+    return show_gathered(who, asked, {"frontend", "pooler"});
+  }
+  admin_table parameter;
+  if (show_parameter(what, parameter)) return give(who, std::move(parameter), {});
+  calls_.error(who.name, who.request,
+               {"42601", "unknown view or parameter \"" + what.substr(0, 64) + "\"",
+                "SHOW HELP lists what this version knows.", {}});
+}
+
+void admin_desk::show_gathered(const asker& who, const admin_statement& asked,
+                               std::vector<std::string> services) {
+  const std::string what = asked.what;
+  const auto columns = asked.columns;
+  const bool begun = questions_.ask(
+      members_of(truth_, services), "{\"what\":\"" + what + "\"}", calls_.now() + gather_wait,
+      [this, who, what, columns](gathered got) {
+        const auto rows = read_rows(got);
+        admin_table made = what == "clients"   ? show_clients(rows)
+                           : what == "servers" ? show_servers(truth_, rows)
+                           : what == "pools"   ? show_pools(truth_, rows)
+                           : what == "stats"   ? show_stats(truth_, rows)
+                                               : show_lists(truth_, rows);
+        std::sort(got.missing.begin(), got.missing.end());
+        for (const std::string& name : got.missing) {
+          made.notice += (made.notice.empty() ? "no answer from " : ", ") + name;
+        }
+        give(who, std::move(made), columns);
+      });
+  if (begun) return;
+  calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
+}
+
+void admin_desk::reload(const asker& who, const std::string& tag) {
+  calls_.reload([this, who, tag](const std::string& mistakes,
+                                 const std::vector<std::string>& behind) {
+    if (!mistakes.empty()) {
+      return calls_.error(who.name, who.request,
+                          {"F0000", "the configuration was not reloaded: " + mistakes,
+                           "Correct the files and RELOAD again; the old configuration stays.", {}});
+    }
+    admin_table done;
+    done.has_result = false;
+    done.tag = tag;
+    for (const std::string& name : behind) {
+      done.notice += (done.notice.empty() ? "not acknowledged by " : ", ") + name;
+    }
+    give(who, std::move(done), {});
+  });
+}
+
+void admin_desk::give(const asker& who, admin_table made, const std::vector<std::string>& columns) {
+  auto kept = only_columns(std::move(made), columns);
+  if (!kept) return calls_.error(who.name, who.request, kept.error());
+  calls_.answer(who.name, who.request, to_json(*kept));
+}
+
+}  // namespace pgsled::router

@@ -1,0 +1,55 @@
+#pragma once
+// admin_desk: answers admin requests: reads the command, asks who has to be asked, makes the
+// table. Sending, reloading and shutting down are the driver's, through the callbacks.
+// Thread rule: one thread.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "services/router/admin_sql.hpp"
+#include "services/router/admin_table.hpp"
+#include "services/router/admin_views.hpp"
+#include "services/router/control.hpp"
+#include "services/router/gatherer.hpp"
+
+namespace pgsled::router {
+
+class admin_desk {
+ public:
+  static constexpr std::int64_t gather_wait = 500;   // ms
+  struct callbacks {
+    std::function<void(const std::string& to, std::uint64_t request, const std::string& json)>
+        answer;
+    std::function<void(const std::string& to, std::uint64_t request, const pg_error&)> error;
+    // `done` hears the mistakes, or who had not acknowledged in time.
+    std::function<void(std::function<void(std::string, std::vector<std::string>)> done)> reload;
+    std::function<void()> shutdown;
+    std::function<router_facts()> self;
+    std::function<std::int64_t()> now;
+  };
+  admin_desk(const control& truth, gatherer& questions, callbacks calls)
+      : truth_(truth), questions_(questions), calls_(std::move(calls)) {}
+
+  void request(const std::string& from, std::uint64_t request, const std::string& sql);
+
+ private:
+  struct asker {
+    std::string name;
+    std::uint64_t request = 0;
+  };
+  void show(const asker&, const admin_statement&);
+  void show_gathered(const asker&, const admin_statement&, std::vector<std::string> services);
+  void reload(const asker&, const std::string& tag);
+  void give(const asker&, admin_table, const std::vector<std::string>& columns);
+
+  const control& truth_;
+  gatherer& questions_;
+  callbacks calls_;
+};
+
+// Live members of these services, draining ones too: they still have clients and connections.
+std::vector<std::string> members_of(const control&, const std::vector<std::string>& services);
+
+}  // namespace pgsled::router

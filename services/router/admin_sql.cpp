@@ -1,0 +1,130 @@
+#include "services/router/admin_sql.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace pgsled::router {
+
+namespace {
+
+constexpr std::size_t max_words = 64;
+constexpr const char* help_hint = "SHOW HELP lists what this version knows.";
+
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+bool space(char c) { return std::string_view(" \t\n\r\f\v").find(c) != std::string_view::npos; }
+
+// Words in lower case, quoted ones as they are, commas and = as words of their own; comments and
+// a trailing semicolon left out. False: unterminated quote or comment, or too much.
+bool split(std::string_view sql, std::vector<std::string>& words) {
+  std::size_t at = 0;
+  while (at < sql.size()) {
+    if (space(sql[at])) { ++at; continue; }
+    if (sql.substr(at, 2) == "--") {
+      at = std::min(sql.find('\n', at), sql.size());
+      continue;
+    }
+    if (sql.substr(at, 2) == "/*") {
+      const std::size_t end = sql.find("*/", at + 2);
+      if (end == std::string_view::npos) return false;
+      at = end + 2;
+      continue;
+    }
+    if (words.size() >= max_words) return false;
+    const char c = sql[at];
+    if (c == '\'' || c == '"') {
+      const std::size_t end = sql.find(c, at + 1);
+      if (end == std::string_view::npos) return false;
+      words.emplace_back(sql.substr(at + 1, end - at - 1));
+      at = end + 1;
+    } else if (c == ',' || c == '=' || c == ';') {
+      words.emplace_back(1, c);
+      ++at;
+    } else {
+      std::string word;
+      while (at < sql.size() && !space(sql[at]) &&
+             std::string_view(",=;'\"").find(sql[at]) == std::string_view::npos) {
+        word += lower(sql[at++]);
+      }
+      words.push_back(std::move(word));
+    }
+  }
+  while (!words.empty() && words.back() == ";") words.pop_back();
+  return std::find(words.begin(), words.end(), ";") == words.end();
+}
+
+// What drivers set on every connection; it means nothing here.
+bool session_setting(const std::string& name) {
+  static constexpr std::array<std::string_view, 14> names{
+      "application_name", "bytea_output", "client_encoding", "client_min_messages", "datestyle",
+      "extra_float_digits", "idle_in_transaction_session_timeout", "intervalstyle", "lock_timeout",
+      "search_path", "session", "standard_conforming_strings", "statement_timeout", "timezone"};
+  return std::find(names.begin(), names.end(), name) != names.end() || name == "names";
+}
+
+bool later_command(const std::string& word) {
+  static constexpr std::array<std::string_view, 18> words{
+      "pause", "resume", "maintenance", "reconnect", "ban", "unban", "healthcheck", "probe",
+      "set", "reset", "setup", "schema_sync", "copy_data", "replicate", "reshard", "cutover",
+      "stop_task", "kill"};
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+admin_statement quiet(std::string tag) {
+  admin_statement made;
+  made.verb = admin_statement::command::quiet;
+  made.tag = std::move(tag);
+  return made;
+}
+
+result<admin_statement> show(const std::vector<std::string>& words) {
+  admin_statement made;
+  if (words.size() < 2) return failure("42601", "SHOW needs a name", help_hint);
+  made.what = words[1];
+  std::transform(made.what.begin(), made.what.end(), made.what.begin(), lower);
+  for (std::size_t i = 2; i < words.size(); ++i) {
+    const bool comma = words[i] == ",";
+    if (comma == (i % 2 == 0)) {
+      return failure("42601", "SHOW " + made.what + ": columns are a list with commas");
+    }
+    if (!comma) made.columns.push_back(words[i]);
+  }
+  return made;
+}
+
+}  // namespace
+
+result<admin_statement> read_admin_statement(std::string_view sql) {
+  std::vector<std::string> words;
+  if (!split(sql, words)) {
+    return failure("42601", "one admin command at a time, with its quotes closed", help_hint);
+  }
+  if (words.empty()) return quiet("");
+  const std::string& verb = words[0];
+  if (verb == "show") return show(words);
+  if (verb == "help") return show({"show", "help"});
+  admin_statement made;
+  if (words.size() == 1 && (verb == "reload" || verb == "shutdown")) {
+    made.verb = verb == "reload" ? admin_statement::command::reload
+                                 : admin_statement::command::shutdown;
+    made.tag = verb == "reload" ? "RELOAD" : "SHUTDOWN";
+    return made;
+  }
+  if (verb == "select" && words.size() == 2 && words[1] == "1") {
+    made.verb = admin_statement::command::select_one;
+    return made;
+  }
+  if (verb == "begin" || verb == "commit" || verb == "rollback") {
+    std::string tag = verb;
+    for (char& c : tag) c = static_cast<char>(c - 'a' + 'A');
+    return quiet(std::move(tag));
+  }
+  if (verb == "discard" && words.size() == 2 && words[1] == "all") return quiet("DISCARD ALL");
+  if (verb == "reset" && words.size() == 2 && words[1] == "all") return quiet("RESET");
+  if (verb == "set" && words.size() > 2 && session_setting(words[1])) return quiet("SET");
+  if (later_command(verb)) {
+    return failure("0A000", "this version does not support \"" + verb + "\" yet", help_hint);
+  }
+  return failure("42601", "unknown admin command \"" + verb.substr(0, 64) + "\"", help_hint);
+}
+
+}  // namespace pgsled::router

@@ -1,0 +1,29 @@
+#pragma once
+// admin_sql: what an operator typed into the admin database. Not SQL, a handful of commands, so
+// this splits words and quotes and no more. Pure.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/result.hpp"
+
+namespace pgsled::router {
+
+struct admin_statement {
+  enum class command {
+    show,        // `what` in lower case, `columns` as asked for
+    reload,
+    shutdown,
+    quiet,       // what drivers say to any database: answered with `tag` and nothing else
+    select_one,  // SELECT 1, the drivers' ping
+  };
+  admin_statement::command verb = admin_statement::command::show;
+  std::string what, tag;
+  std::vector<std::string> columns;
+};
+
+// 42601 for what cannot be read, 0A000 for what PgDog knows and this version does not.
+result<admin_statement> read_admin_statement(std::string_view sql);
+
+}  // namespace pgsled::router

@@ -1,0 +1,255 @@
+#include "services/router/plan_desk.hpp"
+
+#include <algorithm>
+
+namespace pgsled::router {
+
+namespace {
+
+constexpr std::int64_t refusal_age = 1000;   // ms: an older catalog's refusal is looked at again
+
+// FNV-1a over texts with their ends.
+class content_hash {
+ public:
+  void add(std::string_view text) {
+    for (const char c : text) step(static_cast<std::uint8_t>(c));
+    step(0);
+  }
+  void mark(std::uint8_t what) { step(what); }
+  std::uint64_t value() const { return hash_ == 0 ? 1 : hash_; }
+
+ private:
+  void step(std::uint8_t byte) { hash_ = (hash_ ^ byte) * 1099511628211u; }
+  std::uint64_t hash_ = 14695981039346656037u;
+};
+
+}  // namespace
+
+void plan_desk::configure(const std::vector<definition>& databases, std::int64_t now) {
+  std::map<std::string, view> kept;
+  for (const definition& one : databases) {
+    view& to = kept[one.name];
+    if (const auto found = views_.find(one.name); found != views_.end()) {
+      to = std::move(found->second);
+    }
+    to.defined = one;
+    to.database.name = one.name;
+    to.database.shards = one.shards;
+    to.database.sharded = one.tables;
+  }
+  views_ = std::move(kept);
+  for (auto& [name, one] : views_) load(one, now);
+}
+
+void plan_desk::refuse(const std::string& database, const std::string& reason) {
+  const auto found = views_.find(database);
+  // Those that wait hear it at the next look.
+  if (found != views_.end()) found->second.refused = reason;
+}
+
+void plan_desk::map_known(const std::string& database, bool known, const std::string& why_not,
+                          std::int64_t now) {
+  const auto found = views_.find(database);
+  if (found == views_.end()) return;
+  found->second.map_problem = why_not;
+  if (std::exchange(found->second.map_known, known) == known || !known) return;
+  look_again(database, now, false);
+  if (std::exchange(found->second.load_again, false)) load(found->second, now);
+}
+
+plan_desk::outcome plan_desk::wait_for_map(const view& one, const waiter& who, bool last_try) {
+  if (!last_try) return outcome::wait;
+  fail(who, "57P03", "the shard map of database \"" + one.defined.name + "\" is not known yet" +
+                         (one.map_problem.empty() ? "" : ": " + one.map_problem));
+  return outcome::done;
+}
+
+void plan_desk::fail(const waiter& who, std::string sqlstate, std::string message,
+                     std::string hint) {
+  ++counts_.failed;
+  calls_.error(who.from, who.request,
+               {std::move(sqlstate), std::move(message), std::move(hint), {}});
+}
+
+void plan_desk::request(const std::string& from, const bus::envelope& got, std::int64_t now) {
+  ++counts_.requests;
+  waiter who;
+  who.from = from;
+  who.request = got.header.request;
+  who.epoch = got.header.epoch;
+  who.came = now;
+  const std::int64_t patience = got.header.deadline_ms == 0
+                                    ? longest_wait
+                                    : std::min<std::int64_t>(got.header.deadline_ms, longest_wait);
+  who.until = now + patience * 9 / 10;   // early enough for the asker to hear the reason
+  auto asked = plan::decode_request(got.payload);
+  if (!asked) return fail(who, "08P01", "malformed plan request: " + asked.error());
+  who.asked = std::move(*asked);
+  who.bytes = got.payload.size();
+  const auto found = views_.find(who.asked.database);
+  if (found == views_.end()) {
+    // Not sharded (frontends ask about databases of their snapshot only): with dispatch = "always"
+    // its statements come by here, too, and there is one place they can go.
+    plan::answer only;
+    const std::uint64_t sent = calls_.epoch(who.from);
+    only.epoch = sent == 0 ? who.epoch : sent;
+    only.plan.destination = plan::destination::any_shard;
+    ++counts_.answered;
+    return calls_.answer(who.from, who.request, only);
+  }
+  view& one = found->second;
+  if (attempt(one, who, now, false) == outcome::done) return;
+  if (waiting_.size() >= max_waiting || waiting_bytes_ + who.bytes > max_waiting_bytes) {
+    return fail(who, "53400", "too many plans wait for the catalog of database \"" +
+                                  who.asked.database + "\"");
+  }
+  waiting_bytes_ += who.bytes;
+  const bool for_catalog = one.map_known;
+  waiting_.push_back(std::move(who));
+  if (for_catalog) load(one, now);
+}
+
+plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t now,
+                                      bool last_try) {
+  if (!one.refused.empty()) {
+    fail(who, "XX000", one.refused);
+    return outcome::done;
+  }
+  if (!one.map_known && one.defined.shards == 1) return wait_for_map(one, who, last_try);
+  const bool read_since = one.read_at >= who.came;
+  const bool ddl_near = one.ddl_at >= 0 && one.ddl_at + ddl_window >= who.came;
+  if (one.database.catalog.loaded && ddl_near && !read_since && !last_try) return outcome::wait;
+  if (one.database.catalog.loaded && ddl_near && !read_since) {
+    fail(who, "57P03", "the catalog of database \"" + one.defined.name +
+                           "\" may have changed and could not be read again: " + one.problem);
+    return outcome::done;
+  }
+  const std::uint64_t sent = calls_.epoch(who.from);
+  const plan::answer made = plan::make_plan(who.asked, one.database, sent == 0 ? who.epoch : sent);
+  const bool refused = made.plan.destination == plan::destination::refused;
+  if (refused && !one.database.catalog.loaded) {
+    if (!last_try) return outcome::wait;
+    fail(who, "57P03", "the catalog of database \"" + one.defined.name + "\" is not known yet" +
+                           (one.problem.empty() ? "" : ": " + one.problem));
+    return outcome::done;
+  }
+  if (refused && !read_since && !last_try && now - one.read_at > refusal_age) return outcome::wait;
+  if (!one.map_known && made.plan.destination == plan::destination::one_shard) {
+    return wait_for_map(one, who, last_try);
+  }
+  give(one, who, made, now);
+  return outcome::done;
+}
+
+void plan_desk::give(view& one, const waiter& who, const plan::answer& made, std::int64_t now) {
+  ++(made.plan.destination == plan::destination::refused ? counts_.refused : counts_.answered);
+  calls_.answer(who.from, who.request, made);
+  if (made.plan.changes_catalog) catalog_changed(one.defined.name, now);
+}
+
+void plan_desk::catalog_changed(const std::string& database, std::int64_t now) {
+  const auto found = views_.find(database);
+  if (found == views_.end()) return;
+  view& one = found->second;
+  one.ddl_at = now;
+  // Soon, for what is done by then, and once more for a transaction that takes its time.
+  one.refresh_at = {now + 200, now + 2000};
+}
+
+void plan_desk::load(view& one, std::int64_t) {
+  if (one.loading) {
+    one.load_again = true;
+    return;
+  }
+  one.loading = true;
+  ++counts_.loads;
+  calls_.load(one.defined.name);
+}
+
+bool plan_desk::loaded(const std::string& database, result<plan::catalog> got, std::int64_t began,
+                       std::int64_t now) {
+  const auto found = views_.find(database);
+  if (found == views_.end()) return false;
+  view& one = found->second;
+  one.loading = false;
+  const std::uint64_t before = version(database);
+  if (got) {
+    one.problem.clear();
+    one.read_at = began;
+    one.database.catalog = std::move(*got);
+  } else {
+    one.problem = got.error().message;
+    one.refresh_at.push_back(now + 1000);
+  }
+  look_again(database, now, false);
+  if (std::exchange(one.load_again, false)) load(one, now);
+  return version(database) != before;
+}
+
+void plan_desk::look_again(const std::string& database, std::int64_t now, bool last_try) {
+  view& one = views_.at(database);
+  std::vector<waiter> rest;
+  auto all = std::exchange(waiting_, {});
+  for (waiter& who : all) {
+    if (who.asked.database != database ||
+        attempt(one, who, now, last_try || now >= who.until) == outcome::wait) {
+      rest.push_back(std::move(who));
+    } else {
+      waiting_bytes_ -= who.bytes;
+    }
+  }
+  for (waiter& who : waiting_) rest.push_back(std::move(who));
+  waiting_ = std::move(rest);
+  const bool some = std::any_of(waiting_.begin(), waiting_.end(), [&](const waiter& who) {
+    return who.asked.database == database;
+  });
+  if (some && one.map_known) one.load_again = one.load_again || one.problem.empty();
+}
+
+void plan_desk::tick(std::int64_t now) {
+  for (auto& [name, one] : views_) {
+    const auto due = [&](std::int64_t when) { return when <= now; };
+    if (std::erase_if(one.refresh_at, due) != 0 ||
+        (one.read_at >= 0 && now - one.read_at > refresh_every && !one.loading)) {
+      load(one, now);
+    }
+  }
+  auto all = std::exchange(waiting_, {});
+  for (waiter& who : all) {
+    const auto found = views_.find(who.asked.database);
+    if (found == views_.end()) {
+      waiting_bytes_ -= who.bytes;
+      fail(who, "3D000", "database \"" + who.asked.database + "\" does not exist any more");
+    } else if (now >= who.until) {
+      waiting_bytes_ -= who.bytes;
+      attempt(found->second, who, now, true);
+    } else {
+      waiting_.push_back(std::move(who));
+    }
+  }
+}
+
+std::uint64_t plan_desk::version(const std::string& database) const {
+  const auto found = views_.find(database);
+  if (found == views_.end() || !found->second.database.catalog.loaded) return 0;
+  const view& one = found->second;
+  content_hash hash;
+  hash.mark(static_cast<std::uint8_t>(one.defined.shards));
+  for (const plan::sharded_table& table : one.defined.tables) {
+    for (const auto* text : {&table.schema, &table.name, &table.column, &table.data_type}) {
+      hash.add(*text);
+    }
+  }
+  for (const auto& name : one.database.catalog.hides_sharded) hash.add(name);
+  hash.mark(1);
+  for (const auto& name : one.database.catalog.safe_functions) hash.add(name);
+  for (const auto& table : one.database.catalog.tables) {
+    hash.mark(2);
+    hash.add(table.schema);
+    hash.add(table.name);
+    for (const auto& column : table.columns) hash.add(column);
+  }
+  return hash.value();
+}
+
+}  // namespace pgsled::router

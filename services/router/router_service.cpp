@@ -1,0 +1,383 @@
+#include "services/router/router_service.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <list>
+#include <random>
+
+#include "common/bus/error_payload.hpp"
+#include "common/bus/hub.hpp"
+#include "common/log/log.hpp"
+#include "services/router/admin_desk.hpp"
+#include "services/router/cancels.hpp"
+#include "services/router/commands.hpp"
+#include "services/router/configuration.hpp"
+#include "services/router/control.hpp"
+#include "services/router/gatherer.hpp"
+#include "services/router/plan_desk.hpp"
+#include "services/router/router_metrics.hpp"
+#include "services/router/shard_service.hpp"
+#include "services/router/suite_http.hpp"
+
+namespace pgsled::router {
+
+namespace {
+
+using bus::kind;
+constexpr std::chrono::milliseconds tick_every{100};
+constexpr std::chrono::milliseconds reload_bound{10'000};
+constexpr std::chrono::milliseconds shutdown_bound{8'000};
+constexpr std::size_t max_reloads_waiting = 64;
+
+std::uint64_t milliseconds_since_1970() {
+  using namespace std::chrono;
+  return static_cast<std::uint64_t>(
+      duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count());
+}
+std::uint64_t random_boot() {
+  std::random_device random;
+  return (std::uint64_t{random()} << 32) | random() | 1u;
+}
+
+}  // namespace
+
+struct router_service::state {
+  app::process& process;
+  net::reactor loop;
+  const std::uint64_t boot = random_boot();
+  control truth;
+  gatherer questions;
+  plan_desk plans;
+  shard_service shards;
+  admin_desk admin;
+  router_metrics series;
+  std::string key_problem;
+  std::vector<std::string> client_keys;
+  bus::hub hub;
+  suite_http http;
+  bool refresh_planned = false, stopping = false;
+  std::string bound;
+  std::int64_t stop_at = 0;
+
+  struct reload_waiter {
+    std::int64_t until = 0;
+    std::function<void(std::vector<std::string> behind)> done;
+  };
+  std::list<reload_waiter> reloads;
+
+  state(app::process& p, config::configuration config)
+      : process(p),
+        truth(milliseconds_since_1970(), steady_ms()),
+        questions([this](const auto& to, std::uint64_t request, const std::string& json) {
+          return send(to, kind::gather, as_bytes(json), request);
+        }),
+        plans(plan_callbacks()),
+        shards(loop, truth, plans, [this] { plan_refresh(); }),
+        admin(truth, questions, admin_callbacks()),
+        hub(loop, p.bus(), hub_options(p.opts()),
+            [this](const std::string& from, const bus::envelope& got) { receive(from, got); }),
+        http(loop, truth, questions, p.opts().instance) {
+    truth.set_client_keys(client_keys);
+    truth.configure(std::move(config));
+  }
+
+  plan_desk::callbacks plan_callbacks() {
+    plan_desk::callbacks calls;
+    calls.answer = [this](const auto& to, std::uint64_t request, const plan::answer& made) {
+      std::string payload;
+      plan::encode(made, payload);
+      send(to, kind::plan_answer, as_bytes(payload), request, made.epoch);
+    };
+    calls.error = [this](const auto& to, std::uint64_t request, const pg_error& error) {
+      send_error(to, request, error);
+    };
+    calls.load = [this](const std::string& database) { shards.load_catalog(database); };
+    // An asker keeps a plan under the epoch of the snapshot it has.
+    calls.epoch = [this](const std::string& of) {
+      const auto found = truth.members().all().find(of);
+      return found == truth.members().all().end() ? 0 : found->second.sent_epoch;
+    };
+    return calls;
+  }
+
+  admin_desk::callbacks admin_callbacks() {
+    admin_desk::callbacks calls;
+    calls.answer = [this](const auto& to, std::uint64_t request, const std::string& json) {
+      send(to, kind::admin_answer, as_bytes(json), request);
+    };
+    calls.error = [this](const auto& to, std::uint64_t request, const pg_error& error) {
+      send_error(to, request, error);
+    };
+    calls.reload = [this](auto done) { reload(std::move(done)); };
+    calls.shutdown = [this] { shut_down(); };
+    calls.now = steady_ms;
+    calls.self = [this] {
+      router_facts self;
+      self.instance = process.opts().instance;
+      self.http = process.http_address();
+      self.pid = ::getpid();
+      self.now = steady_ms();
+      if (stopping) self.state = "draining";
+      return self;
+    };
+    return calls;
+  }
+
+  // A missing key file is reported by run(), when logs are there. Without keys bind() refuses tcp.
+  bus::hub_options hub_options(const app::options& from) {
+    bus::hub_options to;
+    to.endpoint = from.router;
+    try {
+      to.curve = app::load_curve_server(from.curve_dir);
+      if (!from.curve_dir.empty()) client_keys = app::load_curve_clients(from.curve_dir);
+    } catch (const std::runtime_error& e) {
+      key_problem = e.what();
+    }
+    to.allowed_client_keys = client_keys;
+    return to;
+  }
+
+  void reload_keys() {
+    if (process.opts().curve_dir.empty()) return;
+    try {
+      client_keys = app::load_curve_clients(process.opts().curve_dir);
+      hub.allow(client_keys);
+      truth.set_client_keys(client_keys);
+    } catch (const std::runtime_error& e) {
+      log::error("router", "client keys were not reloaded: {}", e.what());
+    }
+  }
+
+  // ---- the bus
+
+  bool send(const std::string& to, kind what, byte_span payload, std::uint64_t request = 0,
+            std::uint64_t epoch = 0) {
+    bus::header head;
+    head.kind = what;
+    head.request = request;
+    head.epoch = epoch;
+    head.trace = boot;
+    return hub.send(to, head, payload);
+  }
+
+  void send_error(const std::string& to, std::uint64_t request, const pg_error& error) {
+    send(to, kind::error, as_bytes(bus::error_json(error)), request);
+  }
+
+  void receive(const std::string& from, const bus::envelope& got) {
+    if (got.header.kind == kind::hello) return greet(from, got);
+    if (!truth.heard(from, steady_ms())) {
+      // Another number than any router's makes it say hello.
+      bus::header head;
+      head.kind = kind::heartbeat;
+      hub.send(from, head, {});
+      return;
+    }
+    switch (got.header.kind) {
+      case kind::heartbeat: send(from, kind::heartbeat, {}); break;
+      case kind::ack:
+        truth.acknowledge(from, got.header.epoch);
+        settle_reloads();
+        break;
+      case kind::bye:
+        log::info("router", "{} says bye", from);
+        truth.bye(from);
+        break;
+      case kind::cancel: forward_cancel(from, got.payload); break;
+      case kind::gather_answer:
+        questions.answer(from, got.header.request, std::string(as_text(got.payload)));
+        break;
+      case kind::plan_request: plans.request(from, got, steady_ms()); break;
+      case kind::admin_request:
+        admin.request(from, got.header.request, read_admin_question(as_text(got.payload)).sql);
+        break;
+      case kind::command: obey(from, got.payload); break;
+      case kind::error: questions.failed(from, got.header.request); break;
+      default:
+        if (got.header.request != 0) {
+          send_error(from, got.header.request, bus::unknown_kind(got.header.kind));
+        }
+    }
+    plan_refresh();
+  }
+
+  void greet(const std::string& from, const bus::envelope& got) {
+    const auto outcome = truth.hello(from, got.payload, got.header.epoch, steady_ms());
+    if (outcome.what == membership::greeting::refused) {
+      log::warn("router", "a hello of \"{}\" was refused: {}", from, outcome.reason);
+      return;
+    }
+    const bool passing = truth.members().all().at(from).hello.service == "cli";
+    if (stopping && !passing && outcome.what != membership::greeting::repeated) {
+      truth.forget(from);  // started anew by a supervisor: it is neither welcomed nor waited for
+    } else if (outcome.what != membership::greeting::repeated && !passing) {
+      log::info("router", "{} \"{}\" is here", truth.members().all().at(from).hello.service, from);
+    }
+    plan_refresh();
+  }
+
+  // What a peer may tell the router: {"command": "catalog_changed", "database": …} after DDL.
+  void obey(const std::string& from, byte_span json) {
+    const command said = read_command(as_text(json));
+    if (said.name == "catalog_changed") return plans.catalog_changed(said.database, steady_ms());
+    log::warn("router", "unknown command of {} ignored", from);
+  }
+
+  void forward_cancel(const std::string& from, byte_span payload) {
+    const auto number = holder_of_cancel(payload);
+    const member* target = number ? truth.members().holder(*number) : nullptr;
+    if (target == nullptr) return;   // a guess, or a worker that is gone: PostgreSQL is silent too
+    if (target->hello.instance == from) return;
+    send(target->hello.instance, kind::cancel, payload);
+  }
+
+  // ---- snapshots
+
+  // Once per turn of the loop, however many events came in it.
+  void plan_refresh() {
+    if (!truth.stale() || refresh_planned) return;
+    refresh_planned = true;
+    loop.defer([this] {
+      refresh_planned = false;
+      refresh();
+    });
+  }
+
+  void refresh() {
+    if (!truth.stale()) return settle_reloads();
+    for (const control::outgoing& one : truth.refresh()) {
+      if (!send(one.to, one.kind, as_bytes(one.json), 0, one.epoch)) {
+        log::warn("router", "could not send epoch {} to {}", one.epoch, one.to);
+      }
+    }
+    settle_reloads();
+  }
+
+  // ---- reload
+
+  // `done` hears who had not acknowledged when the wait ended; or at once what is wrong.
+  void reload(std::function<void(std::string mistakes, std::vector<std::string> behind)> done) {
+    auto outcome = config::load(process.opts().config, process.opts().users);
+    if (!outcome.config) {
+      std::string text = config::format(outcome.mistakes);
+      series.reload_failures.add();
+      log::error("router", "reload refused, the old configuration stays: {}", text);
+      return done(std::move(text), {});
+    }
+    if (reloads.size() >= max_reloads_waiting) return done("too many reloads are waiting", {});
+    const std::string unacted = unacted_line(*outcome.config);
+    if (!unacted.empty()) log::warn("router", "{}", unacted);
+    log::configure(outcome.config->general.log_level, outcome.config->general.log_format);
+    reload_keys();
+    truth.configure(std::move(*outcome.config));
+    shards.configure();
+    series.reloads.add();
+    refresh();
+    log::info("router", "configuration reloaded, epoch {}", truth.epoch());
+    reloads.push_back({steady_ms() + reload_bound.count(), [done = std::move(done)](auto behind) {
+                         done({}, std::move(behind));
+                       }});
+    settle_reloads();
+  }
+
+  void settle_reloads() {
+    if (reloads.empty()) return;
+    const auto behind = truth.members().behind();
+    const bool settled = behind.empty() && !truth.untold();
+    for (auto it = reloads.begin(); it != reloads.end();) {
+      if (!settled && steady_ms() < it->until) {
+        ++it;
+        continue;
+      }
+      const auto done = std::move(it->done);
+      it = reloads.erase(it);
+      done(behind);
+    }
+  }
+
+  // ---- the end
+
+  // SHUTDOWN: everybody drains; the router stays while somebody may still need a plan.
+  void shut_down() {
+    if (std::exchange(stopping, true)) return;
+    log::info("router", "shutting down the suite");
+    stop_at = steady_ms() + shutdown_bound.count();
+    for (const auto& [name, who] : truth.members().all()) {
+      if (who.hello.service == "cli") continue;
+      send(name, kind::command, as_bytes(R"({"command":"shutdown"})"));
+    }
+  }
+
+  bool may_stop() const {
+    if (!stopping) return false;
+    const auto& all = truth.members().all();
+    const std::int64_t now = steady_ms();
+    return now >= stop_at || std::all_of(all.begin(), all.end(), [&](const auto& one) {
+      const member& who = one.second;   // one that said bye and fell silent has ended
+      return who.hello.service == "cli" || (who.draining && now - who.last_heard > 1500);
+    });
+  }
+
+  // ---- time
+
+  void tick() {
+    loop.after(tick_every, [this] { tick(); });
+    truth.tick(steady_ms());
+    for (const std::string& name : truth.gone_since_last()) {
+      if (!name.starts_with("cli-")) log::info("router", "{} is gone", name);
+      questions.lost(name);
+    }
+    questions.tick(steady_ms());
+    plans.tick(steady_ms());
+    shards.tick(steady_ms());
+    settle_reloads();
+    plan_refresh();
+    series.update(truth, plans);
+    if (may_stop()) loop.stop();
+  }
+
+  int run() {
+    if (!key_problem.empty()) {
+      log::error("router", "{}", key_problem);
+      return 2;
+    }
+    auto where = hub.bind();
+    if (!where) {
+      log::error("router", "{}", where.error().message);
+      return 1;
+    }
+    bound = *where;
+    if (const auto problem = http.start(truth.configuration().general); !problem.empty()) {
+      log::error("router", "{}", problem);
+      return 1;
+    }
+    const std::string unacted = unacted_line(truth.configuration());
+    if (!unacted.empty()) log::warn("router", "{}", unacted);
+    log::info("router", "listening on {}, epoch {}", bound, truth.epoch());
+    shards.configure();
+    tick();
+    loop.run();
+    shards.stop();
+    return 0;
+  }
+};
+
+router_service::router_service(app::process& process, config::configuration config)
+    : state_(std::make_unique<state>(process, std::move(config))) {}
+router_service::~router_service() = default;
+
+app::hooks router_service::hooks() {
+  app::hooks made;
+  state* s = state_.get();
+  made.run = [s] { return s->run(); };
+  made.drain = [s] { s->loop.post([s] { s->loop.stop(); }); };
+  made.reload = [s] {
+    s->loop.post([s] { s->reload([](const std::string&, const std::vector<std::string>&) {}); });
+  };
+  made.ready = [] { return std::string(); };
+  return made;
+}
+
+}  // namespace pgsled::router

@@ -1,0 +1,191 @@
+#include "services/router/shard_jobs.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace pgsled::router {
+
+namespace {
+
+constexpr std::chrono::milliseconds connect_timeout{3000};
+
+template <class Integer>
+std::optional<Integer> number(const std::string& text) {
+  Integer value{};
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (ec != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+result<std::optional<stored_map>> read_map(management_connection& link,
+                                           const std::string& database) {
+  const auto there =
+      link.query("SELECT to_regprocedure('pgsled.read_shard_map(text)') IS NOT NULL");
+  if (!there) return tl::unexpected(there.error());
+  if (there->empty() || (*there)[0][0] != "t") return std::optional<stored_map>();
+  const auto rows = link.query(fmt::format(
+      "SELECT epoch, shard, buckets FROM pgsled.read_shard_map({})", link.literal(database)));
+  if (!rows) return tl::unexpected(rows.error());
+  if (rows->empty()) return std::optional<stored_map>();
+  const auto& row = rows->front();
+  stored_map map;
+  map.epoch = number<std::uint64_t>(row[0]).value_or(0);   // 0 and empty count as damaged
+  map.shard = number<std::uint32_t>(row[1]).value_or(0);
+  map.buckets = buckets_from_text(row[2]).value_or(std::vector<std::uint32_t>());
+  return std::optional<stored_map>(std::move(map));
+}
+
+std::optional<pg_error> write_map(management_connection& link, const std::string& database,
+                                  std::uint32_t shard, const map_decision& map) {
+  const auto made = link.query(shard_map_schema());
+  if (!made) return made.error();
+  const auto stored = link.query(fmt::format(
+      "SET synchronous_commit = on; SELECT pgsled.store_shard_map({}, {}, {}, '{}')",
+      link.literal(database), map.epoch, shard, buckets_to_text(map.buckets)));
+  if (!stored) return stored.error();
+  return std::nullopt;
+}
+
+// Tables the file names, or any with the column when it names none, or a whole schema when it
+// names neither; system schemas left out.
+std::string tables_query(const management_connection& link,
+                         const std::vector<plan::sharded_table>& tables) {
+  std::string values;
+  for (const plan::sharded_table& table : tables) {
+    if (!values.empty()) values += ", ";
+    values += fmt::format("({}, {}, {})", link.literal(table.schema), link.literal(table.name),
+                          link.literal(table.column));
+  }
+  return fmt::format(R"sql(
+SELECT DISTINCT c.oid, n.nspname, c.relname
+FROM (VALUES {}) AS t (schema, name, col)
+JOIN pg_class c ON c.relkind IN ('r', 'p') AND (t.name = '' OR c.relname = t.name)
+JOIN pg_namespace n ON n.oid = c.relnamespace AND (t.schema = '' OR n.nspname = t.schema)
+WHERE n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
+  AND n.nspname <> 'pgsled'
+  AND (t.name <> '' OR t.col = '' OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid
+       AND a.attname = t.col AND a.attnum > 0 AND NOT a.attisdropped))
+ORDER BY 2, 3)sql",
+                     values);
+}
+
+// Relations through which the tables `oids` are read or written under another name: views of
+// views and so on, partitions and inheritance in both directions. Foreign tables count because
+// what they read is not known, views because of a function whose body is not known, too.
+std::string hiding_query(const std::string& oids) {
+  return fmt::format(R"sql(
+WITH RECURSIVE unsafe AS (
+  SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+    JOIN pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+    AND (l.lanname NOT IN ('c', 'internal') OR p.prokind = 'a')
+), reached (oid) AS (
+  SELECT unnest('{{{0}}}'::oid[])
+  UNION
+  SELECT c.oid FROM pg_class c WHERE c.relkind = 'f'
+  UNION
+  SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+  WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_proc'::regclass
+    AND d.refobjid IN (SELECT oid FROM unsafe)
+  UNION
+  SELECT next.oid FROM reached, LATERAL (
+    SELECT r.ev_class AS oid FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+      AND d.refobjid = reached.oid AND r.ev_class <> reached.oid
+    UNION ALL SELECT inhrelid FROM pg_inherits WHERE inhparent = reached.oid
+    UNION ALL SELECT inhparent FROM pg_inherits WHERE inhrelid = reached.oid
+  ) next
+)
+SELECT n.nspname, c.relname FROM reached
+JOIN pg_class c ON c.oid = reached.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.oid = ANY ('{{{0}}}'::oid[]))sql",
+                     oids);
+}
+
+// A name is safe only when every function of that name is: the planner sees names. Functions
+// that run a query given as text are built in but read tables.
+constexpr const char* safe_functions_query = R"sql(
+SELECT p.proname
+FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+JOIN pg_namespace n ON n.oid = p.pronamespace
+GROUP BY p.proname
+HAVING bool_and((n.nspname IN ('pg_catalog', 'information_schema')
+                 OR (l.lanname IN ('c', 'internal') AND p.prokind <> 'a'))
+  AND p.proname !~ '^(query|table|schema|database|cursor)_to_xml' AND p.proname !~ '^dblink'
+  AND p.proname NOT IN ('ts_stat', 'ts_rewrite')))sql";
+
+}  // namespace
+
+map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
+  std::vector<shard_reading> readings(job.shards.size());
+  std::vector<std::optional<management_connection>> links(job.shards.size());
+  for (std::size_t i = 0; i < job.shards.size(); ++i) {
+    auto link = management_connection::open(job.shards[i], job.tls, connect_timeout, stop);
+    if (!link) {
+      readings[i].problem = link.error().message;
+      continue;
+    }
+    auto map = read_map(*link, job.database);
+    if (!map) {
+      readings[i].problem = map.error().message;
+      continue;
+    }
+    readings[i].reached = true;
+    readings[i].map = std::move(*map);
+    links[i].emplace(std::move(*link));
+  }
+  map_decision decided = decide(job.database, readings);
+  if (decided.what != map_decision::outcome::known) return decided;
+  for (const std::uint32_t shard : decided.write_to) {
+    if (const auto error = write_map(*links[shard], job.database, shard, decided)) {
+      // A map that some shard holds is true wherever else it is missing; one that none holds yet
+      // must not serve anybody.
+      const bool stored = std::any_of(readings.begin(), readings.end(), [&](const auto& one) {
+        return one.map && one.map->epoch == decided.epoch;
+      });
+      if (!stored) decided.what = map_decision::outcome::unknown;
+      decided.complete = false;
+      decided.reason = fmt::format(
+          "the shard map could not be stored on shard {}: {} (give a user of this database "
+          "schema_admin = true whose server role may create a schema)", shard, error->message);
+      return decided;
+    }
+  }
+  return decided;
+}
+
+result<plan::catalog> read_catalog(const catalog_job& job, const std::atomic<bool>& stop) {
+  auto link = management_connection::open(job.shard, job.tls, connect_timeout, stop);
+  if (!link) return tl::unexpected(link.error());
+  if (const auto begun = link->query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); !begun) {
+    return tl::unexpected(begun.error());
+  }
+  plan::catalog made;
+  std::string oids;
+  if (!job.tables.empty()) {
+    const auto tables = link->query(tables_query(*link, job.tables));
+    if (!tables) return tl::unexpected(tables.error());
+    for (const auto& row : *tables) {
+      if (!oids.empty()) oids += ',';
+      oids += row[0];
+      made.tables.push_back({row[1], row[2], {}});
+      const auto columns = link->query(
+          "SELECT attname FROM pg_attribute WHERE attrelid = " + row[0] +
+          " AND attnum > 0 AND NOT attisdropped ORDER BY attnum");
+      if (!columns) return tl::unexpected(columns.error());
+      for (const auto& column : *columns) made.tables.back().columns.push_back(column[0]);
+    }
+  }
+  const auto hiding = link->query(hiding_query(oids));
+  if (!hiding) return tl::unexpected(hiding.error());
+  for (const auto& row : *hiding) made.hides_sharded.insert(row[0] + "." + row[1]);
+  const auto safe = link->query(safe_functions_query);
+  if (!safe) return tl::unexpected(safe.error());
+  for (const auto& row : *safe) made.safe_functions.insert(row[0]);
+  made.loaded = true;
+  return made;
+}
+
+}  // namespace pgsled::router

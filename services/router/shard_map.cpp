@@ -1,0 +1,140 @@
+#include "services/router/shard_map.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace pgsled::router {
+
+namespace {
+
+map_decision refuse(std::string reason) {
+  map_decision no;
+  no.what = map_decision::outcome::refused;
+  no.reason = std::move(reason);
+  return no;
+}
+
+std::string join(const std::vector<shard_reading>& shards) {
+  std::string text;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    if (shards[i].reached) continue;
+    if (!text.empty()) text += "; ";
+    text += fmt::format("shard {}: {}", i, shards[i].problem);
+  }
+  return text;
+}
+
+// Why a map read from shard `number` cannot be right; empty when it can.
+std::string contradiction(const std::string& database, std::uint32_t number,
+                          const stored_map& map, std::size_t shards) {
+  if (map.shard != number) {
+    return fmt::format("the server given as shard {} of database \"{}\" says it is shard {}; the "
+                       "order of hosts in the file must not change", number, database, map.shard);
+  }
+  if (map.buckets.empty() || map.epoch == 0) {
+    return fmt::format("the shard map stored on shard {} of database \"{}\" is damaged", number,
+                       database);
+  }
+  const std::uint32_t last = *std::max_element(map.buckets.begin(), map.buckets.end());
+  if (last >= shards) {
+    return fmt::format("the stored shard map of database \"{}\" names shard {}, but the file has "
+                       "only {} shard{}", database, last, shards, shards == 1 ? "" : "s");
+  }
+  return {};
+}
+
+}  // namespace
+
+map_decision decide(const std::string& database, const std::vector<shard_reading>& shards) {
+  const stored_map* newest = nullptr;
+  bool all_reached = true;
+  for (std::uint32_t i = 0; i < shards.size(); ++i) {
+    all_reached = all_reached && shards[i].reached;
+    if (!shards[i].map) continue;
+    const stored_map& map = *shards[i].map;
+    if (std::string why = contradiction(database, i, map, shards.size()); !why.empty()) {
+      return refuse(std::move(why));
+    }
+    if (newest == nullptr || map.epoch > newest->epoch) newest = &map;
+  }
+  map_decision decided;
+  decided.complete = all_reached;
+  if (newest == nullptr) {
+    if (!all_reached || shards.empty()) {
+      decided.reason = join(shards);
+      return decided;
+    }
+    decided.epoch = 1;
+    for (std::uint32_t i = 0; i < shards.size(); ++i) decided.buckets.push_back(i);
+  } else {
+    decided.epoch = newest->epoch;
+    decided.buckets = newest->buckets;
+  }
+  for (std::uint32_t i = 0; i < shards.size(); ++i) {
+    const auto& map = shards[i].map;
+    if (map && map->epoch == decided.epoch && map->buckets != decided.buckets) {
+      return refuse(fmt::format("the shards of database \"{}\" hold different maps of the same "
+                                "epoch {}", database, decided.epoch));
+    }
+    if (shards[i].reached && (!map || map->epoch < decided.epoch)) decided.write_to.push_back(i);
+  }
+  decided.what = map_decision::outcome::known;
+  return decided;
+}
+
+std::string buckets_to_text(const std::vector<std::uint32_t>& buckets) {
+  return fmt::format("{{{}}}", fmt::join(buckets, ","));
+}
+
+std::optional<std::vector<std::uint32_t>> buckets_from_text(std::string_view text) {
+  if (text.size() < 2 || text.front() != '{' || text.back() != '}') return std::nullopt;
+  text = text.substr(1, text.size() - 2);
+  std::vector<std::uint32_t> buckets;
+  while (!text.empty()) {
+    std::uint32_t value = 0;
+    const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (ec != std::errc() || buckets.size() >= 65536) return std::nullopt;
+    buckets.push_back(value);
+    text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+    if (text.empty()) break;
+    if (text.front() != ',' || text.size() == 1) return std::nullopt;
+    text.remove_prefix(1);
+  }
+  return buckets;
+}
+
+// Clients have no right on any of it: the schema, the table and the functions are the owner's.
+// The functions are SECURITY DEFINER so that a later version can grant single ones to a role.
+const char* shard_map_schema() {
+  return R"sql(
+CREATE SCHEMA IF NOT EXISTS pgsled;
+REVOKE ALL ON SCHEMA pgsled FROM PUBLIC;
+CREATE TABLE IF NOT EXISTS pgsled.shard_map (
+  database text PRIMARY KEY,
+  epoch bigint NOT NULL CHECK (epoch > 0),
+  shard integer NOT NULL CHECK (shard >= 0),
+  buckets integer[] NOT NULL CHECK (cardinality(buckets) > 0),
+  stored_at timestamptz NOT NULL DEFAULT now());
+REVOKE ALL ON pgsled.shard_map FROM PUBLIC;
+CREATE OR REPLACE FUNCTION pgsled.read_shard_map(of_database text)
+  RETURNS TABLE (epoch bigint, shard integer, buckets integer[])
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS 'SELECT m.epoch, m.shard, m.buckets FROM pgsled.shard_map m WHERE m.database = of_database';
+CREATE OR REPLACE FUNCTION pgsled.store_shard_map(of_database text, new_epoch bigint,
+                                                  own_shard integer, new_buckets integer[])
+  RETURNS bigint
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS 'INSERT INTO pgsled.shard_map AS m (database, epoch, shard, buckets)
+        VALUES (of_database, new_epoch, own_shard, new_buckets)
+      ON CONFLICT (database) DO UPDATE
+        SET epoch = excluded.epoch, buckets = excluded.buckets, stored_at = now()
+        WHERE m.epoch < excluded.epoch AND m.shard = excluded.shard
+      RETURNING m.epoch';
+REVOKE ALL ON FUNCTION pgsled.read_shard_map(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgsled.store_shard_map(text, bigint, integer, integer[]) FROM PUBLIC;
+)sql";
+}
+
+}  // namespace pgsled::router

@@ -1,0 +1,187 @@
+#include "services/router/snapshots.hpp"
+
+#include <algorithm>
+
+namespace pgsled::router {
+
+namespace {
+
+int whole_seconds(int milliseconds) { return (milliseconds + 999) / 1000; }
+
+template <class Settings>
+void common_settings(const config::configuration& config, Settings& to) {
+  to.checkout_timeout = config.general.checkout_timeout;
+  to.shutdown_timeout = config.general.shutdown_timeout;
+  to.lane = config.pgsled.lane;
+  to.tcp_keepalive = config.tcp.keepalive;
+  to.tcp_time_s = whole_seconds(config.tcp.time_ms);
+  to.tcp_interval_s = whole_seconds(config.tcp.interval_ms);
+  to.tcp_retries = config.tcp.retries;
+  to.tcp_user_timeout_ms = config.tcp.user_timeout_ms;
+  to.log_level = config.general.log_level;
+  to.log_format = config.general.log_format;
+}
+
+snapshot::frontend_settings frontend_settings(const config::configuration& config) {
+  const config::general& general = config.general;
+  snapshot::frontend_settings to;
+  common_settings(config, to);
+  to.host = general.host;
+  to.port = general.port;
+  to.unix_socket_dir = config.pgsled.unix_socket_dir;
+  to.workers = general.workers;
+  to.tls_certificate = general.tls_certificate;
+  to.tls_private_key = general.tls_private_key;
+  to.tls_modified = general.tls_modified;
+  to.tls_client_required = general.tls_client_required;
+  to.max_client_conn = config.pgsled.max_client_conn;
+  to.client_login_timeout = general.client_login_timeout;
+  to.query_size_limit = general.query_size_limit;
+  to.plan_cache_bytes = config.pgsled.plan_cache_bytes;
+  to.statement_cache_bytes = config.pgsled.statement_cache_bytes;
+  to.log_connections = general.log_connections;
+  to.log_disconnections = general.log_disconnections;
+  return to;
+}
+
+snapshot::pooler_settings pooler_settings(const config::configuration& config) {
+  const config::general& general = config.general;
+  snapshot::pooler_settings to;
+  common_settings(config, to);
+  to.tls_verify = general.tls_verify;
+  to.tls_server_ca_certificate = general.tls_server_ca_certificate;
+  to.tls_server_certificate = general.tls_server_certificate;
+  to.tls_server_private_key = general.tls_server_private_key;
+  to.tls_modified = general.tls_modified;
+  to.connect_timeout = general.connect_timeout;
+  to.connect_attempt_delay = general.connect_attempt_delay;
+  to.connect_attempts = general.connect_attempts;
+  to.healthcheck_interval = general.healthcheck_interval;
+  to.healthcheck_timeout = general.healthcheck_timeout;
+  to.rollback_timeout = general.rollback_timeout;
+  to.recall_deadline = config.pgsled.recall_deadline;
+  return to;
+}
+
+snapshot::pool frontend_pool(const snapshot::server_pool& from, const shares& given) {
+  snapshot::pool to;
+  to.id = from.id;
+  to.user = from.user;
+  to.database = from.database;
+  to.shard = from.shard;
+  to.host = from.host;
+  to.port = from.port;
+  to.role = from.role;
+  const auto of_pool = given.find(from.id);
+  if (of_pool == given.end()) return to;
+  for (const auto& [pooler, share] : of_pool->second) {
+    if (share.budget > 0) to.targets.push_back({pooler, share.budget});
+  }
+  return to;
+}
+
+}  // namespace
+
+bool serves(const member& pooler, const std::string& database) {
+  const auto& only = pooler.hello.databases;
+  return only.empty() || std::find(only.begin(), only.end(), database) != only.end();
+}
+
+std::vector<pool_size> wanted_shares(const topology& made, const membership& members) {
+  std::vector<pool_size> wanted;
+  wanted.reserve(made.pools.size());
+  for (const pool_definition& pool : made.pools) {
+    pool_size one;
+    one.pool = pool.server.id;
+    one.size = pool.server.budget;
+    one.min_size = pool.server.min_size;
+    for (const auto& [name, who] : members.all()) {
+      if (who.hello.service == "pooler" && !who.draining && serves(who, pool.server.database)) {
+        one.poolers.push_back(name);
+      }
+    }
+    wanted.push_back(std::move(one));
+  }
+  return wanted;
+}
+
+snapshot::frontend frontend_snapshot(const config::configuration& config, const topology& made,
+                                     const membership& members, const shares& given,
+                                     const database_states& states) {
+  snapshot::frontend to;
+  to.version = PGSLED_VERSION;
+  to.settings = frontend_settings(config);
+  to.users = made.users;
+  for (const database_definition& from : made.databases) {
+    snapshot::database database;
+    database.name = from.name;
+    database.shards = from.shards;
+    database.sharded = from.sharded;
+    database.dispatch = config.pgsled.dispatch;
+    const auto state = states.find(from.name);
+    if (from.sharded && state != states.end()) {
+      database.bucket_map = state->second.bucket_map;
+      database.catalog = state->second.catalog;
+    }
+    // Frontends plan nothing for a single shard. Until the map has confirmed that it is one they
+    // are told of two, so that they ask, and hear the reason or wait.
+    if (from.sharded && database.bucket_map.empty()) database.shards = std::max(from.shards, 2u);
+    to.databases.push_back(std::move(database));
+  }
+  snapshot::database admin;
+  admin.name = made.admin_database;
+  admin.admin = true;
+  to.databases.push_back(std::move(admin));
+  for (const pool_definition& pool : made.pools) {
+    to.pools.push_back(frontend_pool(pool.server, given));
+  }
+  for (const auto& [name, who] : members.all()) {
+    // A draining one stays known: leases of it are still to be given back.
+    if (who.hello.service != "pooler") continue;
+    to.poolers.push_back({name, who.hello.host, who.hello.lease_path, who.hello.relay,
+                          who.hello.relay_key});
+  }
+  return to;
+}
+
+snapshot::pooler pooler_snapshot(const config::configuration& config, const topology& made,
+                                 const membership& members, const member& pooler,
+                                 const shares& given,
+                                 const std::vector<std::string>& client_keys) {
+  snapshot::pooler to;
+  to.version = PGSLED_VERSION;
+  to.settings = pooler_settings(config);
+  for (const pool_definition& pool : made.pools) {
+    if (!serves(pooler, pool.server.database)) continue;
+    snapshot::server_pool mine = pool.server;
+    mine.budget = mine.min_size = 0;
+    if (const auto of_pool = given.find(mine.id); of_pool != given.end()) {
+      if (const auto share = of_pool->second.find(pooler.hello.instance);
+          share != of_pool->second.end()) {
+        mine.budget = share->second.budget;
+        mine.min_size = share->second.min_size;
+      }
+    }
+    to.pools.push_back(std::move(mine));
+  }
+  to.relay_client_keys = client_keys;
+  for (const auto& [name, who] : members.all()) {
+    if (who.hello.service == "frontend" && !who.hello.relay_key.empty()) {
+      to.relay_client_keys.push_back(who.hello.relay_key);
+    }
+  }
+  auto& keys = to.relay_client_keys;
+  std::sort(keys.begin(), keys.end());
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  return to;
+}
+
+snapshot::replicator replicator_snapshot(const config::configuration& config) {
+  snapshot::replicator to;
+  to.version = PGSLED_VERSION;
+  to.log_level = config.general.log_level;
+  to.log_format = config.general.log_format;
+  return to;
+}
+
+}  // namespace pgsled::router

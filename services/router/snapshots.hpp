@@ -1,0 +1,36 @@
+#pragma once
+// snapshots: what each process is told, as a function of topology, members, shares and shard maps.
+// Pure: no clock, no socket.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/config/config.hpp"
+#include "common/snapshot/snapshot.hpp"
+#include "services/router/budgets.hpp"
+#include "services/router/membership.hpp"
+#include "services/router/topology.hpp"
+
+namespace pgsled::router {
+
+struct database_state {
+  std::vector<std::uint32_t> bucket_map;   // empty: not known, or refused
+  std::string refused;                     // why nothing can be served; empty: no such reason
+  std::uint64_t catalog = 0;
+};
+using database_states = std::map<std::string, database_state>;
+
+bool serves(const member& pooler, const std::string& database);
+// Live poolers that are not draining, by name, for each pool.
+std::vector<pool_size> wanted_shares(const topology&, const membership&);
+
+// Everything but the worker's own number; epoch is left 0.
+snapshot::frontend frontend_snapshot(const config::configuration&, const topology&,
+                                     const membership&, const shares&, const database_states&);
+snapshot::pooler pooler_snapshot(const config::configuration&, const topology&, const membership&,
+                                 const member& pooler, const shares&,
+                                 const std::vector<std::string>& client_keys);
+snapshot::replicator replicator_snapshot(const config::configuration&);
+
+}  // namespace pgsled::router
