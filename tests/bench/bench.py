@@ -1,0 +1,271 @@
+"""The bench; tests/bench/run starts it. Cells are measured one after the other, the targets of a
+cell in turn within each of its runs; a value is the median of its runs."""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
+
+import report  # noqa: E402
+from measure import Failed, idle_memory, pgbench  # noqa: E402
+from support.certificates import Authority  # noqa: E402
+from support.machine import short_folder  # noqa: E402
+from support.postgres import Postgres  # noqa: E402
+from support.probes import run_pgbench  # noqa: E402
+from targets import PASSWORD_USER, USER, Direct, PgBouncer, Pgsled  # noqa: E402
+
+SHARDS, POINTS, SHAPES = 3, 100_000, 100_000
+PROTOCOLS = ("simple", "extended", "prepared")
+CLIENTS = (1, 16, 64, 256)
+
+# Each table is sharded by hash where PostgreSQL itself would put the row.
+POINT_TABLE = f"""
+CREATE TABLE points (id bigint PRIMARY KEY, value int);
+CREATE TABLE placed (id bigint) PARTITION BY HASH (id);
+INSERT INTO points SELECT g, g %% 1000 FROM generate_series(1, {POINTS}) g WHERE %s;
+VACUUM ANALYZE points;
+"""
+POINT_SCRIPT = f"\\set id random(1, {POINTS})\nSELECT value FROM points WHERE id = :id;\n"
+# An alias of its own for each statement: no two have the same shape.
+SHAPE_SCRIPT = (f"\\set id random(1, {POINTS})\n\\set n :n + 1\n\\set m :n * 1000 + :client_id\n"
+                "SELECT value AS c:m FROM points WHERE id = :id;\n")
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.runs = options.runs or (3 if options.quick else 5)
+        self.seconds = 1 if options.quick else 2
+        # cell → target → {"runs": […], "median": …} or {"failed": why}
+        self.results = {}
+        self.cpu = {}          # process → CPU seconds per thousand queries
+        self.folder = short_folder("pgsled-bench-")
+        self.started = time.monotonic()
+
+    def wanted(self, section):
+        return not self.options.only or section in self.options.only
+
+    def say(self, text):
+        print(f"[{time.monotonic() - self.started:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+    def cell(self, name, targets, measure, runs=None):
+        """measure(target, run) → number; kept by target, in turn."""
+        values, failed = {target.name: [] for target in targets}, {}
+        for run in range(runs or self.runs):
+            for target in targets:
+                if target.name in failed:
+                    continue
+                try:
+                    values[target.name].append(measure(target, run))
+                except Exception as why:  # pylint: disable=broad-except
+                    # One target that cannot do one thing must not cost the other cells.
+                    failed[target.name] = str(why)[-300:] or repr(why)
+        kept = self.results.setdefault(name, {})
+        for target, numbers in values.items():
+            if target in failed:
+                kept[target] = {"failed": failed[target]}
+            else:
+                kept[target] = {"runs": numbers, "median": statistics.median(numbers)}
+        self.say(f"{name}: " + ", ".join(
+            f"{target} {got['median']:.4g}" if "median" in got else f"{target} failed: "
+            f"{got['failed']}" for target, got in kept.items()))
+
+    # sections
+
+    def select(self, direct, bouncer, pgsled):
+        for protocol in PROTOCOLS:
+            targets = [direct, bouncer, pgsled]
+            if protocol == "prepared" and not bouncer.supports_prepared():
+                targets.remove(bouncer)
+                for clients in CLIENTS:
+                    self.results[f"-S {protocol}, {clients}"] = {
+                        "pgbouncer": {"failed": "not supported"}}
+            for clients in CLIENTS:
+                self.select_cell(protocol, clients, targets)
+
+    def select_cell(self, protocol, clients, targets):
+        latency = {target.name: [] for target in targets}
+        cpu = {}
+
+        def measure(target, _run):
+            got = pgbench(target, "-S", "-M", protocol, "-c", clients, "-j", min(2, clients),
+                          "-T", 1 if clients == 1 else self.seconds)
+            latency[target.name].append(1e6 * clients / got["tps"])
+            for process, used in got["cpu"].items():
+                cpu.setdefault(process, []).append(used)
+            return got["tps"]
+        self.cell(f"-S {protocol}, {clients}", targets, measure)
+        if clients == 1 and all(latency.values()):
+            middle = {name: statistics.median(values) for name, values in latency.items()}
+            self.results[f"latency added, {protocol} (µs)"] = {
+                name: {"median": value - middle["direct"]}
+                for name, value in middle.items() if name != "direct"}
+        if clients == 64 and protocol == "simple":
+            self.cpu = {process: statistics.median(used) for process, used in cpu.items()}
+
+    def tpcb(self, direct, bouncer, pgsled):
+        self.cell("tpcb, 16", [direct, bouncer, pgsled], lambda target, _: pgbench(
+            target, "-c", 16, "-j", 2, "-T", self.seconds)["tps"])
+
+    def connect(self, server, direct):
+        """With SCRAM, as a new connection has it."""
+        with PgBouncer(server, trust=False) as bouncer, Pgsled(server, trust=False) as pgsled:
+            self.cell("connect + query + disconnect, 4", [direct, bouncer, pgsled],
+                      lambda target, _: pgbench(target, "-S", "-C", "-c", 4, "-j", 2, "-T",
+                                                self.seconds, user=PASSWORD_USER)["tps"])
+
+    def shapes(self, _direct, bouncer, pgsled):
+        script = self.folder / "shapes"
+        script.write_text(SHAPE_SCRIPT)
+        clients, per_run = 16, SHAPES // self.runs // 16
+
+        def run_with(database):
+            return lambda target, run: pgbench(
+                target, "-f", script, "-c", clients, "-j", 2, "-t", per_run, "-D",
+                f"n={run * per_run}", database=database)["tps"]
+        self.cell("statements of new shape, 16", [bouncer, pgsled], run_with("plain"))
+        self.cell("statements of new shape, sharded, 16", [pgsled], run_with("app"))
+
+    def sharded(self, _direct, _bouncer, pgsled):
+        script = self.folder / "points"
+        script.write_text(POINT_SCRIPT)
+        for protocol in PROTOCOLS:
+            sides = [Side(pgsled, "unsharded", "plain"), Side(pgsled, "sharded", "app")]
+            self.cell(f"point query, {protocol}, 16", sides, lambda side, _, p=protocol: pgbench(
+                side.target, "-f", script, "-M", p, "-c", 16, "-j", 2, "-T", self.seconds,
+                database=side.database)["tps"])
+
+    def relay(self, server, bouncer):
+        with Pgsled(server, "pgsled", pgsled={"lane": "relay"}) as relayed:
+            self.cell("relay lane, -S simple, 64", [bouncer, relayed], lambda target, _: pgbench(
+                target, "-S", "-c", 64, "-j", 2, "-T", self.seconds)["tps"])
+
+    def tls(self, server, certificate):
+        with PgBouncer(server, server_tls=True) as bouncer, Pgsled(
+                server, general={"tls_verify": "prefer"}) as pgsled:
+            for protocol in ("simple", "prepared"):
+                targets = [bouncer, pgsled]
+                if protocol == "prepared" and not bouncer.supports_prepared():
+                    targets.remove(bouncer)
+                self.cell(f"TLS to the server, -S {protocol}, 64", targets,
+                          lambda target, _, p=protocol: pgbench(
+                              target, "-S", "-M", p, "-c", 64, "-j", 2, "-T",
+                              self.seconds)["tps"])
+        client_side = {"tls_certificate": certificate[0], "tls_private_key": certificate[1]}
+        with PgBouncer(server, client_tls=certificate) as bouncer, Pgsled(
+                server, general=client_side) as pgsled:
+            self.cell("TLS from the client, -S simple, 64", [bouncer, pgsled],
+                      lambda target, _: pgbench(target, "-S", "-c", 64, "-j", 2, "-T",
+                                                self.seconds, tls=True)["tps"])
+
+    def memory(self, server, certificate):
+        many = 2000 if self.options.quick else 10000
+        general = {"tls_certificate": certificate[0], "tls_private_key": certificate[1]}
+        with PgBouncer(server) as bouncer, Pgsled(server, general=general) as pgsled:
+            def measure(target, _run, tls=False):
+                pids = [pid for name, pid in target.processes().items()
+                        if name.startswith(("frontend", "pgbouncer"))]
+                return idle_memory(target, pids, many, tls=tls)
+            self.cell("memory per idle client (bytes)", [bouncer, pgsled], measure, 1)
+        with Pgsled(server, general=general) as pgsled:
+            self.cell("memory per idle client, TLS (bytes)", [pgsled],
+                      lambda target, run: measure(target, run, True), 1)
+
+    # the whole
+
+    def run(self):
+        authority = Authority(self.folder / "ca")
+        self.folder.chmod(0o755)
+        certificate = authority.issue("bench", owner="postgres" if os.geteuid() == 0 else None)
+        settings = {"shared_buffers": "256MB", "max_connections": "400", "ssl": "on",
+                    "ssl_cert_file": certificate[0], "ssl_key_file": certificate[1]}
+        with Postgres(settings) as server:
+            self.prepare(server)
+            with contextlib.ExitStack() as stack:
+                direct = Direct(server)
+                bouncer = stack.enter_context(PgBouncer(server))
+                pgsled = stack.enter_context(Pgsled(server, databases=self.databases(),
+                                                    sharded_tables=[{
+                                                        "database": "app", "name": "points",
+                                                        "column": "id", "data_type": "bigint"}]))
+                for section in ("select", "tpcb", "sharded", "shapes"):
+                    if self.wanted(section):
+                        getattr(self, section)(direct, bouncer, pgsled)
+                self.attempt("relay", self.relay, server, bouncer)
+            self.attempt("connect", self.connect, server, direct)
+            self.attempt("tls", self.tls, server, certificate)
+            self.attempt("memory", self.memory, server, certificate)
+            self.versions = {"PostgreSQL": server.run("SHOW server_version")[0][0],
+                             "PgBouncer": ".".join(str(n) for n in bouncer.version())}
+        return self
+
+    def attempt(self, section, call, *arguments):
+        if not self.wanted(section):
+            return
+        try:
+            call(*arguments)
+        except (Failed, RuntimeError, TimeoutError, OSError) as why:
+            self.say(f"{section}: {why}")
+
+    @staticmethod
+    def databases():
+        return [{"name": "postgres"}, {"name": "plain"}] + [
+            {"name": "app", "shard": number, "database_name": f"shard_{number}"}
+            for number in range(SHARDS)]
+
+    def prepare(self, server):
+        self.say("preparing PostgreSQL")
+        server.make_role(USER)
+        run_pgbench(server.port, "-i", "-s", 10, "-q")
+        server.make_database("plain")
+        self.fill(server, "plain", "true")
+        for number in range(SHARDS):
+            server.make_database(f"shard_{number}")
+            self.fill(server, f"shard_{number}", "satisfies_hash_partition('placed'::regclass,"
+                      f" {SHARDS}, {number}, g::bigint)")
+
+    @staticmethod
+    def fill(server, database, condition):
+        for statement in (POINT_TABLE % condition).split(";"):
+            if statement.strip():
+                server.run(statement, database=database)
+
+
+class Side:
+    """A database of one target, as a target of its own in a cell."""
+
+    def __init__(self, target, name, database):
+        self.target, self.name, self.database = target, name, database
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/bench/run")
+    parser.add_argument("--json", action="store_true", help="the results as JSON on the output")
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
+    parser.add_argument("--runs", type=int, help="runs of each cell (5)")
+    parser.add_argument("--only", nargs="+", choices=[
+        "select", "tpcb", "connect", "sharded", "shapes", "relay", "tls", "memory"])
+    options = parser.parse_args()
+    bench = Bench(options).run()
+    goals = report.goals(bench.results)
+    if options.json:
+        json.dump({"results": bench.results, "cpu_seconds_per_1000": bench.cpu,
+                   "goals": goals, "versions": bench.versions}, sys.stdout, indent=1)
+        print()
+    else:
+        print(report.text(bench.results, bench.cpu, goals))
+    if not (options.quick or options.only):
+        path = pathlib.Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+        path.write_text(report.page(bench, goals, sys.argv[1:]))
+    considered = [goal for goal in goals if not options.only or goal["value"] is not None]
+    return 0 if all(goal["met"] for goal in considered) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Ratios, goals and how they are shown."""
+
+import datetime
+import os
+import platform
+
+from targets import POOL_SIZE
+
+# (cell, over which target, at least / at most, bound)
+GOALS = [
+    ("-S simple, 64", "pgbouncer", "≥", 1.15), ("-S extended, 64", "pgbouncer", "≥", 1.15),
+    ("-S simple, 16", "pgbouncer", "≥", 1.05), ("-S extended, 16", "pgbouncer", "≥", 1.05),
+    ("-S prepared, 16", "direct", "≥", 0.53), ("-S prepared, 64", "direct", "≥", 0.62),
+    ("latency added, simple (µs)", "pgbouncer", "≤", 1.0),
+    ("latency added, extended (µs)", "pgbouncer", "≤", 1.0),
+    ("relay lane, -S simple, 64", "pgbouncer", "≥", 0.8),
+    ("TLS to the server, -S simple, 64", "pgbouncer", "≥", 0.95),
+    ("point query, simple, 16", "unsharded", "≥", 0.92),
+    ("point query, extended, 16", "unsharded", "≥", 0.92),
+    ("point query, prepared, 16", "unsharded", "≥", 0.92),
+    ("statements of new shape, 16", "pgbouncer", "≥", 0.95),
+    ("memory per idle client (bytes)", None, "≤", 2048),
+]
+
+
+def value(results, cell, base):
+    """The ratio to `base`, or the plain value; None if either is missing."""
+    got = results.get(cell, {})
+    ours = got.get("sharded" if base == "unsharded" else "pgsled", {}).get("median")
+    if base is None or ours is None:
+        return ours
+    theirs = got.get(base, {}).get("median")
+    return ours / theirs if theirs else None
+
+
+def goals(results):
+    found = []
+    for cell, base, sense, bound in GOALS:
+        ratio = value(results, cell, base)
+        met = ratio is not None and (ratio >= bound if sense == "≥" else ratio <= bound)
+        found.append({"cell": cell, "over": base, "sense": sense, "bound": bound,
+                      "value": ratio, "met": met})
+    return found
+
+
+def number(one):
+    if one is None:
+        return "–"
+    return f"{one:,.0f}" if abs(one) >= 100 else f"{one:.1f}"
+
+
+def shown(entry):
+    if not entry:
+        return ""
+    if "failed" in entry:
+        return "not supported" if entry["failed"] == "not supported" else "failed"
+    return number(entry["median"])
+
+
+def ratio_text(results, cell, base):
+    ratio = value(results, cell, base)
+    return f"{ratio:.2f}" if ratio is not None else ""
+
+
+def rows(results):
+    """Cell, direct or unsharded, PgBouncer, pgsled or sharded, ratios."""
+    yield ["", "direct / unsharded", "PgBouncer", "pgsled / sharded", "÷ PgBouncer",
+           "÷ direct / unsharded"]
+    for cell, got in results.items():
+        base = "unsharded" if "unsharded" in got else "direct"
+        yield [cell, shown(got.get(base)), shown(got.get("pgbouncer")),
+               shown(got.get("pgsled") or got.get("sharded")),
+               ratio_text(results, cell, "pgbouncer"), ratio_text(results, cell, base)]
+
+
+def goal_rows(found):
+    yield ["goal", "bound", "reached", ""]
+    for goal in found:
+        over = f" ÷ {goal['over']}" if goal["over"] else ""
+        reached = "–" if goal["value"] is None else (
+            f"{goal['value']:.2f}" if goal["over"] else number(goal["value"]))
+        yield [goal["cell"] + over, f"{goal['sense']} {goal['bound']}", reached,
+               "yes" if goal["met"] else "MISSED"]
+
+
+def cpu_rows(cpu):
+    yield ["process", "CPU seconds per 1,000 queries"]
+    for process, used in sorted(cpu.items()):
+        yield [process, f"{used:.4f}"]
+
+
+def columns(table):
+    table = list(table)
+    widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(width) if at == 0 else cell.rjust(width)
+                       for at, (cell, width) in enumerate(zip(row, widths))) for row in table]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(table):
+    table = list(table)
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines.insert(1, "|---" + "|---:" * (len(table[0]) - 1) + "|")
+    return "\n".join(lines)
+
+
+def text(results, cpu, found):
+    return "\n\n".join([columns(rows(results)), columns(cpu_rows(cpu)), columns(goal_rows(found))])
+
+
+def machine():
+    model = "unknown processor"
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
+        for line in info:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return f"{os.cpu_count()} cores ({model}), Linux {platform.release()}"
+
+
+def page(bench, found, arguments):
+    command = " ".join(["tests/bench/run"] + arguments)
+    versions = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
+    return f"""# Performance
+
+Written by `{command}` on {datetime.date.today()}, on {machine()}, with {versions}.
+Everything runs on that one machine: pgbench, PostgreSQL, PgBouncer and the suite. Values are
+medians of {bench.runs} runs in which the targets take turns; unless another unit is named they are
+transactions a second. Pools have {POOL_SIZE} server connections; "64" is the number of clients.
+
+{markdown(rows(bench.results))}
+
+CPU time at 64 clients, `-S` simple:
+
+{markdown(cpu_rows(bench.cpu))}
+
+## Goals
+
+{markdown(goal_rows(found))}
+"""

@@ -1,0 +1,396 @@
+"""What belongs to a session stays with it although server connections are shared: two clients on a
+pool of one, so that each statement of one may follow one of the other on the same connection."""
+
+import time
+
+import pytest
+
+from support import wire
+from support.raw_client import ServerError
+from support.suite import Suite
+from support.wire import query
+
+
+@pytest.fixture(scope="module")
+def one(server, dispatch):
+    with Suite(server, general={"default_pool_size": 1, "checkout_timeout": 2000},
+               pgsled={"dispatch": dispatch}) as running:
+        yield running
+
+
+@pytest.fixture
+def two(one):
+    first, second = one.raw(), one.raw()
+    yield first, second
+    first.close()
+    second.close()
+
+
+def shown(client, name):
+    return client.query(f"SHOW {name}")[0][0]
+
+
+def both_protocols(client, sql, extended):
+    return client.prepared(sql) if extended else client.query(sql)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+def test_set_is_private(two, extended):
+    first, second = two
+    both_protocols(first, "SET work_mem = '7MB'", extended)
+    both_protocols(first, "SET search_path = pg_catalog, public", extended)
+    assert shown(second, "work_mem") == "4MB"
+    both_protocols(second, "SET work_mem TO '9MB'", extended)
+    for _ in range(3):
+        assert shown(first, "work_mem") == "7MB"
+        assert shown(first, "search_path") == "pg_catalog, public"
+        assert shown(second, "work_mem") == "9MB"
+        assert shown(second, "search_path") == '"$user", public'
+    both_protocols(first, "RESET work_mem", extended)
+    assert shown(first, "work_mem") == "4MB"
+    assert shown(second, "work_mem") == "9MB"
+    both_protocols(second, "RESET ALL", extended)
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "search_path") == "pg_catalog, public"
+
+
+def test_set_rolls_back(two):
+    first, second = two
+    first.query("SET work_mem = '5MB'")
+    first.query("BEGIN; SET work_mem = '6MB'")
+    assert shown(first, "work_mem") == "6MB"
+    first.query("ROLLBACK")
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "work_mem") == "5MB"
+    first.query("BEGIN; SET work_mem = '8MB'; COMMIT")
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "work_mem") == "8MB"
+
+
+def test_set_and_savepoints(two):
+    first, second = two
+    for sql in ("BEGIN", "SET work_mem = '5MB'", "SAVEPOINT a", "SET work_mem = '6MB'",
+                "SAVEPOINT b", "SET work_mem = '7MB'", "ROLLBACK TO b"):
+        first.query(sql)
+    assert shown(first, "work_mem") == "6MB"
+    first.query("ROLLBACK TO a")
+    assert shown(first, "work_mem") == "5MB"
+    first.query("SET work_mem = '8MB'")
+    first.query("RELEASE a")
+    first.query("COMMIT")
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "work_mem") == "8MB"
+
+
+def test_set_local(two):
+    first, second = two
+    first.query("SET work_mem = '5MB'")
+    first.query("BEGIN")
+    first.query("SET LOCAL work_mem = '6MB'")
+    assert shown(first, "work_mem") == "6MB"
+    first.query("COMMIT")
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "work_mem") == "5MB"
+
+
+def test_set_fails(two):
+    first, second = two
+    first.query("SET work_mem = '5MB'")
+    with pytest.raises(ServerError) as failure:
+        first.query("SET work_mem = 'many'")
+    assert failure.value.code == "22023"
+    with pytest.raises(ServerError):
+        first.query("SET work_mem = '6MB'; SELECT 1/0")
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "work_mem") == "5MB"
+
+
+def test_startup_parameters(one):
+    plain = one.raw()
+    special = one.raw(application_name="special", TimeZone="Asia/Tokyo", DateStyle="German",
+                      options="-c work_mem=11MB --enable_seqscan=off")
+    assert special.parameters["TimeZone"] == "Asia/Tokyo"
+    assert special.parameters["application_name"] == "special"
+    for _ in range(2):
+        assert shown(special, "application_name") == "special"
+        assert shown(special, "work_mem") == "11MB"
+        assert shown(special, "enable_seqscan") == "off"
+        assert special.query("SELECT '2024-02-01'::date")[0][0] == "01.02.2024"
+        assert shown(plain, "TimeZone") == "UTC"
+        assert shown(plain, "work_mem") == "4MB"
+        assert plain.query("SELECT '2024-02-01'::date")[0][0] == "2024-02-01"
+    special.query("SET work_mem = '12MB'; RESET work_mem")
+    assert shown(special, "work_mem") == "11MB"
+    special.query("DISCARD ALL")
+    assert shown(special, "TimeZone") == "Asia/Tokyo"
+    special.close()
+    plain.close()
+
+
+def test_bad_startup_parameter(one):
+    with pytest.raises(ServerError) as failure:
+        one.raw(no_such_setting="1").query("SELECT 1")
+    assert failure.value.code == "42704"
+
+
+def test_client_encoding(two):
+    first, second = two
+    first.query("SET client_encoding = 'LATIN1'")
+    assert second.query("SELECT 'ä'") == [["ä"]]
+    first.send(query(b"SELECT '\xe4'"))
+    messages = first.receive_until_ready()
+    assert b"\xe4" in [body for tag, body in messages if tag == "D"][0]
+    assert second.query("SELECT 'ä'") == [["ä"]]
+
+
+@pytest.mark.smoke
+def test_prepared_names_are_private(two):
+    first, second = two
+    assert first.prepared("SELECT 'first', $1::int", [1], name="s") == [["first", "1"]]
+    assert second.prepared("SELECT 'second', $1::text", ["x"], name="s") == [["second", "x"]]
+    for _ in range(3):
+        for client, word, value in ((first, "first", "2"), (second, "second", "y")):
+            client.send(wire.bind("", "s", [value]), wire.execute(), wire.SYNC)
+            assert client.rows(client.receive_until_ready()) == [[word, value]]
+    first.send(wire.close("S", "s"), wire.SYNC)
+    first.receive_until_ready()
+    first.send(wire.bind("", "s", ["1"]), wire.SYNC)
+    with pytest.raises(ServerError) as failure:
+        first.rows(first.receive_until_ready())
+    assert failure.value.code == "26000"
+    assert '"s" does not exist' in failure.value.fields["M"]
+    second.send(wire.bind("", "s", ["z"]), wire.execute(), wire.SYNC)
+    assert second.rows(second.receive_until_ready()) == [["second", "z"]]
+    with pytest.raises(ServerError) as failure:
+        second.prepared("SELECT 1", name="s")
+    assert failure.value.code == "42P05"
+
+
+def test_prepared_survives_schema_change(two, server):
+    server.run("DROP TABLE IF EXISTS changing; CREATE TABLE changing (a int); "
+               "INSERT INTO changing VALUES (1)")
+    first, second = two
+    assert first.prepared("SELECT a + 1 FROM changing", name="c") == [["2"]]
+    server.run("ALTER TABLE changing ADD COLUMN b int")
+    second.query("SELECT 1")
+    first.send(wire.bind("", "c"), wire.execute(), wire.SYNC)
+    assert first.rows(first.receive_until_ready()) == [["2"]]
+
+
+@pytest.fixture(scope="module")
+def several(server, dispatch):
+    with Suite(server, general={"default_pool_size": 3, "checkout_timeout": 3000},
+               pgsled={"dispatch": dispatch}) as running:
+        yield running
+
+
+@pytest.fixture
+def pair(several):
+    """Two clients of which one or both may keep a connection: what cannot be shadowed does."""
+    first, second = several.raw(), several.raw()
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_set_config(pair):
+    first, second = pair
+    first.query("SELECT set_config('work_mem', '5MB', false)")
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "work_mem") == "5MB"
+    first.prepared("SELECT set_config($1, $2, false)", ["work_mem", "6MB"])
+    assert shown(second, "work_mem") == "4MB"
+    assert shown(first, "work_mem") == "6MB"
+
+
+def test_session_characteristics_and_role(pair, server):
+    server.run("DROP ROLE IF EXISTS somebody; CREATE ROLE somebody")
+    first, second = pair
+    first.query("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+    first.query("SET ROLE somebody")
+    first.query("SET TIME ZONE 'Europe/Rome'")
+    assert second.query("SELECT current_user")[0][0] == "postgres"
+    assert shown(second, "transaction_isolation") == "read committed"
+    assert shown(second, "TimeZone") == "UTC"
+    assert first.query("SELECT current_user")[0][0] == "somebody"
+    assert shown(first, "transaction_isolation") == "serializable"
+    assert shown(first, "TimeZone") == "Europe/Rome"
+    first.query("RESET ROLE")
+    assert first.query("SELECT current_user")[0][0] == "postgres"
+
+
+def test_sql_prepare(pair):
+    """PREPARE … EXECUTE by SQL belongs to the session as well."""
+    first, second = pair
+    first.query("PREPARE p(int) AS SELECT 'first', $1")
+    second.query("PREPARE p(int) AS SELECT 'second', $1")
+    assert first.query("EXECUTE p(1)") == [["first", "1"]]
+    assert second.query("EXECUTE p(2)") == [["second", "2"]]
+    first.query("DEALLOCATE p")
+    with pytest.raises(ServerError) as failure:
+        first.query("EXECUTE p(1)")
+    assert failure.value.code == "26000"
+
+
+def backend(client):
+    return client.query("SELECT pg_backend_pid()")[0][0]
+
+
+def busy(suite, count):
+    """Clients that use connections in turn, so that a session without a pin would change its."""
+    clients = [suite.raw() for _ in range(count)]
+
+    def turn():
+        for client in clients:
+            client.query("BEGIN")
+        for client in clients:
+            client.query("COMMIT")
+    return turn
+
+
+def test_temporary_table_stays(several):
+    client, turn = several.raw(), busy(several, 2)
+    client.query("CREATE TEMP TABLE mine (a int); INSERT INTO mine VALUES (7)")
+    mine = backend(client)
+    for _ in range(3):
+        turn()
+        assert client.query("SELECT a FROM mine") == [["7"]]
+        assert backend(client) == mine
+    other = several.raw()
+    with pytest.raises(ServerError):
+        other.query("SELECT a FROM mine")
+    client.query("DISCARD ALL")
+    with pytest.raises(ServerError) as failure:
+        client.query("SELECT a FROM mine")
+    assert failure.value.code == "42P01"
+    client.close()
+    several.check_no_leaks(size=3)
+
+
+def test_advisory_lock_stays(several):
+    client, turn = several.raw(), busy(several, 2)
+    assert client.query("SELECT pg_try_advisory_lock(99)") == [["t"]]
+    for _ in range(3):
+        turn()
+        other = several.raw()
+        assert other.query("SELECT pg_try_advisory_lock(99)") == [["f"]]
+        other.close()
+    assert client.query("SELECT pg_advisory_unlock(99)") == [["t"]]
+    client.query("SELECT pg_advisory_lock(98)")
+    client.close()
+    deadline = time.monotonic() + 3
+    other = several.raw()
+    while other.query("SELECT pg_try_advisory_lock(98)") != [["t"]]:
+        assert time.monotonic() < deadline, "the lock of a client that went is still held"
+        time.sleep(0.05)
+    other.query("SELECT pg_advisory_unlock_all()")
+    other.close()
+    several.check_no_leaks(size=3)
+
+
+def test_listen_gets_its_notifications(several):
+    listener, turn = several.raw(), busy(several, 2)
+    listener.query("LISTEN news")
+    turn()
+    other = several.raw()
+    other.query("NOTIFY news, 'hello'")
+    arrived = [body for tag, body in listener.receive_quiet(1.0) if tag == "A"]
+    assert len(arrived) == 1 and b"news\0hello\0" in arrived[0]
+    assert not [tag for tag, _ in other.receive_quiet(0.2) if tag == "A"]
+    listener.query("UNLISTEN *")
+    listener.close()
+    other.close()
+    several.check_no_leaks(size=3)
+
+
+def test_held_cursor_stays(several):
+    client, turn = several.raw(), busy(several, 2)
+    client.query("BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT generate_series(1, 9)")
+    client.query("COMMIT")
+    turn()
+    assert client.query("FETCH 2 FROM held") == [["1"], ["2"]]
+    turn()
+    assert client.query("FETCH 2 FROM held") == [["3"], ["4"]]
+    client.query("CLOSE held")
+    client.close()
+    several.check_no_leaks(size=3)
+
+
+def test_transactions_keep_their_connection(several):
+    clients = [several.raw() for _ in range(3)]
+    for client in clients:
+        client.query("BEGIN")
+    pids = [backend(client) for client in clients]
+    assert len(set(pids)) == 3
+    for _ in range(3):
+        assert [backend(client) for client in clients] == pids
+    waiting = several.raw()
+    with pytest.raises(ServerError):
+        waiting.query("SELECT 1")
+    for client in clients:
+        client.query("COMMIT")
+        client.close()
+
+
+def test_failed_transaction_is_reported_alike(several):
+    client = several.raw()
+    client.query("BEGIN")
+    with pytest.raises(ServerError):
+        client.query("SELECT 1/0")
+    assert client.status == "E"
+    with pytest.raises(ServerError) as failure:
+        client.query("SELECT 1")
+    assert failure.value.code == "25P02"
+    client.query("ROLLBACK")
+    assert client.status == "I"
+    client.close()
+
+
+def test_client_gone_in_transaction(several, server):
+    server.run("DROP TABLE IF EXISTS undone; CREATE TABLE undone (a int)")
+    client = several.raw()
+    client.query("BEGIN; INSERT INTO undone VALUES (1)")
+    client.reset()
+    several.check_no_leaks(size=3)
+    assert server.run("SELECT count(*) FROM undone") == [(0,)]
+
+
+def test_session_mode(start):
+    suite = start(general={"default_pool_size": 2, "pooler_mode": "session",
+                           "checkout_timeout": 1000})
+    first, second = suite.raw(), suite.raw()
+    pids = backend(first), backend(second)
+    assert pids[0] != pids[1]
+    first.query("SET work_mem = '5MB'; CREATE TEMP TABLE s (a int)")
+    assert (backend(first), backend(second)) == pids
+    with pytest.raises(ServerError):  # by the login, where it needs a server, or by the query
+        suite.raw().query("SELECT 1")
+    first.close()
+    fourth = suite.raw()
+    assert shown(fourth, "work_mem") == "4MB"
+    with pytest.raises(ServerError):
+        fourth.query("SELECT * FROM s")
+
+
+def test_statement_mode(start):
+    suite = start(users=[{"name": "postgres", "database": "postgres",
+                          "pooler_mode": "statement"}])
+    client = suite.raw()
+    assert client.query("SELECT 1") == [["1"]]
+    assert client.prepared("SELECT $1::int", [1]) == [["1"]]
+    with pytest.raises(ServerError):
+        client.query("BEGIN")
+    other = suite.raw()
+    assert other.query("SELECT 2") == [["2"]]
+
+
+def test_mode_of_one_database(start, server):
+    server.make_database("session_db")
+    suite = start(databases=[{"name": "postgres"},
+                             {"name": "session_db", "pooler_mode": "session"}])
+    pinned = suite.raw(database="session_db")
+    pinned.query("SET work_mem = '5MB'")
+    pid = backend(pinned)
+    assert all(backend(pinned) == pid for _ in range(5))
+    assert len(server.backends("session_db")) >= 1

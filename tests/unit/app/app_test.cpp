@@ -1,0 +1,218 @@
+#include "common/app/app.hpp"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace pgsled::app {
+namespace {
+
+using testing::HasSubstr;
+
+std::optional<options> parse(const std::string& service, std::vector<std::string> words,
+                             int& status) {
+  words.insert(words.begin(), "pgsled-" + service);
+  std::vector<char*> argv;
+  for (auto& w : words) argv.push_back(w.data());
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  auto out = parse_command_line(service, static_cast<int>(argv.size()), argv.data(), status);
+  testing::internal::GetCapturedStdout();
+  testing::internal::GetCapturedStderr();
+  return out;
+}
+
+TEST(command_line, defaults_and_values) {
+  int status = -1;
+  const auto plain = parse("frontend", {"--run-dir", "/tmp/x"}, status);
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->router, "ipc:///tmp/x/router.bus");
+  EXPECT_EQ(plain->instance, fmt::format("frontend-{}", ::getpid()));
+  EXPECT_EQ(plain->http, "127.0.0.1:0");
+  const auto full = parse(
+      "pooler",
+      {"--instance", "pooler-1", "--databases", "a,b", "--http", "0.0.0.0:9090"}, status);
+  ASSERT_TRUE(full);
+  EXPECT_EQ(full->instance, "pooler-1");
+  EXPECT_EQ(full->databases, "a,b");
+}
+
+TEST(command_line, mistakes_exit_with_2_and_questions_with_0) {
+  for (const auto& words : std::vector<std::vector<std::string>>{
+           {"--instance", "a/b"}, {"--instance", ".."}, {"--instance", ""}, {"--http", "nonsense"},
+           {"--http", "h:99999"}, {"--what"}, {"--router", "tcp://127.0.0.1:1"},
+           {"--router", "udp://x"},
+           {"--log-level", "loud"}, {"--run-dir", std::string(120, 'x')}, {"--config", "f"}}) {
+    int status = -1;
+    EXPECT_FALSE(parse("frontend", words, status)) << words.front();
+    EXPECT_EQ(status, 2) << words.front();
+  }
+  int status = -1;
+  EXPECT_FALSE(parse("router", {}, status));  // needs its files
+  EXPECT_EQ(status, 2);
+  EXPECT_FALSE(parse("router", {"--help"}, status));
+  EXPECT_EQ(status, 0);
+  status = -1;
+  EXPECT_FALSE(parse("router", {"--version"}, status));
+  EXPECT_EQ(status, 0);
+}
+
+TEST(identity, is_stable_for_a_host_and_random_for_a_start) {
+  EXPECT_EQ(host_identity(), host_identity());
+  EXPECT_THAT(host_identity(), HasSubstr("net:["));
+  EXPECT_EQ(random_id().size(), 16u);
+  EXPECT_NE(random_id(), random_id());
+}
+
+TEST(curve, keys_are_read_and_checked) {
+  std::string name = "/tmp/pgsled-app-XXXXXX";
+  const std::string dir = ::mkdtemp(name.data());
+  EXPECT_TRUE(load_curve("").secret_key.empty());
+  EXPECT_THROW(load_curve(dir), std::runtime_error);
+  const auto server = bus::make_curve_pair(), client = bus::make_curve_pair();
+  std::ofstream(dir + "/server.public") << server.public_key << "\n";
+  std::ofstream(dir + "/server.secret") << server.secret_key << "\n";
+  std::ofstream(dir + "/client.public") << client.public_key << "\n";
+  std::ofstream(dir + "/client.secret") << client.secret_key << "\n";
+  EXPECT_EQ(load_curve(dir).server_public_key, server.public_key);
+  EXPECT_EQ(load_curve_server(dir).secret_key, server.secret_key);
+  EXPECT_EQ(load_curve_clients(dir), std::vector<std::string>{client.public_key});
+  std::ofstream(dir + "/client.secret") << server.secret_key << "\n";
+  EXPECT_THROW(load_curve(dir), std::runtime_error);
+  std::filesystem::remove_all(dir);
+}
+
+std::string fetch(const std::string& address, const std::string& path,
+                  const std::string& accept = "") {
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  const int port = std::stoi(address.substr(address.rfind(':') + 1));
+  to.sin_port = htons(static_cast<std::uint16_t>(port));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  const auto text = "GET " + path + " HTTP/1.0\r\nAccept: " + accept + "\r\n\r\n";
+  EXPECT_EQ(::send(fd, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  std::string out;
+  char buffer[4096];
+  for (ssize_t n; (n = ::read(fd, buffer, sizeof buffer)) > 0;)
+    out.append(buffer, static_cast<std::size_t>(n));
+  ::close(fd);
+  return out;
+}
+
+// In a child, because signals and limits are the whole process's.
+int in_child(const std::function<int()>& body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const int status = body();
+    ::_exit(testing::Test::HasFailure() ? 99 : status);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+options in(const std::string& dir) {
+  options o;
+  o.service = "frontend";
+  o.instance = "frontend-1";
+  o.run_dir = dir;
+  return o;
+}
+
+TEST(process, serves_http_reloads_and_drains) {
+  std::string name = "/tmp/pgsled-app-XXXXXX";
+  const std::string dir = std::string(::mkdtemp(name.data())) + "/deep/run";
+  const int status = in_child([&] {
+    net::reactor loop;
+    process p(in(dir));
+    std::atomic<int> reloads{0};
+    std::string missing = "no snapshot yet";
+    hooks h;
+    h.ready = [&] { return missing; };
+    h.drain = [&] { loop.stop(); };
+    h.reload = [&] { ++reloads; ::kill(::getpid(), SIGTERM); };
+    h.run = [&] {
+      EXPECT_THAT(fetch(p.http_address(), "/healthz"), HasSubstr(" 200 "));
+      EXPECT_THAT(fetch(p.http_address(), "/readyz"),
+                  testing::AllOf(HasSubstr(" 503 "), HasSubstr("no snapshot")));
+      missing.clear();
+      EXPECT_THAT(fetch(p.http_address(), "/readyz"), HasSubstr(" 200 "));
+      EXPECT_THAT(fetch(p.http_address(), "/metrics"),
+                  HasSubstr("pgsled_build_info{version=\"" PGSLED_VERSION
+                            "\",service=\"frontend\",instance=\"frontend-1\"} 1"));
+      EXPECT_THAT(fetch(p.http_address(), "/metrics", "application/openmetrics-text"),
+                  HasSubstr("# EOF\n"));
+      EXPECT_THAT(fetch(p.http_address(), "/nothing"), HasSubstr(" 404 "));
+      struct stat status_of {};
+      EXPECT_EQ(::stat(dir.c_str(), &status_of), 0);
+      EXPECT_EQ(status_of.st_mode & 0777, 0700u);
+      rlimit limit{};
+      ::getrlimit(RLIMIT_NOFILE, &limit);
+      EXPECT_EQ(limit.rlim_cur, limit.rlim_max);
+      ::kill(::getpid(), SIGHUP);
+      loop.run();
+      EXPECT_EQ(reloads, 1);
+      return 7;
+    };
+    return p.run(std::move(h));
+  });
+  EXPECT_EQ(status, 7);
+  std::filesystem::remove_all(name);
+}
+
+TEST(process, a_second_signal_ends_it_at_once) {
+  std::string name = "/tmp/pgsled-app-XXXXXX";
+  const std::string dir = ::mkdtemp(name.data());
+  const int status = in_child([&] {
+    process p(in(dir));
+    hooks h;
+    h.drain = [] { ::kill(::getpid(), SIGTERM); };  // and the drain never ends
+    h.run = [] {
+      ::kill(::getpid(), SIGTERM);
+      ::sleep(20);
+      return 0;
+    };
+    return p.run(std::move(h));
+  });
+  EXPECT_EQ(status, 128 + SIGTERM);
+  std::filesystem::remove_all(dir);
+}
+
+TEST(process, a_taken_http_port_or_an_exception_is_a_failure) {
+  std::string name = "/tmp/pgsled-app-XXXXXX";
+  const std::string dir = ::mkdtemp(name.data());
+  EXPECT_EQ(in_child([&] {
+    process p(in(dir));
+    hooks h;
+    h.run = []() -> int { throw std::runtime_error("bad"); };
+    return p.run(std::move(h));
+  }), 1);
+  EXPECT_EQ(in_child([&] {
+    process first(in(dir));
+    hooks h;
+    h.run = [&] {
+      auto taken = in(dir);
+      taken.http = first.http_address();
+      process second(taken);
+      hooks inner;
+      inner.run = [] { return 0; };
+      return second.run(std::move(inner));
+    };
+    return first.run(std::move(h));
+  }), 1);
+  std::filesystem::remove_all(dir);
+}
+
+}  // namespace
+}  // namespace pgsled::app

@@ -1,0 +1,220 @@
+#include "common/net/reactor.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "common/net/socket.hpp"
+
+namespace pgsled::net {
+namespace {
+
+using std::chrono::milliseconds;
+
+struct probe final : watcher {
+  explicit probe(std::function<void(std::uint32_t)> f) : body(std::move(f)) {}
+  void on_events(std::uint32_t events) override { body(events); }
+  std::function<void(std::uint32_t)> body;
+};
+
+void put(int fd) { ASSERT_EQ(::write(fd, "x", 1), 1); }
+
+TEST(reactor, reports_readiness_until_it_is_consumed) {
+  reactor loop;
+  auto [a, b] = stream_pair();
+  put(b.get());
+  int calls = 0;
+  probe p([&, fd = a.get()](std::uint32_t events) {
+    EXPECT_NE(events & EPOLLIN, 0u);
+    if (++calls == 3) {  // level-triggered: nothing was read, so it comes again
+      char c;
+      EXPECT_EQ(::read(fd, &c, 1), 1);
+      loop.stop();
+    }
+  });
+  loop.add(a.get(), EPOLLIN, &p);
+  loop.run();
+  EXPECT_EQ(calls, 3);
+  loop.remove(a.get());
+}
+
+TEST(reactor, drops_fetched_events_of_removed_descriptors) {
+  reactor loop;
+  auto [a, a_far] = stream_pair();
+  auto [b, b_far] = stream_pair();
+  put(a_far.get());
+  put(b_far.get());
+  int calls = 0;
+  // Whichever comes first removes both: the other one's event is already fetched.
+  auto once = [&, fa = a.get(), fb = b.get()](std::uint32_t) {
+    ++calls;
+    loop.remove(fa);
+    loop.remove(fb);
+    loop.defer([&] { loop.stop(); });
+  };
+  auto first = std::make_unique<probe>(once), second = std::make_unique<probe>(once);
+  loop.add(a.get(), EPOLLIN, first.get());
+  loop.add(b.get(), EPOLLIN, second.get());
+  loop.run();
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(reactor, a_reused_descriptor_number_gets_no_events_of_its_predecessor) {
+  reactor loop;
+  auto [a, a_far] = stream_pair();
+  auto [b, b_far] = stream_pair();
+  put(a_far.get());
+  put(b_far.get());
+  int old_calls = 0, fresh_calls = 0;
+  probe fresh([&](std::uint32_t) { ++fresh_calls; });
+  unique_fd *pa = &a, *pb = &b;
+  unique_fd replacement, replacement_far;
+  probe *first = nullptr, *second = nullptr;
+  auto body = [&](unique_fd* other) {
+    ++old_calls;
+    const int number = other->get();
+    loop.remove(number);
+    other->reset();
+    auto ends = stream_pair();  // takes the lowest free number, which is the one just closed
+    replacement = std::move(ends.first);
+    replacement_far = std::move(ends.second);
+    EXPECT_EQ(replacement.get(), number);
+    loop.add(number, EPOLLIN, &fresh);
+    loop.defer([&] { loop.stop(); });
+  };
+  probe p1([&](std::uint32_t) { body(pb); }), p2([&](std::uint32_t) { body(pa); });
+  first = &p1, second = &p2;
+  loop.add(a.get(), EPOLLIN, first);
+  loop.add(b.get(), EPOLLIN, second);
+  loop.run();
+  EXPECT_EQ(old_calls, 1);
+  EXPECT_EQ(fresh_calls, 0);
+}
+
+TEST(reactor, masks_interest_that_shrank_after_the_fetch) {
+  reactor loop;
+  auto [a, a_far] = stream_pair();
+  auto [b, b_far] = stream_pair();
+  int calls = 0;
+  auto once = [&, fa = a.get(), fb = b.get()](watcher* self) {
+    ++calls;
+    loop.modify(fa, EPOLLIN, self);
+    loop.modify(fb, EPOLLIN, self);
+    loop.defer([&] { loop.stop(); });
+  };
+  probe p([&](std::uint32_t) { once(&p); });
+  loop.add(a.get(), EPOLLOUT, &p);
+  loop.add(b.get(), EPOLLOUT, &p);
+  loop.run();
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(reactor, timers_fire_in_order_and_cancelled_ones_do_not) {
+  reactor loop;
+  std::string order;
+  loop.after(milliseconds(20), [&] { order += 'c'; loop.stop(); });
+  const auto gone = loop.after(milliseconds(5), [&] { order += 'x'; });
+  loop.after(milliseconds(10), [&] { order += 'b'; });
+  const auto t = loop.now();
+  loop.at(t, [&] { order += '1'; });
+  loop.at(t, [&] { order += '2'; });
+  loop.cancel(gone);
+  loop.cancel(gone);
+  loop.cancel(12345);
+  loop.run();
+  EXPECT_EQ(order, "12bc");
+}
+
+TEST(reactor, a_stale_id_does_not_cancel_a_younger_timer) {
+  reactor loop;
+  const auto old = loop.after(milliseconds(1), [] {});
+  loop.cancel(old);
+  bool fired = false;
+  const auto young = loop.after(milliseconds(1), [&] { fired = true; loop.stop(); });
+  EXPECT_NE(old, young);
+  loop.cancel(old);
+  loop.run();
+  EXPECT_TRUE(fired);
+}
+
+TEST(reactor, many_timers_keep_their_order_through_random_cancels) {
+  reactor loop;
+  const auto base = loop.now();
+  std::vector<reactor::timer_id> ids;
+  std::vector<int> fired;
+  std::uint32_t random = 7;
+  std::vector<int> when(2000);
+  for (int i = 0; i < 2000; ++i) {
+    random = random * 1664525u + 1013904223u;
+    when[static_cast<std::size_t>(i)] = static_cast<int>(random >> 20);
+    ids.push_back(loop.at(base + std::chrono::microseconds(when[static_cast<std::size_t>(i)]),
+                          [&, i] { fired.push_back(i); }));
+  }
+  for (std::size_t i = 0; i < ids.size(); i += 3) loop.cancel(ids[i]);
+  loop.at(base + milliseconds(10), [&] { loop.stop(); });
+  loop.run();
+  ASSERT_EQ(fired.size(), 2000u - 667u);
+  const auto time_of = [&](std::size_t i) { return when[static_cast<std::size_t>(fired[i])]; };
+  for (std::size_t i = 1; i < fired.size(); ++i) EXPECT_LE(time_of(i - 1), time_of(i));
+}
+
+TEST(reactor, a_timer_that_sets_itself_again_does_not_starve_sockets) {
+  reactor loop;
+  auto [a, b] = stream_pair();
+  int spins = 0;
+  std::function<void()> again = [&] { ++spins; loop.after(duration::zero(), again); };
+  loop.after(duration::zero(), again);
+  probe p([&](std::uint32_t) { loop.stop(); });
+  loop.add(a.get(), EPOLLIN, &p);
+  put(b.get());
+  loop.run();
+  EXPECT_LT(spins, 10);
+}
+
+TEST(reactor, deferred_work_that_defers_more_lets_events_through) {
+  reactor loop;
+  auto [a, b] = stream_pair();
+  int rounds = 0;
+  std::function<void()> more = [&] { ++rounds; loop.defer(more); };
+  loop.defer(more);
+  probe p([&](std::uint32_t) { loop.stop(); });
+  loop.add(a.get(), EPOLLIN, &p);
+  put(b.get());
+  loop.run();
+  EXPECT_LT(rounds, 10);
+}
+
+TEST(reactor, post_and_stop_work_from_other_threads) {
+  reactor loop;
+  int sum = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 1000; ++i) loop.post([&] { ++sum; });
+    });
+  std::thread stopper([&] {
+    for (auto& t : threads) t.join();
+    loop.post([&] { loop.stop(); });
+  });
+  loop.run();
+  stopper.join();
+  EXPECT_EQ(sum, 4000);
+  loop.stop();  // before run(): it returns at once
+  loop.run();
+}
+
+TEST(reactor, now_stands_still_within_a_turn) {
+  reactor loop;
+  loop.defer([&] {
+    const auto t = loop.now();
+    std::this_thread::sleep_for(milliseconds(3));
+    EXPECT_EQ(t, loop.now());
+    loop.stop();
+  });
+  loop.run();
+}
+
+}  // namespace
+}  // namespace pgsled::net

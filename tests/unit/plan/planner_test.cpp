@@ -1,0 +1,594 @@
+#include "common/plan/planner.hpp"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "common/sql/parse.hpp"
+#include "common/sql/shape.hpp"
+
+namespace pgsled::plan {
+namespace {
+
+database_view messenger() {
+  database_view d;
+  d.name = "messenger";
+  d.shards = 3;
+  d.sharded = {{"", "a", "user_id", "bigint"},         {"", "b", "user_id", "bigint"},
+               {"", "messages", "sender_id", "bigint"}, {"app", "events", "user_id", "bigint"},
+               {"", "docs", "doc", "uuid"}};
+  d.catalog.loaded = true;
+  d.catalog.hides_sharded = {"public.v_messages", "public.messages_p1"};
+  d.catalog.safe_functions = {"count", "sum", "max", "now", "lower", "generate_series", "version",
+                              "pg_advisory_unlock_all", "pg_advisory_unlock", "nextval", "currval",
+                              "row_number", "set_config", "unnest", "query_to_xml", "setval",
+                              "pg_advisory_lock", "pg_notify", "lo_create", "jsonb_array_elements",
+                              "format_type", "pg_table_is_visible", "pg_get_userbyid"};
+  d.catalog.tables = {{"public", "messages", {"id", "sender_id", "content"}},
+                      {"public", "a", {"user_id", "x"}}};
+  return d;
+}
+
+std::string show(const key& k) {
+  switch (k.source) {
+    case key_source::none: return "?";
+    case key_source::parameter: return "$" + std::to_string(k.number + 1);
+    case key_source::literal: return (k.negated ? "-#" : "#") + std::to_string(k.number);
+    case key_source::constant: return "=" + std::to_string(k.constant);
+  }
+  return "?";
+}
+
+std::string show(const plan& p) {
+  std::string text;
+  switch (p.destination) {
+    case destination::one_shard: text = show(p.key); break;
+    case destination::any_shard: text = "any"; break;
+    case destination::all_shards: text = "all"; break;
+    case destination::refused: return "no";
+  }
+  for (const auto& k : p.also_equal) text += " & " + show(k);
+  if (p.access == access::write && p.destination != destination::all_shards) text += " w";
+  if (p.own_transaction) text += " own";
+  for (const auto& name : p.spread_sequences_of) text += " " + name;
+  return text;
+}
+
+plan planned(const std::string& sql, const database_view& database,
+             std::vector<std::uint32_t> types = {}, const std::string& path = {}) {
+  request r{"messenger", "bob", path, sql, std::move(types), {}, {}};
+  auto tree = sql::parse_tree(sql);
+  EXPECT_TRUE(tree.has_value()) << sql << (tree ? "" : ": " + tree.error().message);
+  if (tree) r.tree = *tree;
+  sql::shape shape;
+  sql::find_shape(sql, true, shape);
+  for (const auto& l : shape.literals) r.literal_offsets.push_back(l.offset);
+  return make_plan(r, database, 7).plan;
+}
+
+struct plan_case {
+  const char* sql;
+  const char* plan;
+};
+
+const plan_case reads[] = {
+    // The simple ones
+    {"SELECT * FROM a WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a WHERE $2 = user_id AND x = $1", "$2"},
+    {"SELECT * FROM a WHERE x = 'q' AND user_id = 5", "#1"},
+    {"SELECT * FROM a WHERE user_id = -5", "-#0"},
+    {"SELECT * FROM a WHERE user_id = - - 5", "#0"},
+    {"SELECT * FROM a WHERE user_id = -(5)", "-#0"},
+    {"SELECT * FROM a WHERE user_id = '5'", "#0"},
+    {"SELECT * FROM a WHERE user_id = '-5'", "#0"},
+    {"SELECT * FROM a WHERE user_id = 9223372036854775807", "#0"},
+    {"SELECT * FROM a WHERE user_id = E'5'", "=5"},
+    {"SELECT * FROM a WHERE user_id = bigint '7'", "=7"},
+    {"SELECT * FROM a WHERE user_id = $$7$$", "=7"},
+    {"SELECT * FROM a WHERE user_id = E'x'", "no"},
+    {"SELECT * FROM a WHERE user_id = $1::bigint", "$1"},
+    {"SELECT * FROM a WHERE user_id = CAST($1 AS int)", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1::int4::int8", "$1"},
+    {"SELECT * FROM a WHERE user_id = '5'::int8", "#0"},
+    {"SELECT * FROM a WHERE user_id = 5::smallint", "#0"},
+    {"SELECT * FROM a t WHERE t.user_id = $1", "$1"},
+    {"SELECT * FROM public.a WHERE public.a.user_id = $1", "$1"},
+    {"SELECT * FROM public.a WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM ONLY a WHERE user_id = $1", "$1"},
+    {"SELECT * FROM \"a\" WHERE \"user_id\" = $1", "$1"},
+    {"SELECT * FROM a WHERE user_id IN ($1)", "$1"},
+    {"SELECT * FROM a WHERE user_id IN (5)", "#0"},
+    {"SELECT * FROM a WHERE (user_id, x) = ($1, $2)", "$1"},
+    {"SELECT * FROM a WHERE user_id OPERATOR(pg_catalog.=) $1", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1 AND (x = 1 OR x = 2) AND NOT y", "$1"},
+    {"SELECT count(*), max(x) FROM a WHERE user_id = $1 GROUP BY x HAVING count(*) > 1 "
+     "ORDER BY 1 LIMIT 5 OFFSET 6", "$1"},
+    {"SELECT DISTINCT ON (x) x, row_number() OVER (PARTITION BY x) FROM a WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1 FOR UPDATE", "$1 w"},
+    {"SELECT * FROM a WHERE user_id = $1 AND user_id = $2", "$1"},
+    {"SELECT content FROM messages WHERE sender_id = $1 AND id = $2", "$1"},
+    {"SELECT * FROM events WHERE user_id = $1", "any"},  // app is not in the path
+    {"SELECT * FROM app.events WHERE user_id = $1", "$1"},
+    {"SELECT * FROM app.events", "no"},
+    // Not equal to one value
+    {"SELECT * FROM a", "no"},
+    {"TABLE a", "no"},
+    {"SELECT * FROM a WHERE x = $1", "no"},
+    {"SELECT * FROM a WHERE user_id > $1", "no"},
+    {"SELECT * FROM a WHERE user_id <> $1", "no"},
+    {"SELECT * FROM a WHERE user_id IN ($1, $2)", "no"},
+    {"SELECT * FROM a WHERE user_id IN (1, 2)", "no"},
+    {"SELECT * FROM a WHERE user_id NOT IN ($1)", "no"},
+    {"SELECT * FROM a WHERE user_id = ANY($1)", "no"},
+    {"SELECT * FROM a WHERE user_id = ANY(ARRAY[1])", "no"},
+    {"SELECT * FROM a WHERE user_id = ALL('{5}')", "no"},
+    {"SELECT * FROM a WHERE user_id BETWEEN 5 AND 5", "no"},
+    {"SELECT * FROM a WHERE user_id IS NULL", "no"},
+    {"SELECT * FROM a WHERE user_id = NULL", "no"},
+    {"SELECT * FROM a WHERE user_id IS NOT DISTINCT FROM $1", "no"},
+    {"SELECT * FROM a WHERE user_id = $1 OR x = 5", "no"},
+    {"SELECT * FROM a WHERE user_id = $1 OR user_id = $1", "no"},
+    {"SELECT * FROM a WHERE NOT user_id = $1", "no"},
+    {"SELECT * FROM a WHERE NOT (user_id = $1 AND x = 5)", "no"},
+    {"SELECT * FROM a WHERE (user_id = $1) IS NOT TRUE", "no"},
+    {"SELECT * FROM a WHERE CASE WHEN user_id = $1 THEN true END", "no"},
+    {"SELECT * FROM a WHERE user_id = 5.0", "no"},
+    {"SELECT * FROM a WHERE user_id = 5e0", "no"},
+    {"SELECT * FROM a WHERE user_id = 9223372036854775808", "no"},
+    {"SELECT * FROM a WHERE user_id = 5.7::bigint", "no"},
+    {"SELECT * FROM a WHERE user_id = $1::numeric", "no"},
+    {"SELECT * FROM a WHERE user_id = $1::text::bigint", "no"},
+    {"SELECT * FROM a WHERE user_id::text = '5'", "no"},
+    {"SELECT * FROM a WHERE user_id + 0 = $1", "no"},
+    {"SELECT * FROM a WHERE user_id = $1 + 0", "no"},
+    {"SELECT * FROM a WHERE user_id = -$1", "no"},
+    {"SELECT * FROM a WHERE user_id = abs($1)", "no"},
+    {"SELECT * FROM a WHERE user_id = (SELECT 5)", "no"},
+    {"SELECT * FROM a WHERE user_id = true", "no"},
+    {"SELECT * FROM a WHERE user_id = B'101'::int8", "no"},
+    {"SELECT * FROM a WHERE user_id OPERATOR(app.=) $1", "no"},
+    {"SELECT * FROM a HAVING count(*) = 1", "no"},
+    {"SELECT * FROM a GROUP BY user_id HAVING user_id = $1", "no"},
+    {"SELECT user_id = $1 FROM a", "no"},
+    {"SELECT * FROM a AS t(k, y) WHERE user_id = $1", "no"},
+    {"SELECT * FROM a AS t(x, user_id) WHERE t.user_id = $1", "no"},
+    {"SELECT * FROM docs WHERE doc = $1", "no"},
+    // Joins
+    {"SELECT * FROM a JOIN b ON a.user_id = b.user_id WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a JOIN b ON b.user_id = a.user_id AND a.x = b.y WHERE b.user_id = 5", "#0"},
+    {"SELECT * FROM a JOIN b USING (user_id) WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a JOIN b USING (user_id) WHERE b.user_id = $1", "$1"},
+    {"SELECT * FROM a LEFT JOIN b USING (user_id) WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a RIGHT JOIN b USING (user_id) WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a FULL JOIN b USING (user_id) WHERE user_id = $1", "no"},
+    {"SELECT * FROM a JOIN b USING (user_id, x) WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a JOIN b USING (x) WHERE a.user_id = $1", "no"},
+    {"SELECT * FROM a NATURAL JOIN b WHERE user_id = $1", "no"},
+    {"SELECT * FROM a, b WHERE a.user_id = b.user_id AND a.user_id = $1", "$1"},
+    {"SELECT * FROM a, b WHERE a.user_id = $1 AND b.user_id = $1", "$1"},
+    {"SELECT * FROM a, b WHERE a.user_id = $1 AND b.user_id = $2", "$1 & $2"},
+    {"SELECT * FROM a, b WHERE a.user_id = 5 AND b.user_id = 5", "#0 & #1"},
+    {"SELECT * FROM a, b WHERE a.user_id = E'5' AND b.user_id = E'6'", "no"},
+    {"SELECT * FROM a, b WHERE a.user_id = $1 AND b.user_id = 7", "$1 & #0"},
+    {"SELECT * FROM a, b WHERE a.user_id = $1", "no"},
+    {"SELECT * FROM a, b WHERE user_id = $1", "no"},
+    {"SELECT * FROM a CROSS JOIN b WHERE a.user_id = $1", "no"},
+    {"SELECT * FROM a JOIN messages m ON m.sender_id = a.user_id WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a JOIN messages m ON m.id = a.user_id WHERE user_id = $1", "no"},
+    {"SELECT * FROM a x JOIN a y ON x.user_id = y.user_id WHERE x.user_id = $1", "$1"},
+    {"SELECT * FROM a x JOIN a y ON x.user_id = y.x WHERE x.user_id = $1", "no"},
+    {"SELECT * FROM a LEFT JOIN b ON a.user_id = b.user_id WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a LEFT JOIN b ON a.user_id = b.user_id AND b.user_id = $1", "no"},
+    {"SELECT * FROM a LEFT JOIN b ON a.user_id = $1 AND b.user_id = $1", "no"},
+    {"SELECT * FROM a LEFT JOIN b ON b.user_id = $1 WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a LEFT JOIN b ON a.user_id = b.user_id WHERE b.user_id = $1", "no"},
+    {"SELECT * FROM a LEFT JOIN b ON b.x = a.x WHERE a.user_id = $1 AND b.user_id = $1", "$1"},
+    {"SELECT * FROM a RIGHT JOIN b ON a.user_id = b.user_id WHERE b.user_id = $1", "$1"},
+    {"SELECT * FROM a RIGHT JOIN b ON a.user_id = b.user_id WHERE a.user_id = $1", "no"},
+    {"SELECT * FROM a FULL JOIN b ON a.user_id = b.user_id WHERE a.user_id = $1", "no"},
+    {"SELECT * FROM a FULL JOIN b ON a.user_id = b.user_id WHERE a.user_id = $1 AND b.user_id = $1", "$1"},
+    {"SELECT * FROM a LEFT JOIN (b JOIN messages m ON m.sender_id = b.user_id) "
+     "ON a.user_id = b.user_id WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM (a JOIN b USING (user_id)) AS j WHERE j.user_id = $1", "no"},
+    {"SELECT * FROM (a JOIN b ON a.user_id = $1 AND b.user_id = $1) AS j", "$1"},
+    {"SELECT * FROM a JOIN b ON true WHERE a.user_id = $1 AND b.user_id = a.user_id", "$1"},
+    {"SELECT * FROM a JOIN b ON a.user_id = b.user_id OR true WHERE a.user_id = $1", "no"},
+    {"SELECT * FROM a JOIN types t ON t.id = a.x WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a JOIN users u ON u.id = a.user_id WHERE u.id = $1", "no"},
+    {"SELECT * FROM users u JOIN a USING (user_id) WHERE user_id = $1", "no"},
+    {"SELECT * FROM users u JOIN a USING (user_id) WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM types LEFT JOIN a ON a.user_id = $1", "$1"},
+    {"SELECT * FROM a TABLESAMPLE system (10) WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1 FOR UPDATE OF a", "$1 w"},
+    {"SELECT * FROM a JOIN types ON true WHERE a.user_id = $1 FOR UPDATE", "no"},
+    {"SELECT * FROM a JOIN types ON true WHERE a.user_id = $1 FOR UPDATE OF a", "$1 w"},
+    {"SELECT * FROM a JOIN types ON true WHERE a.user_id = $1 FOR SHARE OF types", "no"},
+    // Sub-selects
+    {"SELECT * FROM a WHERE user_id = $1 AND EXISTS (SELECT 1 FROM b WHERE b.user_id = a.user_id)", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM b WHERE b.user_id = a.user_id AND b.x = 1)", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1 AND EXISTS (SELECT 1 FROM b WHERE b.x = a.x)", "no"},
+    {"SELECT * FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.user_id = $1)", "no"},
+    {"SELECT * FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.user_id = a.user_id AND a.user_id = $1)", "no"},
+    {"SELECT * FROM a WHERE x IN (SELECT id FROM messages WHERE sender_id = $1) AND user_id = $1", "$1"},
+    {"SELECT * FROM a WHERE user_id IN (SELECT user_id FROM b WHERE user_id = $1)", "$1"},
+    {"SELECT * FROM a WHERE user_id IN (SELECT b.user_id FROM b) AND user_id = $1", "$1"},
+    {"SELECT * FROM a WHERE user_id IN (SELECT user_id FROM b LIMIT 1) AND user_id = $1", "no"},
+    {"SELECT * FROM a WHERE user_id IN (SELECT x FROM b WHERE user_id = $1)", "no"},
+    {"SELECT * FROM a WHERE user_id NOT IN (SELECT user_id FROM b WHERE user_id = $1)", "no"},
+    {"SELECT * FROM a WHERE user_id IN (SELECT user_id FROM b WHERE user_id = $1) OR x = 1", "no"},
+    {"SELECT (SELECT count(*) FROM b WHERE b.user_id = a.user_id) FROM a WHERE a.user_id = $1", "$1"},
+    {"SELECT (SELECT count(*) FROM b) FROM a WHERE a.user_id = $1", "no"},
+    {"SELECT (SELECT count(*) FROM a)", "no"},
+    {"SELECT * FROM a WHERE user_id = $1 ORDER BY (SELECT max(x) FROM b)", "no"},
+    {"SELECT * FROM a WHERE user_id = $1 LIMIT (SELECT count(*) FROM b)", "no"},
+    {"SELECT * FROM (SELECT * FROM a WHERE user_id = $1) s", "$1"},
+    {"SELECT * FROM (SELECT * FROM a) s WHERE s.user_id = $1", "no"},
+    {"SELECT * FROM (SELECT * FROM a LIMIT 10) s WHERE s.user_id = $1", "no"},
+    {"SELECT * FROM a, LATERAL (SELECT * FROM b WHERE b.user_id = a.user_id LIMIT 3) l WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a LEFT JOIN LATERAL (SELECT * FROM b WHERE b.user_id = a.user_id) l ON true WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a, jsonb_array_elements(a.x) e WHERE a.user_id = $1", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1 UNION ALL SELECT * FROM b WHERE user_id = $1", "$1"},
+    {"SELECT * FROM a WHERE user_id = $1 EXCEPT SELECT * FROM b", "no"},
+    {"SELECT * FROM a WHERE user_id = $1 UNION SELECT * FROM types ORDER BY 1", "$1"},
+    {"SELECT * FROM a t WHERE EXISTS (SELECT 1 FROM b t WHERE t.user_id = $1)", "no"},
+    {"SELECT * FROM a WHERE user_id = $1 AND EXISTS (SELECT 1 FROM types t, b WHERE b.x = 1 AND user_id = $1)", "$1"},
+    {"SELECT * FROM a WHERE a.user_id = $1 AND x = (SELECT max(x) FROM b WHERE user_id = a.user_id)", "$1"},
+    // CTEs
+    {"WITH q AS (SELECT * FROM a WHERE user_id = $1) SELECT * FROM q", "$1"},
+    {"WITH q AS (SELECT * FROM a) SELECT * FROM q WHERE user_id = $1", "no"},
+    {"WITH a AS (SELECT * FROM a WHERE user_id = $1) SELECT * FROM a", "$1"},
+    {"WITH a AS (SELECT 1 AS user_id) SELECT * FROM a", "any"},
+    {"WITH a AS (SELECT 1) SELECT * FROM public.a", "no"},
+    {"WITH q AS (SELECT 1), a AS (SELECT * FROM a WHERE user_id = $1) SELECT * FROM a, q", "$1"},
+    {"WITH RECURSIVE a AS (SELECT 1 UNION ALL SELECT * FROM a) SELECT * FROM a", "any"},
+    {"WITH RECURSIVE r AS (SELECT x FROM a WHERE user_id = $1 UNION ALL SELECT a.x FROM a JOIN r ON a.y = r.x "
+     "WHERE a.user_id = $1) SELECT * FROM r", "$1"},
+    {"WITH RECURSIVE r AS (SELECT x FROM a WHERE user_id = $1 UNION ALL SELECT a.x FROM a JOIN r ON a.user_id = r.x) "
+     "SELECT * FROM r", "no"},
+    {"WITH q AS (SELECT user_id FROM a WHERE user_id = $1) SELECT * FROM b JOIN q ON b.user_id = q.user_id", "no"},
+    {"SELECT * FROM (WITH a AS (SELECT 1) SELECT * FROM a) s, a", "no"},
+    // No sharded tables
+    {"SELECT 1", "any"},
+    {"VALUES (1), (2)", "any"},
+    {"SELECT now(), version(), current_user", "any"},
+    {"SELECT * FROM types WHERE id = 5", "any"},
+    {"SELECT * FROM types FOR UPDATE", "no"},
+    {"SELECT * FROM pg_catalog.pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace", "any"},
+    {"SELECT * FROM information_schema.tables WHERE table_name = 'a'", "any"},
+    {"SELECT 'a'::regclass, format_type(23, -1)", "any"},
+    {"SELECT pg_catalog.anything_built_in(1)", "any"},
+    {"SELECT * FROM generate_series(1, 5)", "any"},
+    {"SELECT my_function(5)", "no"},
+    {"SELECT my_function(5) FROM a WHERE user_id = $1", "$1 w"},
+    {"SELECT * FROM my_function()", "no"},
+    {"SELECT * FROM v_messages WHERE sender_id = $1", "no"},
+    {"SELECT * FROM public.messages_p1 WHERE sender_id = $1", "no"},
+    {"SELECT * FROM other.v_messages", "any"},
+    {"SELECT nextval('s')", "any w"},
+    {"SELECT setval('s', 5)", "no"},
+    {"SELECT pg_advisory_lock(1)", "no"},
+    {"SELECT pg_advisory_xact_lock(1) FROM a WHERE user_id = $1", "no"},
+    {"SELECT pg_advisory_unlock_all()", "any"},
+    {"SELECT pg_notify('a', 'b')", "no"},
+    {"SELECT query_to_xml('select * from a', true, true, '')", "no"},
+    {"SELECT lo_create(0)", "no"},
+    {"SELECT * INTO n FROM a WHERE user_id = $1", "no"},
+    {"SELECT set_config('a', 'b', false)", "any"},
+    // Type of a parameter that other places may have decided
+    {"SELECT * FROM a WHERE x = $1 AND user_id = $1", "no"},
+    {"SELECT $1 FROM a WHERE user_id = $1", "no"},
+    {"SELECT $1::bigint FROM a WHERE user_id = $1", "$1"},
+    {"SELECT $1::numeric FROM a WHERE user_id = $1", "no"},
+};
+
+const plan_case writes[] = {
+    {"INSERT INTO messages (conversation_id, sender_id, content) VALUES ($1, $2, $3) RETURNING id", "$2 w"},
+    {"INSERT INTO messages (conversation_id, sender_id) VALUES (1, 42)", "#1 w"},
+    {"INSERT INTO messages (conversation_id, sender_id) VALUES (1, -42)", "-#1 w"},
+    {"INSERT INTO messages (sender_id) VALUES ('42')", "#0 w"},
+    {"INSERT INTO messages (sender_id) VALUES ($1::bigint)", "$1 w"},
+    {"INSERT INTO messages VALUES ($1, $2, $3)", "$2 w"},
+    {"INSERT INTO messages VALUES ($1)", "no"},
+    {"INSERT INTO b VALUES ($1)", "no"},
+    {"INSERT INTO messages (id) VALUES (1)", "no"},
+    {"INSERT INTO messages (sender_id) VALUES (DEFAULT)", "no"},
+    {"INSERT INTO messages (sender_id) VALUES (NULL)", "no"},
+    {"INSERT INTO messages (sender_id) VALUES (4.2)", "no"},
+    {"INSERT INTO messages (sender_id) VALUES (1 + 1)", "no"},
+    {"INSERT INTO messages (sender_id) VALUES ((SELECT 1))", "no"},
+    {"INSERT INTO messages DEFAULT VALUES", "no"},
+    {"INSERT INTO messages (sender_id) VALUES (1), (2)", "no"},
+    {"INSERT INTO messages (sender_id) SELECT 1", "no"},
+    {"INSERT INTO messages (sender_id) SELECT user_id FROM a WHERE user_id = $1", "no"},
+    {"INSERT INTO messages (sender_id, content) VALUES ($1, (SELECT max(x) FROM a WHERE user_id = $1))", "$1 w"},
+    {"INSERT INTO messages (sender_id, content) VALUES ($1, (SELECT max(x) FROM a))", "no"},
+    {"INSERT INTO messages (sender_id, id) VALUES ($1, 5) ON CONFLICT DO NOTHING", "$1 w"},
+    {"INSERT INTO messages AS m (sender_id, id) VALUES ($1, 5) ON CONFLICT (sender_id, id) DO UPDATE SET content = excluded.content WHERE m.id > 3", "$1 w"},
+    {"INSERT INTO messages (sender_id, id) VALUES ($1, 5) ON CONFLICT (id) DO UPDATE SET sender_id = 6", "no"},
+    {"INSERT INTO messages (sender_id, id) VALUES ($1, 5) ON CONFLICT (id) DO UPDATE SET content = (SELECT max(x) FROM a)", "no"},
+    {"INSERT INTO messages (sender_id) VALUES ($1) RETURNING (SELECT count(*) FROM a)", "no"},
+    {"INSERT INTO messages (sender_id) VALUES ($1) RETURNING (SELECT count(*) FROM a WHERE user_id = messages.sender_id)", "$1 w"},
+    {"INSERT INTO messages (sender_id, content) VALUES ($1, $1)", "no"},
+    {"INSERT INTO types VALUES (1)", "no"},
+    {"INSERT INTO v_messages (sender_id) VALUES (1)", "no"},
+    {"UPDATE a SET x = 1 WHERE user_id = $1", "$1 w"},
+    {"UPDATE a AS t SET x = $2 WHERE t.user_id = $1", "$1 w"},
+    {"UPDATE a SET x = x + 1", "no"},
+    {"UPDATE a SET user_id = 5 WHERE user_id = 5", "no"},
+    {"UPDATE a SET (x, user_id) = (1, 2) WHERE user_id = $1", "no"},
+    {"UPDATE a SET (x, user_id) = (SELECT 1, 2) WHERE user_id = $1", "no"},
+    {"UPDATE a SET x = (SELECT max(x) FROM b) WHERE user_id = $1", "no"},
+    {"UPDATE a SET x = b.x FROM b WHERE b.user_id = a.user_id AND a.user_id = $1", "$1 w"},
+    {"UPDATE a SET x = b.x FROM b WHERE b.x = a.x AND a.user_id = $1", "no"},
+    {"UPDATE a SET x = t.x FROM types t WHERE a.user_id = $1", "$1 w"},
+    {"UPDATE types SET x = 1 WHERE id = 5", "no"},
+    {"UPDATE types SET x = 1 FROM a WHERE a.user_id = $1", "no"},
+    {"UPDATE a SET x = 1 WHERE CURRENT OF c", "no"},
+    {"UPDATE pg_class SET relname = 'x'", "no"},
+    {"DELETE FROM a WHERE user_id = $1 AND x > 5", "$1 w"},
+    {"DELETE FROM a", "no"},
+    {"DELETE FROM a WHERE user_id = $1 OR true", "no"},
+    {"DELETE FROM a USING b WHERE a.user_id = b.user_id AND b.user_id = 5", "#0 w"},
+    {"DELETE FROM a USING types t WHERE t.id = a.x", "no"},
+    {"DELETE FROM a WHERE user_id = $1 AND x IN (SELECT x FROM b WHERE user_id = $1)", "$1 w"},
+    {"DELETE FROM types", "no"},
+    {"WITH d AS (DELETE FROM a WHERE user_id = $1 RETURNING *) SELECT * FROM d", "$1 w"},
+    {"WITH d AS (DELETE FROM a WHERE user_id = $1 RETURNING *) INSERT INTO b (user_id, x) VALUES ($1, 5)", "$1 w"},
+    {"WITH d AS (DELETE FROM a WHERE user_id = $1 RETURNING *) INSERT INTO b (user_id, x) VALUES ($2, 5)", "$1 & $2 w"},
+    {"WITH d AS (DELETE FROM a RETURNING *) SELECT * FROM b WHERE user_id = $1", "no"},
+    {"WITH d AS (DELETE FROM types RETURNING *) SELECT * FROM b WHERE user_id = $1", "no"},
+    {"WITH messages AS (SELECT 1) INSERT INTO messages (sender_id) VALUES ($1)", "$1 w"},
+    {"MERGE INTO a USING b ON a.user_id = b.user_id WHEN MATCHED THEN DELETE", "no"},
+};
+
+const plan_case others[] = {
+    {"BEGIN", "any"}, {"COMMIT AND CHAIN", "any"}, {"ROLLBACK TO SAVEPOINT x", "any"},
+    {"PREPARE TRANSACTION 'x'", "no"}, {"COMMIT PREPARED 'x'", "no"},
+    {"SET a = b", "any"}, {"SHOW ALL", "any"}, {"RESET ALL", "any"}, {"DISCARD ALL", "any"},
+    {"SET CONSTRAINTS ALL DEFERRED", "any"}, {"UNLISTEN *", "any"}, {"CLOSE ALL", "any"},
+    {"FETCH 5 FROM c", "any"}, {"DEALLOCATE ALL", "any"}, {"EXECUTE p(1)", "any"},
+    {"LISTEN x", "no"}, {"NOTIFY x", "no"}, {"DO $$ BEGIN END $$", "no"}, {"CALL p()", "no"},
+    {"LOCK TABLE a", "no"},
+    {"EXPLAIN SELECT * FROM a WHERE user_id = 5", "#0"},
+    {"EXPLAIN (ANALYZE) UPDATE a SET x = 1 WHERE user_id = $1", "$1 w"},
+    {"EXPLAIN SELECT * FROM a", "no"},
+    {"EXPLAIN CREATE MATERIALIZED VIEW v AS SELECT 1", "no"},
+    {"DECLARE c CURSOR FOR SELECT * FROM a WHERE user_id = 5", "#0"},
+    {"DECLARE c CURSOR FOR SELECT * FROM a", "no"},
+    {"PREPARE p AS SELECT * FROM types WHERE id = $1", "any"},
+    {"PREPARE p AS SELECT * FROM a WHERE user_id = $1", "no"},
+    {"COPY a FROM STDIN", "no"}, {"COPY a TO STDOUT", "no"}, {"COPY types TO STDOUT", "any"},
+    {"COPY types FROM STDIN", "no"}, {"COPY (SELECT * FROM a WHERE user_id = 5) TO STDOUT", "=5"},
+    {"COPY (SELECT * FROM a) TO STDOUT", "no"},
+    {"CREATE TABLE t (id int)", "all"}, {"CREATE TABLE app.t (id serial, x int)", "all app.t"},
+    {"CREATE TABLE \"T\" (id bigint GENERATED ALWAYS AS IDENTITY)", "all \"T\""},
+    {"CREATE TABLE t (LIKE a INCLUDING ALL)", "all t"}, {"CREATE TEMP TABLE t (id int)", "no"},
+    {"CREATE TABLE pg_temp.t (id int)", "no"}, {"CREATE UNLOGGED TABLE t (id bigserial)", "all t"},
+    {"CREATE TABLE t PARTITION OF a FOR VALUES WITH (MODULUS 2, REMAINDER 0)", "all"},
+    {"CREATE TABLE t AS SELECT * FROM a", "no"}, {"CREATE TEMP VIEW v AS SELECT 1", "no"},
+    {"CREATE VIEW v AS SELECT * FROM a", "all"}, {"CREATE MATERIALIZED VIEW v AS SELECT * FROM a", "all"},
+    {"REFRESH MATERIALIZED VIEW CONCURRENTLY v", "all"},
+    {"CREATE SEQUENCE app.s START 5", "all app.s"}, {"CREATE TEMP SEQUENCE s", "no"},
+    {"CREATE SCHEMA s CREATE TABLE t (id serial) CREATE VIEW v AS SELECT 1", "all s.t"},
+    {"CREATE INDEX ON a (x)", "all"}, {"CREATE INDEX CONCURRENTLY ON a (x)", "all own"},
+    {"DROP INDEX CONCURRENTLY i", "all own"}, {"DROP TABLE a, types CASCADE", "all"},
+    {"ALTER TABLE a ADD COLUMN id bigserial", "all a"}, {"ALTER TABLE a ADD COLUMN y int", "all"},
+    {"ALTER TABLE a ALTER COLUMN x ADD GENERATED BY DEFAULT AS IDENTITY", "all a"},
+    {"ALTER TABLE a DETACH PARTITION p CONCURRENTLY", "all own"},
+    {"ALTER TABLE a RENAME TO z", "all"}, {"ALTER SEQUENCE s RESTART", "all"},
+    {"GRANT SELECT ON a TO bob", "all"}, {"REVOKE ALL ON a FROM bob", "all"},
+    {"COMMENT ON TABLE a IS 'x'", "all"}, {"TRUNCATE a", "all"}, {"ANALYZE a", "all"},
+    {"VACUUM a", "all own"}, {"VACUUM", "all own"}, {"REINDEX TABLE a", "all"},
+    {"REINDEX TABLE CONCURRENTLY a", "all own"}, {"REINDEX DATABASE x", "all own"},
+    {"CLUSTER", "all own"}, {"CHECKPOINT", "all own"}, {"CREATE DATABASE x", "all own"},
+    {"ALTER SYSTEM SET a = b", "all own"}, {"CREATE EXTENSION hstore", "all"},
+    {"CREATE TYPE t AS ENUM ('a')", "all"}, {"ALTER TYPE t ADD VALUE 'b'", "all"},
+    {"CREATE TYPE t AS (a int)", "all"}, {"CREATE DOMAIN d AS int", "all"},
+    {"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT * FROM a $$", "all"},
+    {"CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END", "all"},
+    {"CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION f()", "all"},
+    {"CREATE RULE r AS ON INSERT TO a DO NOTHING", "all"}, {"CREATE ROLE bob", "all"},
+    {"CREATE PUBLICATION p FOR ALL TABLES", "all"}, {"DROP FUNCTION f()", "all"},
+    // Several statements
+    {"", "any"},
+    {"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;", "any"},
+    {"BEGIN; SELECT * FROM a WHERE user_id = 5; COMMIT", "#0"},
+    {"SELECT * FROM a WHERE user_id = 5; UPDATE b SET x = 1 WHERE user_id = 5", "#0 & #2 w"},
+    {"SELECT * FROM a WHERE user_id = 5; SELECT * FROM b", "no"},
+    {"CREATE TABLE t (id serial); CREATE SEQUENCE s", "all t s"},
+    {"CREATE TABLE t (); SELECT 1", "no"}, {"BEGIN; CREATE TABLE t (); COMMIT", "no"},
+    {"VACUUM; SELECT 1", "no"}, {"CREATE INDEX CONCURRENTLY ON a (x); CREATE TABLE t ()", "no"},
+    {"INSERT INTO messages (sender_id) VALUES (1); INSERT INTO messages (sender_id) VALUES (1)", "#0 & #1 w"},
+};
+
+template <std::size_t N>
+void check(const plan_case (&cases)[N]) {
+  const auto database = messenger();
+  for (const auto& c : cases) {
+    const plan p = planned(c.sql, database);
+    EXPECT_EQ(show(p), c.plan) << c.sql << "\n  " << p.error.message;
+    if (p.destination == destination::refused) {
+      EXPECT_EQ(p.error.sqlstate, "0A000") << c.sql;
+      EXPECT_FALSE(p.error.message.empty()) << c.sql;
+      EXPECT_FALSE(p.error.hint.empty()) << c.sql << " " << p.error.message;
+    }
+  }
+}
+
+TEST(planner, reads) { check(reads); }
+TEST(planner, writes) { check(writes); }
+TEST(planner, others) { check(others); }
+
+// A plan is kept for the shape of a statement, so it must not depend on what was lifted out of it.
+TEST(planner, statements_of_one_shape_have_one_plan) {
+  const auto database = messenger();
+  const auto changed = [](const std::string& sql, const sql::shape& shape, int round) {
+    const char* const integers[] = {"0", "7", "9223372036854775807", "2147483648"};
+    const char* const numbers[] = {"0.5", "1e300", "9223372036854775808", ".1"};
+    const char* const strings[] = {"''", "'6'", "'it''s'", "'pg_catalog.x'"};
+    std::string out;
+    std::size_t at = 0;
+    for (const auto& l : shape.literals) {
+      out += sql.substr(at, l.offset - at);
+      const std::string old = sql.substr(l.offset, l.length);
+      const bool whole = old.find_first_not_of("0123456789") == old.npos && old.size() < 19;
+      out += l.quoted ? strings[round] : whole || old == integers[2] ? integers[round] : numbers[round];
+      at = l.offset + l.length;
+    }
+    return out + sql.substr(at);
+  };
+  int compared = 0;
+  const auto compare = [&](const auto& cases) {
+    for (const auto& c : cases) {
+      sql::shape before, after;
+      sql::find_shape(c.sql, true, before);
+      for (int round = 0; round < 4 && !before.literals.empty(); ++round) {
+        const std::string other = changed(c.sql, before, round);
+        sql::find_shape(other, true, after);
+        ASSERT_EQ(before.text, after.text) << c.sql << "\n" << other;
+        EXPECT_EQ(show(planned(other, database)), c.plan) << c.sql << "\n" << other;
+        ++compared;
+      }
+    }
+  };
+  compare(reads);
+  compare(writes);
+  compare(others);
+  EXPECT_GT(compared, 300);
+  for (const char* list : {"1, 2", "1, 2, 3", "5, 5, 5, -5"}) {
+    const std::string sql = std::string{"SELECT * FROM a WHERE user_id = 4 AND x IN ("} + list + ")";
+    EXPECT_EQ(show(planned(sql, database)), "#0") << sql;
+    EXPECT_EQ(show(planned(std::string{"SELECT * FROM a WHERE user_id IN ("} + list + ")", database)), "no");
+  }
+}
+
+TEST(planner, parameter_types) {
+  const auto database = messenger();
+  const std::string sql = "SELECT $1 FROM a WHERE user_id = $1";
+  for (std::uint32_t oid : {20u, 21u, 23u}) EXPECT_EQ(show(planned(sql, database, {oid})), "$1");
+  for (std::uint32_t oid : {25u, 701u, 1043u, 1700u}) {
+    const plan p = planned("SELECT 1 FROM a WHERE user_id = $1", database, {oid});
+    EXPECT_EQ(show(p), "no");
+    EXPECT_NE(p.error.detail.find("$1"), std::string::npos);
+  }
+  EXPECT_EQ(show(planned("SELECT 1 FROM a WHERE user_id = $2", database, {25})), "$2");
+}
+
+TEST(planner, search_path) {
+  const auto database = messenger();
+  const std::string sql = "SELECT * FROM events WHERE user_id = $1";
+  EXPECT_EQ(show(planned(sql, database, {}, "app, public")), "$1");
+  EXPECT_EQ(show(planned(sql, database, {}, "'app'")), "$1");
+  EXPECT_EQ(show(planned(sql, database, {}, "\"App\"")), "any");
+  EXPECT_EQ(show(planned("SELECT * FROM v_messages", database, {}, "other")), "any");
+  EXPECT_EQ(show(planned("SELECT * FROM v_messages", database, {}, "other, public")), "no");
+}
+
+TEST(planner, tables_by_column_alone) {
+  database_view d = messenger();
+  d.sharded.push_back({"", "", "tenant_id", "bigint"});
+  d.catalog.tables.push_back({"public", "invoices", {"id", "tenant_id"}});
+  EXPECT_EQ(show(planned("SELECT * FROM invoices WHERE tenant_id = $1", d)), "$1");
+  EXPECT_EQ(show(planned("SELECT * FROM invoices", d)), "no");
+  EXPECT_EQ(show(planned("INSERT INTO invoices VALUES (1, 2)", d)), "#1 w");
+  EXPECT_EQ(show(planned("SELECT * FROM types", d)), "any");
+  d.catalog.loaded = false;
+  EXPECT_EQ(show(planned("SELECT * FROM types", d)), "no");
+  EXPECT_EQ(show(planned("SELECT * FROM pg_class", d)), "any");
+  EXPECT_EQ(show(planned("SELECT * FROM a WHERE user_id = $1", d)), "$1");
+}
+
+TEST(planner, one_shard_needs_no_key) {
+  database_view d = messenger();
+  d.shards = 1;
+  for (const char* sql : {"SELECT * FROM a", "INSERT INTO types VALUES (1)", "CALL p()", "LISTEN x",
+                          "COPY a FROM STDIN", "CREATE TEMP TABLE t ()"}) {
+    EXPECT_EQ(show(planned(sql, d)).substr(0, 3), "any") << sql;
+  }
+  EXPECT_EQ(show(planned("CREATE TABLE t ()", d)), "all");
+}
+
+TEST(planner, refusals_name_tables_and_keys) {
+  const auto database = messenger();
+  const plan p = planned("SELECT * FROM a, messages WHERE a.user_id = $1", database);
+  EXPECT_NE(p.error.message.find("\"messages\""), std::string::npos) << p.error.message;
+  EXPECT_NE(p.error.message.find("\"sender_id\""), std::string::npos) << p.error.message;
+  EXPECT_EQ(p.error.message.find("table \"a\""), std::string::npos) << p.error.message;
+  for (const char* sql : {"SELECT 1 FROM a, b WHERE a.user_id = 1 AND b.user_id = 2",
+                          "SELECT 1 FROM a, b WHERE a.user_id = E'1' AND b.user_id = E'2'"}) {
+    const plan two = planned(sql, database);
+    EXPECT_EQ(two.error.sqlstate, "0A000");
+    EXPECT_NE(two.error.message.find("\"a\", \"b\""), std::string::npos) << two.error.message;
+  }
+  const plan i = planned("INSERT INTO messages (id) VALUES (1)", database);
+  EXPECT_NE(i.error.message.find("\"sender_id\""), std::string::npos) << i.error.message;
+}
+
+TEST(planner, catalog_changes_and_epoch) {
+  const auto database = messenger();
+  EXPECT_TRUE(planned("CREATE TABLE t ()", database).changes_catalog);
+  EXPECT_TRUE(planned("DROP TABLE t", database).changes_catalog);
+  EXPECT_FALSE(planned("ANALYZE", database).changes_catalog);
+  EXPECT_FALSE(planned("SELECT 1", database).changes_catalog);
+  EXPECT_EQ(make_plan({}, database, 9).epoch, 9u);
+}
+
+TEST(planner, statements_that_could_not_be_parsed) {
+  const auto database = messenger();
+  request r;
+  r.sql = "SELEC 1";
+  plan p = make_plan(r, database, 1).plan;
+  EXPECT_EQ(p.error.sqlstate, "0A000");
+  EXPECT_NE(p.error.message.find("SELEC"), std::string::npos) << p.error.message;
+  r.sql = " ; -- nothing";
+  EXPECT_EQ(show(make_plan(r, database, 1).plan), "any");
+  r.sql = "SELECT 1";
+  for (int i = 0; i < 50'000; ++i) r.sql += "+1";
+  EXPECT_EQ(make_plan(r, database, 1).plan.error.sqlstate, "54001");
+}
+
+TEST(planner, speed) {
+  const auto database = messenger();
+  request r;
+  r.sql = "SELECT conversation_id, x FROM a WHERE user_id = $1 AND is_archived = false ORDER BY x LIMIT 20";
+  r.tree = *sql::parse_tree(r.sql);
+  constexpr int rounds = 5'000;
+  const auto start = std::chrono::steady_clock::now();
+  int found = 0;
+  for (int i = 0; i < rounds; ++i) found += make_plan(r, database, 1).plan.destination == destination::one_shard;
+  const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
+  EXPECT_EQ(found, rounds);
+  std::printf("make_plan: %.1f us\n", took.count() / rounds);
+}
+
+TEST(planner, hostile_trees) {
+  const auto database = messenger();
+  request r;
+  r.sql = "SELECT * FROM a WHERE user_id = 5 AND x IN (SELECT 1 FROM b) ORDER BY 1";
+  const std::string tree = *sql::parse_tree(r.sql);
+  for (std::size_t i = 0; i < tree.size(); ++i) {
+    for (const int value : {0, 1, 8, 10, 127, 128, 255}) {
+      r.tree = tree;
+      r.tree[i] = static_cast<char>(value);
+      make_plan(r, database, 1);
+    }
+    r.tree = tree.substr(0, i);
+    make_plan(r, database, 1);
+  }
+  // A chain of nodes deeper than any statement: NOT (NOT (NOT …
+  std::string nested;
+  for (int i = 0; i < 100'000; ++i) {
+    std::string head{"\x82\x01"};
+    std::size_t size = nested.size();
+    do {
+      head += static_cast<char>((size & 0x7f) | (size > 0x7f ? 0x80 : 0));
+      size >>= 7;
+    } while (size > 0);
+    nested = nested.size() < 4000 ? head + nested : nested;
+  }
+  r.tree = nested;
+  make_plan(r, database, 1);
+}
+
+}  // namespace
+}  // namespace pgsled::plan

@@ -1,0 +1,434 @@
+// The driver against a server of our own making: all three lanes, in one process.
+
+#include <gtest/gtest.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <deque>
+#include <future>
+
+#include "common/bus/hub.hpp"
+#include "services/pooler/lease_server.hpp"
+#include "services/pooler/relay_server.hpp"
+#include "tests/unit/pooler_core/fake_server.hpp"
+
+namespace pgsled::pooler {
+
+void fake_server::blocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK); }
+
+namespace {
+
+using namespace std::chrono_literals;
+constexpr lease::pool_id pool_number = 7;
+
+lease::give_back returned(const lease::grant& g, lease::condition how) {
+  lease::give_back m;
+  m.lease = g.lease;
+  m.generation = g.generation;
+  m.condition = how;
+  return m;
+}
+
+bool wait_readable(int fd) {
+  pollfd p{fd, POLLIN, 0};
+  return ::poll(&p, 1, 5000) == 1;
+}
+
+// The pooler's insides on a thread of their own.
+class rig {
+ public:
+  explicit rig(std::string lane = "auto", std::uint32_t budget = 2) {
+    char name[] = "/tmp/pgsled_lender_XXXXXX";
+    directory_ = ::mkdtemp(name);
+    snap_.settings.tls_verify = "disabled";
+    snap_.settings.lane = std::move(lane);
+    snapshot::server_pool p;
+    p.id = pool_number;
+    p.host = "127.0.0.1";
+    p.port = server.port();
+    p.server_user = p.server_database = "u";
+    p.budget = budget;
+    snap_.pools = {p};
+    thread_ = std::thread([this] { reactor.run(); });
+    call([this] {
+      meter_ = std::make_unique<probe>();
+      lend = std::make_unique<lender>(reactor, *meter_, "pooler-1", 42);
+      leases_ = std::make_unique<lease_server>(reactor, *lend, path());
+      EXPECT_TRUE(leases_->start());
+      relay_ = std::make_unique<relay_server>(reactor, *lend, bus, relay_endpoint(),
+                                              bus::curve_keys{});
+      EXPECT_TRUE(relay_->start());
+    });
+    apply();
+  }
+  ~rig() {
+    call([this] {
+      links.clear();
+      relay_.reset();
+      leases_.reset();
+      lend.reset();
+    });
+    reactor.stop();
+    thread_.join();
+    ::unlink((directory_ + "/l.relay").c_str());
+    ::rmdir(directory_.c_str());
+  }
+  void apply() {
+    std::promise<void> done;
+    reactor.post([&] { lend->apply(snap_, [&] { done.set_value(); }); });
+    EXPECT_EQ(done.get_future().wait_for(5s), std::future_status::ready);
+  }
+  template <class F>
+  void call(F f) {
+    std::promise<void> done;
+    reactor.post([&] {
+      f();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+  std::string path() const { return directory_ + "/l.lease"; }
+  std::string relay_endpoint() const { return "ipc://" + directory_ + "/l.relay"; }
+  snapshot::pooler& snap() { return snap_; }
+
+  fake_server server;
+  net::reactor reactor;
+  std::shared_ptr<bus::context> bus = bus::make_context();
+  std::unique_ptr<lender> lend;
+  std::vector<std::unique_ptr<bus::link>> links;
+
+ private:
+  std::string directory_;
+  snapshot::pooler snap_;
+  std::unique_ptr<probe> meter_;
+  std::unique_ptr<lease_server> leases_;
+  std::unique_ptr<relay_server> relay_;
+  std::thread thread_;
+};
+
+// A holder on the socket lane.
+class socket_holder {
+ public:
+  explicit socket_holder(const std::string& path, bool greet = true) {
+    fd_ = std::move(*net::connect_unix(path, SOCK_SEQPACKET));
+    if (!greet) return;
+    say(lease::hello{"frontend-1.0", 1, "net", {}});
+    EXPECT_TRUE(next<lease::welcome>());
+  }
+  void say(const lease::message& what) {
+    std::string bytes;
+    lease::encode(what, bytes);
+    say_bytes(bytes);
+  }
+  void say_bytes(const std::string& bytes) {
+    EXPECT_GT(net::send_with_fd(fd_.get(), as_bytes(bytes), -1), 0);
+  }
+  template <class T>
+  std::optional<T> next() {
+    if (!wait_readable(fd_.get())) return std::nullopt;
+    std::vector<std::uint8_t> buffer(lease::max_message_bytes);
+    const auto n = net::receive_with_fd(fd_.get(), buffer, passed);
+    if (n <= 0) return std::nullopt;
+    auto got = lease::decode(byte_span(buffer).first(static_cast<std::size_t>(n)));
+    if (!got || !std::holds_alternative<T>(*got)) return std::nullopt;
+    return std::get<T>(*got);
+  }
+  std::optional<lease::grant> ask() {
+    say(lease::demand{pool_number, 1, 1});
+    auto got = next<lease::grant>();
+    EXPECT_EQ(passed.get() >= 0, got.has_value());
+    return got;
+  }
+  void back(const lease::grant& g, lease::condition how = lease::condition::clean) {
+    passed.reset();
+    say(returned(g, how));
+  }
+  bool ended() {
+    char byte;
+    return wait_readable(fd_.get()) && ::recv(fd_.get(), &byte, 1, 0) <= 0;
+  }
+  void die() { fd_.reset(), passed.reset(); }
+  void send_query(const std::string& sql) {
+    std::string out;
+    wire::write_query(out, sql);
+    EXPECT_EQ(::send(passed.get(), out.data(), out.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(out.size()));
+  }
+  // Bytes up to and with ReadyForQuery; empty at end of file.
+  std::string answer() {
+    std::string all;
+    std::vector<char> buffer(1 << 16);
+    while (!all.ends_with(std::string("Z\0\0\0\5I", 6))) {
+      if (!wait_readable(passed.get())) return "no answer";
+      const auto n = ::recv(passed.get(), buffer.data(), buffer.size(), 0);
+      if (n <= 0) return {};
+      all.append(buffer.data(), static_cast<std::size_t>(n));
+    }
+    return all;
+  }
+  std::string query(const std::string& sql) { return send_query(sql), answer(); }
+
+  net::unique_fd passed;
+
+ private:
+  net::unique_fd fd_;
+};
+
+class lender_on_sockets : public testing::TestWithParam<const char*> {};
+
+TEST_P(lender_on_sockets, lends_and_takes_back) {
+  rig r(GetParam());
+  socket_holder h(r.path());
+  auto g = h.ask();
+  ASSERT_TRUE(g);
+  EXPECT_EQ(g->pool, pool_number);
+  EXPECT_EQ(g->generation, 1u);
+  EXPECT_EQ(g->parameters.front().first, "server_version");
+  EXPECT_EQ(h.query("select 1").front(), 'C');
+  EXPECT_EQ(h.query("fail").front(), 'E');
+  for (std::uint32_t turn = 2; turn < 50; ++turn) {
+    h.back(*g);
+    g = h.ask();
+    ASSERT_TRUE(g);
+    EXPECT_EQ(g->generation, turn);
+    EXPECT_EQ(h.query("select 1").front(), 'C');
+  }
+  EXPECT_EQ(r.server.seen("connect"), 1);
+}
+
+TEST_P(lender_on_sockets, carries_large_answers_whole) {
+  rig r(GetParam());
+  socket_holder h(r.path());
+  ASSERT_TRUE(h.ask());
+  h.send_query("big 5000000");
+  std::this_thread::sleep_for(50ms);  // what nobody reads must not be lost
+  EXPECT_GT(h.answer().size(), 5'000'000u);
+}
+
+TEST_P(lender_on_sockets, cancels_what_runs_and_says_when_it_is_over) {
+  rig r(GetParam());
+  socket_holder h(r.path());
+  const auto g = h.ask();
+  ASSERT_TRUE(g);
+  h.send_query("sleep");
+  h.say(lease::cancel{g->lease, g->generation + 1});  // of another time: dropped
+  h.say(lease::cancel{g->lease, g->generation});
+  const auto done = h.next<lease::cancel_done>();
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->generation, g->generation);
+  EXPECT_EQ(h.answer().front(), 'E');
+  EXPECT_EQ(r.server.seen("cancel"), 1);
+}
+
+TEST_P(lender_on_sockets, ends_what_a_dead_holder_had) {
+  rig r(GetParam());
+  socket_holder h(r.path());
+  ASSERT_TRUE(h.ask());
+  h.send_query("sleep");
+  ASSERT_TRUE(r.server.wait_for("sleep"));
+  h.die();
+  EXPECT_TRUE(r.server.wait_for("cancel"));
+  EXPECT_TRUE(r.server.wait_for("end"));
+}
+
+TEST_P(lender_on_sockets, cleans_the_dirty_and_closes_the_broken) {
+  rig r(GetParam());
+  socket_holder h(r.path());
+  auto g = h.ask();
+  ASSERT_TRUE(g);
+  h.back(*g, lease::condition::dirty);
+  EXPECT_TRUE(r.server.wait_for("DISCARD ALL"));
+  g = h.ask();
+  ASSERT_TRUE(g);
+  EXPECT_EQ(g->generation, 2u);
+  h.back(*g, lease::condition::broken);
+  EXPECT_TRUE(r.server.wait_for("end"));
+  const auto next = h.ask();
+  ASSERT_TRUE(next);
+  EXPECT_NE(next->lease, g->lease);
+}
+
+TEST_P(lender_on_sockets, the_servers_end_reaches_the_holder) {
+  rig r(GetParam());
+  socket_holder h(r.path());
+  const auto g = h.ask();
+  ASSERT_TRUE(g);
+  EXPECT_EQ(h.query("die"), "");
+  h.back(*g, lease::condition::broken);
+  EXPECT_TRUE(h.ask());
+  EXPECT_EQ(r.server.seen("cancel"), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(lanes, lender_on_sockets, testing::Values("socket", "pumped"));
+
+TEST(lender, tells_the_servers_own_error_and_its_host) {
+  rig r;
+  r.server.refuse_logins = true;
+  socket_holder h(r.path());
+  h.say(lease::demand{pool_number, 1, 1});
+  const auto failed = h.next<lease::pool_failed>();
+  ASSERT_TRUE(failed);
+  EXPECT_EQ(failed->error.sqlstate, "28000");
+  EXPECT_NE(failed->error.message.find("not today"), std::string::npos);
+  EXPECT_NE(failed->error.message.find("127.0.0.1:"), std::string::npos);
+  r.server.refuse_logins = false;
+  EXPECT_TRUE(h.ask());
+}
+
+TEST(lender, ends_a_channel_that_breaks_the_rules) {
+  rig r;
+  socket_holder silent(r.path(), false);
+  silent.say(lease::demand{pool_number, 1, 1});
+  EXPECT_TRUE(silent.ended());
+  socket_holder garbled(r.path());
+  garbled.say_bytes("nonsense");
+  EXPECT_TRUE(garbled.ended());
+  socket_holder impostor(r.path());
+  impostor.say(lease::revoked{1});
+  EXPECT_TRUE(impostor.ended());
+  socket_holder honest(r.path());
+  EXPECT_TRUE(honest.ask());
+}
+
+TEST(lender, serves_a_demand_that_came_before_its_pool) {
+  rig r;
+  socket_holder h(r.path());
+  h.say(lease::demand{99, 1, 2});
+  auto another = r.snap().pools[0];
+  another.id = 99;
+  std::this_thread::sleep_for(20ms);
+  r.snap().pools.push_back(another);
+  r.apply();
+  const auto g = h.next<lease::grant>();
+  ASSERT_TRUE(g);
+  EXPECT_EQ(g->pool, 99u);
+}
+
+TEST(lender, a_removed_pool_is_drained) {
+  rig r;
+  socket_holder h(r.path());
+  const auto g = h.ask();
+  ASSERT_TRUE(g);
+  r.snap().pools.clear();
+  std::thread giver([&] {
+    EXPECT_TRUE(h.next<lease::recall>());
+    h.say(lease::recall_ack{pool_number});
+    h.back(*g);
+  });
+  r.apply();
+  giver.join();
+  EXPECT_TRUE(r.server.wait_for("terminate"));
+  r.call([&] { EXPECT_TRUE(r.lend->pools().empty()); });
+}
+
+// A holder on the relay lane; what arrives is collected by the reactor's thread.
+class relay_holder {
+ public:
+  explicit relay_holder(rig& r) : rig_(r) {
+    bus::peer_options to;
+    to.endpoint = r.relay_endpoint();
+    to.instance = "frontend-9.0";
+    r.call([&] {
+      auto link = std::make_unique<bus::link>(r.reactor, r.bus, to,
+                                              [this](const bus::envelope& e) { take(e); });
+      link_ = link.get();
+      r.links.push_back(std::move(link));
+    });
+    say(lease::hello{"frontend-9.0", 1, "net", {}});
+  }
+  void say(const lease::message& what) {
+    std::string bytes;
+    lease::encode(what, bytes);
+    bus::header head;
+    head.kind = bus::kind::lease;
+    head.trace = 77;
+    send(head, bytes);
+  }
+  void send(bus::header head, std::string bytes) {
+    rig_.call([&] { EXPECT_TRUE(link_->send(head, as_bytes(bytes))); });
+  }
+  void send_stream(bus::kind kind, const lease::grant& g, const std::string& bytes) {
+    bus::header head;
+    head.kind = kind;
+    head.request = g.lease;
+    head.trace = g.generation;
+    send(head, bytes);
+  }
+  template <class Test>
+  bool wait(Test test) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 5s, test);
+  }
+
+  std::deque<lease::message> messages;
+  std::string data;
+  int ends = 0, credits = 0;
+
+ private:
+  void take(const bus::envelope& e) {
+    const std::lock_guard lock(mutex_);
+    if (e.header.kind == bus::kind::lease) messages.push_back(std::move(*lease::decode(e.payload)));
+    if (e.header.kind == bus::kind::relay_data) data.append(as_text(e.payload));
+    if (e.header.kind == bus::kind::relay_end) ++ends;
+    if (e.header.kind == bus::kind::relay_credit) ++credits;
+    changed_.notify_all();
+  }
+  rig& rig_;
+  bus::link* link_ = nullptr;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
+TEST(lender, relays_with_credit) {
+  rig r("relay");
+  relay_holder h(r);
+  h.say(lease::demand{pool_number, 1, 1});
+  ASSERT_TRUE(h.wait([&] { return h.messages.size() == 2; }));
+  const auto g = std::get<lease::grant>(h.messages[1]);
+  std::string out;
+  wire::write_query(out, "big 1000000");
+  h.send_stream(bus::kind::relay_data, g, out);
+  ASSERT_TRUE(h.wait([&] { return h.data.size() == relay_server::window; }));
+  std::this_thread::sleep_for(50ms);
+  EXPECT_EQ(h.data.size(), relay_server::window);  // no byte more than it had credit for
+  while (!h.data.ends_with(std::string("Z\0\0\0\5I", 6))) {
+    const auto before = h.data.size();
+    std::string credit(4, '\0');
+    store_le(credit.data(), std::uint32_t{200'000});
+    h.send_stream(bus::kind::relay_credit, g, credit);
+    ASSERT_TRUE(h.wait([&] { return h.data.size() > before; }));
+  }
+  // The other direction: credit comes back for what the server has taken.
+  std::string chunk;
+  wire::write_query(chunk, std::string(100'000, 'c'));
+  h.send_stream(bus::kind::relay_data, g, chunk);
+  EXPECT_TRUE(h.wait([&] { return h.credits == 1; }));
+  h.say(returned(g, lease::condition::clean));
+  h.say(lease::demand{pool_number, 1, 1});
+  ASSERT_TRUE(h.wait([&] { return h.messages.size() == 3; }));
+  const auto again = std::get<lease::grant>(h.messages[2]);
+  EXPECT_EQ(again.lease, g.lease);
+  EXPECT_EQ(again.generation, g.generation + 1);
+  h.data.clear();
+  out.clear();
+  wire::write_query(out, "die");
+  h.send_stream(bus::kind::relay_data, g, out);  // of the past: dropped
+  std::this_thread::sleep_for(20ms);
+  EXPECT_EQ(h.ends, 0);
+  h.send_stream(bus::kind::relay_data, again, out);
+  EXPECT_TRUE(h.wait([&] { return h.ends == 1; }));
+}
+
+TEST(lender, a_holder_that_ignores_its_credit_is_dropped) {
+  rig r("relay");
+  relay_holder h(r);
+  h.say(lease::demand{pool_number, 1, 1});
+  ASSERT_TRUE(h.wait([&] { return h.messages.size() == 2; }));
+  const auto g = std::get<lease::grant>(h.messages[1]);
+  h.send_stream(bus::kind::relay_data, g, std::string(relay_server::window + 1, 'x'));
+  EXPECT_TRUE(r.server.wait_for("end"));
+}
+
+}  // namespace
+}  // namespace pgsled::pooler

@@ -1,0 +1,164 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "services/replicator/control_protocol.hpp"
+#include "services/replicator/control_server.hpp"
+
+namespace pgsled::replicator {
+namespace {
+
+using testing::HasSubstr;
+
+status_report sample() {
+  status_report s;
+  s.instance = "replicator-1";
+  s.state = "ready";
+  s.connected = true;
+  s.epoch = 4;
+  return s;
+}
+
+std::string ask(control_protocol& p, std::string_view text) {
+  std::string out;
+  p.feed(as_bytes(text), out);
+  return out;
+}
+
+TEST(control_protocol, status_and_version) {
+  control_protocol p(sample);
+  EXPECT_EQ(ask(p, "{\"id\":1,\"request\":\"version\"}\n"),
+            "{\"id\":1,\"result\":{\"version\":\"" PGSLED_VERSION "\",\"protocol\":1}}\n");
+  const auto status = ask(p, "{\"id\":\"x\",\"request\":\"status\"}\r\n");
+  EXPECT_THAT(status, HasSubstr("\"id\":\"x\""));
+  EXPECT_THAT(status, HasSubstr("\"instance\":\"replicator-1\""));
+  EXPECT_THAT(status, HasSubstr("\"connected\":true,\"epoch\":4}"));
+}
+
+TEST(control_protocol, any_cut_gives_the_same_answers) {
+  const std::string_view text =
+      "{\"id\":1,\"request\":\"version\"}\n\n  \n{\"id\":2,\"request\":\"nope\"}\n{bad\n";
+  control_protocol whole(sample);
+  const auto expected = ask(whole, text);
+  EXPECT_EQ(std::count(expected.begin(), expected.end(), '\n'), 3);
+  for (std::size_t cut = 0; cut <= text.size(); ++cut) {
+    control_protocol p(sample);
+    auto got = ask(p, text.substr(0, cut));
+    got += ask(p, text.substr(cut));
+    EXPECT_EQ(got, expected) << cut;
+  }
+}
+
+TEST(control_protocol, mistakes_are_answered_with_their_state) {
+  control_protocol p(sample);
+  for (const auto& [line, state] : std::vector<std::pair<std::string, std::string>>{
+           {"{", "22032"}, {"nonsense", "22032"}, {"[1]", "22023"}, {"{}", "22023"},
+           {"{\"request\":5}", "22023"}, {"{\"id\":[],\"request\":\"status\"}", "22023"},
+           {"{\"id\":7,\"request\":\"explode\"}", "0A000"}, {"\"\xFF\"", "22032"},
+           {std::string(5000, '['), "22032"}}) {
+    const auto out = ask(p, line + "\n");
+    EXPECT_THAT(out, HasSubstr("\"sqlstate\":\"" + state + "\"")) << line.substr(0, 40);
+    EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 1);
+  }
+  EXPECT_THAT(ask(p, "{\"id\":7,\"request\":\"explode\"}\n"), HasSubstr("\"id\":7"));
+}
+
+TEST(control_protocol, an_endless_line_is_refused_once_and_skipped) {
+  control_protocol p(sample);
+  const std::string chunk(10'000, 'x');
+  std::string out;
+  for (int i = 0; i < 50; ++i) out += ask(p, chunk);
+  EXPECT_THAT(out, HasSubstr("54000"));
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 1);
+  EXPECT_THAT(ask(p, "x\n{\"id\":1,\"request\":\"version\"}\n"), HasSubstr("\"result\""));
+  const std::string longest = "{\"id\":1,\"request\":\"version\"}" +
+                              std::string(control_protocol::max_line - 28, ' ');
+  EXPECT_THAT(ask(p, longest + "\n"), HasSubstr("\"result\""));
+}
+
+struct control_socket : testing::Test {
+  control_socket() {
+    dir = ::mkdtemp(name.data());
+    server = std::make_unique<control_server>(loop, dir + "/r.control", sample);
+    EXPECT_TRUE(server->start());
+  }
+  ~control_socket() override {
+    server.reset();
+    EXPECT_FALSE(std::filesystem::exists(dir + "/r.control"));
+    std::filesystem::remove_all(dir);
+  }
+  net::unique_fd dial() const {
+    auto fd = net::connect_unix(dir + "/r.control", SOCK_STREAM);
+    EXPECT_TRUE(fd);
+    return fd ? std::move(*fd) : net::unique_fd();
+  }
+  void turn(std::chrono::milliseconds time = std::chrono::milliseconds(20)) {
+    loop.after(time, [&] { loop.stop(); });
+    loop.run();
+  }
+  static std::string drain(int fd, bool* ended = nullptr) {
+    std::string out;
+    char buffer[65536];
+    ssize_t n;
+    while ((n = ::read(fd, buffer, sizeof buffer)) > 0)
+      out.append(buffer, static_cast<std::size_t>(n));
+    if (ended != nullptr) *ended = n == 0;
+    return out;
+  }
+  std::string name = "/tmp/pgsled-control-XXXXXX", dir;
+  net::reactor loop;
+  std::unique_ptr<control_server> server;
+};
+
+TEST_F(control_socket, answers_and_has_mode_0600) {
+  struct stat status {};
+  ASSERT_EQ(::stat((dir + "/r.control").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600u);
+  const auto fd = dial();
+  ASSERT_EQ(::write(fd.get(), "{bad\n{\"id\":1,\"request\":\"status\"}\n", 34), 34);
+  turn();
+  const auto out = drain(fd.get());
+  EXPECT_THAT(out, HasSubstr("22032"));
+  EXPECT_THAT(out, HasSubstr("\"state\":\"ready\""));
+}
+
+TEST_F(control_socket, the_seventeenth_is_refused_and_a_freed_place_is_used) {
+  std::vector<net::unique_fd> held;
+  for (int i = 0; i < 16; ++i) held.push_back(dial());
+  turn();
+  const auto extra = dial();
+  turn();
+  bool ended = false;
+  EXPECT_THAT(drain(extra.get(), &ended), HasSubstr("53300"));
+  EXPECT_TRUE(ended);
+  held.pop_back();
+  turn();
+  const auto next = dial();
+  ASSERT_EQ(::write(next.get(), "{\"request\":\"version\"}\n", 22), 22);
+  turn();
+  EXPECT_THAT(drain(next.get()), HasSubstr("\"protocol\":1"));
+}
+
+TEST_F(control_socket, who_does_not_read_is_not_read_from) {
+  const auto fd = dial();
+  std::string many;
+  for (int i = 0; i < 1000; ++i) many += "{\"id\":1,\"request\":\"status\"}\n";
+  std::size_t sent = 0;
+  for (int i = 0; i < 400; ++i) {
+    const ssize_t n = ::send(fd.get(), many.data(), many.size(), MSG_NOSIGNAL);
+    if (n > 0) sent += static_cast<std::size_t>(n);
+    turn(std::chrono::milliseconds(1));
+  }
+  EXPECT_LT(sent, 8u << 20);
+  const auto other = dial();
+  ASSERT_EQ(::write(other.get(), "{\"request\":\"version\"}\n", 22), 22);
+  turn();
+  EXPECT_THAT(drain(other.get()), HasSubstr("\"protocol\":1"));
+}
+
+}  // namespace
+}  // namespace pgsled::replicator
