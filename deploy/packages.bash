@@ -1,0 +1,78 @@
+# The one list of Debian 12 packages, by what needs them, and their installation. Sourced by
+# deploy/quickstart, tests/run and tests/bench/run; it defines names only.
+#   require_packages LIST…   installs what is missing of the named lists, or exits 3 with the
+#                            apt-get line when that would need root
+
+packages_build=(
+  cmake ninja-build g++ ccache lld pkg-config libboost1.81-dev libzmq3-dev cppzmq-dev libpq-dev
+  libpg-query-dev libprotobuf-c-dev libssl-dev libtoml11-dev prometheus-cpp-dev libfmt-dev
+  libspdlog-dev libexpected-dev libcli11-dev libgtest-dev libgmock-dev)
+packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
+packages_test=(
+  clang-14 libclang-rt-14-dev python3-psycopg python3-pytest python3-pytest-asyncio)
+packages_bench=(pgbouncer)
+
+# Prints those of the given packages that are not installed, one a line.
+missing_packages() {
+  local name status
+  for name in "$@"; do
+    status=$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) || status=
+    [ "$status" = installed ] || printf '%s\n' "$name"
+  done
+}
+
+# Installs in a subshell, so that what was changed for the time of it goes back on every way out:
+# no daemon is started, no PostgreSQL cluster is created, an existing one is left alone.
+install_packages() (
+  set -eu
+  policy=/usr/sbin/policy-rc.d saved=/usr/sbin/policy-rc.d.before-pgsled
+  no_cluster=/etc/postgresql-common/createcluster.d/00-pgsled-no-cluster.conf
+  made_folders=()
+  # shellcheck disable=SC2317  # called by the trap
+  put_back() {
+    rm -f "$no_cluster"
+    local at
+    for ((at = ${#made_folders[@]} - 1; at >= 0; at--)); do
+      rmdir --ignore-fail-on-non-empty "${made_folders[at]}" 2>/dev/null || true
+    done
+    rm -f "$policy"
+    if [ -e "$saved" ]; then mv "$saved" "$policy"; fi
+  }
+  trap put_back EXIT
+  trap 'exit 130' INT TERM HUP
+  # A file saved by a run that was killed is the original; what stands there now is ours.
+  if [ -e "$policy" ] && [ ! -e "$saved" ]; then mv "$policy" "$saved"; fi
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+  for folder in /etc/postgresql-common /etc/postgresql-common/createcluster.d; do
+    [ -d "$folder" ] || { mkdir "$folder" && made_folders+=("$folder"); }
+  done
+  echo 'create_main_cluster = false' >"$no_cluster"
+
+  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C.UTF-8
+  apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  "${apt[@]}" update
+  "${apt[@]}" install -y --no-install-recommends "$@"
+  # Debian enables the daemon it brings; its port is ours after the next start of the machine.
+  if [[ " $* " == *" pgbouncer "* ]] && command -v systemctl >/dev/null; then
+    systemctl disable pgbouncer.service >/dev/null 2>&1 || true
+  fi
+)
+
+require_packages() {
+  local list missing
+  local -a wanted=()
+  for list in "$@"; do
+    local -n of_list="packages_$list"
+    wanted+=("${of_list[@]}")
+  done
+  mapfile -t missing < <(missing_packages "${wanted[@]}")
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    echo "Packages are missing, and installing them needs root. Run this, then come back:" >&2
+    echo "  sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
+    exit 3
+  fi
+  echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
+  install_packages "${missing[@]}"
+}
