@@ -192,6 +192,9 @@ std::size_t client::process(byte_span bytes) {
              frame.type == wire::frontend::query);
       continue;
     }
+    // The snapshot may have changed while this client waited for a plan: its map is the one to use.
+    if (endpoint_->stale && unit_left_ == 0) snapshot_changed();
+    if (state_ == state::closed) return bytes.size();
     if (endpoint_->planned && unit_left_ == 0 && !skip_to_sync_ && frame.type != wire::frontend::copy_data &&
         frame.type != wire::frontend::copy_done && frame.type != wire::frontend::copy_fail) {
       out.flush(server_);

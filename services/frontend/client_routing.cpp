@@ -100,8 +100,19 @@ bool client::read_unit(byte_span bytes, unit& into) {
       case fe::execute:
         ++into.executes;
         break;
-      default:
+      case fe::close:
+      case fe::sync:
+      case fe::flush:
+      case fe::copy_data:
+      case fe::copy_done:
+      case fe::copy_fail:
         break;
+      default:
+        // Terminate, or what no client may send: no Sync need follow it, so it waits for none.
+        if (!into.parts.empty()) return true;
+        into.parts.push_back(part);
+        into.bytes = at;
+        return true;
     }
     into.parts.push_back(part);
     into.bytes = at;

@@ -177,6 +177,37 @@ def test_random_bytes_from_client(suite, bystander):
     suite.check_no_leaks()
 
 
+def in_pieces(client, data, size=30000):
+    for at in range(0, len(data), size):
+        client.send(data[at:at + size])
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("state", ["idle", "after failed copy", "skipping"])
+def test_payload_never_becomes_messages(suite, bystander, state):
+    """What a client packs into a message that is thrown away must go with it, whole: a row that
+    happens to read as messages must not be run."""
+    client = suite.raw()
+    client.query("DROP TABLE IF EXISTS injected, target; CREATE TABLE target (a int)")
+    payload = wire.query("CREATE TABLE IF NOT EXISTS injected (a int)") * 5000
+    if state == "skipping":
+        client.send(wire.parse("", "SELECT no_such_column"))
+        in_pieces(client, wire.bind("", "", [payload.decode("latin-1").replace("\0", " ")]) +
+                  wire.execute() + wire.SYNC)
+        got = client.receive_until_ready()
+        assert [tag for tag, _ in got] == ["E", "Z"]
+    else:
+        if state == "after failed copy":
+            client.send(wire.query("COPY target FROM STDIN"))
+            assert client.receive()[0] == "G"
+            client.send(wire.copy_data(b"not a number\n"), wire.copy_data(b"2\n" * 5000))
+            client.receive_until_ready()
+        in_pieces(client, wire.copy_data(payload) * 2)
+        client.send(wire.copy_fail("enough"))
+    assert client.query("SELECT to_regclass('injected'), count(*) FROM target") == [[None, "0"]]
+    assert client.query("SELECT 3") == [["3"]]
+
+
 def test_protocol_errors_are_counted(suite):
     def counted():
         return sum(value for (name, _), value in suite.metrics().items()
