@@ -183,27 +183,34 @@ def in_pieces(client, data, size=30000):
         time.sleep(0.005)
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["alone", "in transaction"])
 @pytest.mark.parametrize("state", ["idle", "after failed copy", "skipping"])
-def test_payload_never_becomes_messages(suite, bystander, state):
+def test_payload_never_becomes_messages(suite, bystander, state, begun):
     """What a client packs into a message that is thrown away must go with it, whole: a row that
     happens to read as messages must not be run."""
     client = suite.raw()
     client.query("DROP TABLE IF EXISTS injected, target; CREATE TABLE target (a int)")
     payload = wire.query("CREATE TABLE IF NOT EXISTS injected (a int)") * 5000
+    if begun:
+        client.query("BEGIN; SAVEPOINT here")
     if state == "skipping":
-        client.send(wire.parse("", "SELECT no_such_column"))
-        in_pieces(client, wire.bind("", "", [payload.decode("latin-1").replace("\0", " ")]) +
-                  wire.execute() + wire.SYNC)
-        got = client.receive_until_ready()
-        assert [tag for tag, _ in got] == ["E", "Z"]
+        client.send(wire.parse("", "SELECT no_such_column"), wire.FLUSH)
+        assert client.receive()[0] == "E"
+        # The server throws this away, and so must whoever holds a part of it.
+        in_pieces(client, wire.bind("", "", [payload]) + wire.execute() + wire.SYNC)
+        assert [tag for tag, _ in client.receive_until_ready()] == ["Z"]
     else:
         if state == "after failed copy":
             client.send(wire.query("COPY target FROM STDIN"))
             assert client.receive()[0] == "G"
             client.send(wire.copy_data(b"not a number\n"), wire.copy_data(b"2\n" * 5000))
             client.receive_until_ready()
-        in_pieces(client, wire.copy_data(payload) * 2)
-        client.send(wire.copy_fail("enough"))
+        # The end of the payload and the next statement come in one piece.
+        in_pieces(client, wire.copy_data(payload) + wire.query("ROLLBACK"))
+        client.receive_until_ready()
+        begun = False
+    if begun:
+        client.query("ROLLBACK TO SAVEPOINT here")
     assert client.query("SELECT to_regclass('injected'), count(*) FROM target") == [[None, "0"]]
     assert client.query("SELECT 3") == [["3"]]
 
