@@ -44,9 +44,7 @@ bool known(bus::kind value) {
     case kind::bye:
     case kind::command:
     case kind::lease:
-    case kind::relay_data:
-    case kind::relay_credit:
-    case kind::relay_end: return true;
+    case kind::relay: return true;
   }
   return false;
 }

@@ -29,9 +29,7 @@ enum class kind : std::uint16_t {
   bye = 14,            // peer → router: draining, lend nothing more
   command = 15,        // router → peer, JSON {command:"shutdown"|…}
   lease = 20,          // relay lane, worker ↔ pooler: one lease message
-  relay_data = 21,     // relay lane: bytes of one lease (flow id in `request`)
-  relay_credit = 22,   // relay lane: u32 bytes the peer may send more
-  relay_end = 23,      // relay lane: end of file of one lease's stream
+  relay = 21,          // relay lane: bytes, credits and ends of leases' streams, in a batch
 };
 
 // False for a kind of a newer version; whoever gets one answers with an error, never with silence.

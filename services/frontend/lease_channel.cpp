@@ -87,7 +87,8 @@ bool lease_channel::receive_one() {
     down();
     return false;
   }
-  worker_.from_pooler(pooler_.instance, std::move(*message), std::move(passed));
+  worker_.from_pooler(pooler_.instance, std::move(*message),
+                      passed ? make_socket_stream(worker_, std::move(passed)) : nullptr);
   return true;
 }
 

@@ -139,11 +139,13 @@ void local_pool::next_or_idle(server& lent) {
   });
 }
 
-void local_pool::add(const std::string& pooler, lease::grant&& granted, net::unique_fd fd) {
+void local_pool::add(const std::string& pooler, lease::grant&& granted,
+                     std::unique_ptr<server_stream> stream) {
   worker_.counters().leases_granted.add();
   // A pooler takes what it lends off the demand it was told.
   if (told_demand_ > 0) --told_demand_;
-  servers_.push_back(std::make_unique<server>(worker_, *this, pooler, std::move(granted), std::move(fd)));
+  servers_.push_back(
+      std::make_unique<server>(worker_, *this, pooler, std::move(granted), std::move(stream)));
   next_or_idle(*servers_.back());
 }
 

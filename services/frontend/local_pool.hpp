@@ -43,7 +43,7 @@ class local_pool {
   void release(server& lent);
 
   // From the lease channel.
-  void add(const std::string& pooler, lease::grant&&, net::unique_fd fd);
+  void add(const std::string& pooler, lease::grant&&, std::unique_ptr<server_stream>);
   void recall(const std::string& pooler, std::uint32_t count);
   void failed(const pg_error& why);
   void cancel_done(server& lent);

@@ -1,11 +1,10 @@
 #include "services/frontend/relay_line.hpp"
 
-#include <sys/epoll.h>
-#include <sys/socket.h>
-
-#include <cerrno>
+#include <algorithm>
+#include <utility>
 
 #include "common/auth/scram.hpp"
+#include "common/lease/relay_batch.hpp"
 #include "common/log/log.hpp"
 #include "services/frontend/worker.hpp"
 
@@ -27,11 +26,11 @@ class relay_line final : public lease_line {
   }
   ~relay_line() override {
     worker_.loop().cancel(timer_);
-    flows_.clear();
+    cut_all();
   }
 
   void tell(const lease::message& message) override {
-    if (const auto* back = std::get_if<lease::give_back>(&message)) flows_.erase(back->lease);
+    if (!flush()) return down("its queue is full");
     std::string bytes;
     lease::encode(message, bytes);
     bus::header head;
@@ -79,7 +78,7 @@ class relay_line final : public lease_line {
   // All leases that came by this line are gone; begin anew under another incarnation.
   void down(std::string_view why) {
     log::warn("relay", "the line to {} is gone: {}", pooler_.instance, why);
-    flows_.clear();
+    cut_all();
     worker_.pooler_down(pooler_.instance);
     const auto random = auth::random_bytes(8);
     incarnation_ = load_le<std::uint64_t>(random.data());
@@ -87,122 +86,149 @@ class relay_line final : public lease_line {
     heard_ = net::clock::now();
   }
 
+  void cut_all();
   void receive(const bus::envelope& got);
   void granted(lease::grant&& granted);
-  bool send(bus::kind kind, lease::lease_id id, lease::generation generation, byte_span payload) {
+  // Goes at the end of the loop's turn, with what others have to say by then.
+  lease::relay_batch& batch() {
+    if (batch_.empty()) {
+      worker_.loop().defer([this, alive = std::weak_ptr<int>(alive_)] {
+        if (alive.expired()) return;
+        if (!flush()) down("its queue is full");
+        worker_.run_scheduled();
+      });
+    }
+    return batch_;
+  }
+  // Before a lease message: they keep their order.
+  bool flush() {
+    if (batch_.empty()) return true;
     bus::header head;
-    head.kind = kind;
-    head.request = id;
-    head.trace = generation;
-    return link_->send(head, payload);
+    head.kind = bus::kind::relay;
+    const bool sent = link_->send(head, batch_.payload());
+    batch_.clear();
+    return sent;
   }
 
   worker& worker_;
   snapshot::pooler_ref pooler_;
   std::unique_ptr<bus::link> link_;
-  std::unordered_map<lease::lease_id, std::unique_ptr<flow>> flows_;
+  std::unordered_map<lease::lease_id, flow*> flows_;  // owned by who uses the lease
+  lease::relay_batch batch_;  // at most the credit of all leases
+  std::shared_ptr<int> alive_ = std::make_shared<int>();
   std::uint64_t incarnation_ = 0, boot_ = 0;
   net::time_point heard_{};
   net::reactor::timer_id timer_ = 0;
 };
 
-// The bytes of one lease, between our end of its socket pair and the bus.
-class relay_line::flow final : public net::watcher {
+// The bytes of one lease. It may outlive its line, and is at its end then.
+class relay_line::flow final : public server_stream {
  public:
-  flow(relay_line& line, lease::lease_id id, lease::generation generation, net::unique_fd fd)
-      : line_(line), id_(id), generation_(generation), fd_(std::move(fd)) {
-    line_.worker_.loop().add(fd_.get(), EPOLLIN, this);
-    watched_ = EPOLLIN;
+  flow(relay_line& line, lease::lease_id id, lease::generation generation)
+      : line_(&line), worker_(line.worker_), id_(id), generation_(generation) {
+    line.flows_[id] = this;
   }
-  ~flow() { line_.worker_.loop().remove(fd_.get()); }
+  ~flow() override {
+    worker_.loop().cancel(timer_);
+    if (line_ == nullptr) return;
+    const auto at = line_->flows_.find(id_);
+    if (at != line_->flows_.end() && at->second == this) line_->flows_.erase(at);
+  }
 
-  bool is(std::uint64_t generation) const { return generation == generation_; }
+  void start(server_stream_user& user) override { user_ = &user; }
 
+  std::ptrdiff_t send(std::string_view bytes) override {
+    if (line_ == nullptr) return -1;
+    const auto now = std::min(bytes.size(), credit_);
+    if (now == 0) return 0;
+    line_->batch().add(id_, generation_, lease::relay_what::data, as_bytes(bytes.substr(0, now)));
+    credit_ -= now;
+    return static_cast<std::ptrdiff_t>(now);
+  }
+
+  void interest(bool bytes, bool writable) override {
+    wants_bytes_ = bytes;
+    wants_writable_ = writable;
+    if (wants_bytes_ && (!held_.empty() || ended_)) deliver_later();
+  }
+
+  // From the line.
+
+  bool is(lease::generation generation) const { return generation == generation_; }
   // False: the pooler sent more than its credit.
   bool from_pooler(byte_span bytes) {
-    if (down_.size() + written_ + bytes.size() > window) return false;
-    if (down_.empty()) {
-      const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      const auto n = sent > 0 ? static_cast<std::size_t>(sent) : 0;
-      gave(n);
-      bytes = bytes.subspan(n);
+    if (held_.size() + written_ + bytes.size() > window) return false;
+    if (!wants_bytes_ || !held_.empty()) {
+      held_.append(as_text(bytes));
+      return true;
     }
-    down_.append(as_text(bytes));
-    watch();
+    gave(bytes.size());
+    user_->stream_bytes(bytes);  // *this may be gone
     return true;
   }
   void more_credit(std::uint32_t bytes) {
     credit_ = std::min<std::size_t>(window, credit_ + bytes);
-    watch();
+    if (wants_writable_) user_->stream_writable();
   }
   void pooler_ended() {
     ended_ = true;
-    if (down_.empty()) ::shutdown(fd_.get(), SHUT_WR);
+    if (wants_bytes_) deliver_later();
+  }
+  // The line is gone. What it has brought is still read, then the end.
+  void cut() {
+    line_ = nullptr;
+    ended_ = true;
+    deliver_later();
   }
 
  private:
-  void on_events(std::uint32_t events) override {
-    if ((events & EPOLLOUT) != 0 && !down_.empty()) {
-      const ssize_t sent = ::send(fd_.get(), down_.data(), down_.size(), MSG_NOSIGNAL);
-      if (sent > 0) {
-        down_.erase(0, static_cast<std::size_t>(sent));
-        gave(static_cast<std::size_t>(sent));
-      }
-      if (down_.empty() && ended_) ::shutdown(fd_.get(), SHUT_WR);
+  void deliver_later() {
+    if (timer_ != 0) return;
+    timer_ = worker_.loop().after({}, [this] {
+      timer_ = 0;
+      auto& owner = worker_;
+      deliver();
+      owner.run_scheduled();
+    });
+  }
+  void deliver() {
+    if (held_.empty()) {
+      if (ended_) user_->stream_ended();
+      return;
     }
-    if ((events & (EPOLLIN | EPOLLHUP)) != 0 && credit_ > 0) {
-      const auto buffer = line_.worker_.read_buffer();
-      const ssize_t got = ::recv(fd_.get(), buffer.data(), std::min(buffer.size(), credit_), 0);
-      if (got > 0) {
-        credit_ -= static_cast<std::size_t>(got);
-        line_.send(bus::kind::relay_data, id_, generation_, byte_span(buffer.data(), static_cast<std::size_t>(got)));
-      } else if (got == 0) {
-        closed_ = true;  // given back, or about to be
-      }
-    }
-    watch();
+    if (!wants_bytes_) return;
+    const std::string piece = held_.substr(0, most_at_once);
+    held_.erase(0, piece.size());
+    gave(piece.size());
+    if (!held_.empty() || ended_) deliver_later();
+    user_->stream_bytes(as_bytes(piece));  // *this may be gone
   }
   void gave(std::size_t bytes) {
     written_ += bytes;
-    if (written_ < credit_step) return;
-    std::array<std::uint8_t, 4> payload;
-    store_le(payload.data(), static_cast<std::uint32_t>(written_));
-    written_ = 0;
-    line_.send(bus::kind::relay_credit, id_, generation_, payload);
-  }
-  void watch() {
-    const std::uint32_t wanted = (credit_ > 0 && !closed_ ? EPOLLIN : 0u) | (down_.empty() ? 0u : EPOLLOUT);
-    if (wanted == watched_) return;
-    // Without any interest epoll would still report the hang-up of the other end, for ever.
-    if (wanted == 0) {
-      line_.worker_.loop().remove(fd_.get());
-    } else if (watched_ == 0) {
-      line_.worker_.loop().add(fd_.get(), wanted, this);
-    } else {
-      line_.worker_.loop().modify(fd_.get(), wanted, this);
-    }
-    watched_ = wanted;
+    if (written_ < credit_step || line_ == nullptr) return;
+    line_->batch().add_credit(id_, generation_, static_cast<std::uint32_t>(std::exchange(written_, 0)));
   }
 
-  relay_line& line_;
+  static constexpr std::size_t most_at_once = 64 * 1024;
+
+  relay_line* line_;
+  worker& worker_;
   const lease::lease_id id_;
   const lease::generation generation_;
-  net::unique_fd fd_;
-  std::string down_;  // towards the session, not yet taken
-  std::size_t credit_ = window, written_ = 0;
-  std::uint32_t watched_ = 0;
-  bool ended_ = false, closed_ = false;
+  server_stream_user* user_ = nullptr;
+  std::string held_;          // come while the user wanted nothing
+  std::size_t credit_ = window, written_ = 0;  // written_: not yet given back as credit
+  net::reactor::timer_id timer_ = 0;
+  bool wants_bytes_ = true, wants_writable_ = false, ended_ = false;
 };
 
+void relay_line::cut_all() {
+  for (auto& [id, one] : std::exchange(flows_, {})) one->cut();
+}
+
 void relay_line::granted(lease::grant&& granted) {
-  auto [inner, outer] = net::stream_pair();
-  if (!inner || !outer) {
-    log::error("relay", "no descriptors left for a relayed connection");
-    tell(lease::give_back{granted.lease, granted.generation, lease::condition::broken, {}});
-    return;
-  }
-  flows_[granted.lease] = std::make_unique<flow>(*this, granted.lease, granted.generation, std::move(inner));
-  worker_.from_pooler(pooler_.instance, std::move(granted), std::move(outer));
+  auto bytes = std::make_unique<flow>(*this, granted.lease, granted.generation);
+  worker_.from_pooler(pooler_.instance, std::move(granted), std::move(bytes));
 }
 
 void relay_line::receive(const bus::envelope& got) {
@@ -219,21 +245,26 @@ void relay_line::receive(const bus::envelope& got) {
     worker_.from_pooler(pooler_.instance, std::move(*message), {});
     return;
   }
-  const auto at = flows_.find(got.header.request);
-  if (at == flows_.end() || !at->second->is(got.header.trace)) return;
-  switch (got.header.kind) {
-    case bus::kind::relay_data:
-      if (!at->second->from_pooler(got.payload)) down("it sent more than its credit");
-      break;
-    case bus::kind::relay_credit:
-      if (got.payload.size() == 4) at->second->more_credit(load_le<std::uint32_t>(got.payload.data()));
-      break;
-    case bus::kind::relay_end:
-      at->second->pooler_ended();
-      break;
-    default:
-      break;
+  if (got.header.kind != bus::kind::relay) return;
+  lease::relay_reader parts(got.payload);
+  while (const auto part = parts.next()) {
+    const auto at = flows_.find(part->lease);
+    if (at == flows_.end() || !at->second->is(part->generation)) continue;
+    switch (part->what) {
+      case lease::relay_what::data:
+        if (!at->second->from_pooler(part->bytes)) return down("it sent more than its credit");
+        break;
+      case lease::relay_what::credit:
+        at->second->more_credit(load_le<std::uint32_t>(part->bytes.data()));
+        break;
+      case lease::relay_what::end:
+        at->second->pooler_ended();
+        break;
+    }
+    // A client whose answer is complete may hand its connection to the next at once.
+    worker_.run_scheduled();
   }
+  if (!parts.good()) down("it sent a message that cannot be read");
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #pragma once
 // relay_line: the relay lane to a pooler on another host: lease messages and the bytes of leases
-// over ZeroMQ, in batches with credit. Behind it every lease is one end of a socket pair, so that
-// nothing else in the frontend knows the difference. Thread rule: its worker's.
+// over ZeroMQ, in batches with credit. Each lease's bytes are a server_stream, so that nothing else
+// in the frontend knows the difference. Thread rule: its worker's.
 
 #include <memory>
 

@@ -1,9 +1,5 @@
 #include "services/frontend/server.hpp"
 
-#include <sys/epoll.h>
-
-#include <cerrno>
-
 #include "common/wire/messages.hpp"
 #include "services/frontend/local_pool.hpp"
 #include "services/frontend/worker.hpp"
@@ -11,11 +7,11 @@
 namespace pgsled::frontend {
 
 server::server(worker& w, local_pool& pool, std::string pooler, lease::grant&& granted,
-               net::unique_fd fd)
+               std::unique_ptr<server_stream> stream)
     : worker_(w),
       pool_(pool),
       pooler_(std::move(pooler)),
-      fd_(std::move(fd)),
+      stream_(std::move(stream)),
       id_(granted.lease),
       generation_(granted.generation),
       backend_pid_(granted.backend_pid) {
@@ -25,19 +21,13 @@ server::server(worker& w, local_pool& pool, std::string pooler, lease::grant&& g
     present.emplace(server_statement_name(statement), nullptr);
   }
   carry_ = std::move(granted.state.unread);
-  watched_ = EPOLLIN;
-  worker_.loop().add(fd_.get(), watched_, this);
+  stream_->start(*this);
 }
 
-server::~server() { worker_.loop().remove(fd_.get()); }
+server::~server() = default;
 
 void server::watch() {
-  std::uint32_t wanted = 0;
-  if (user_ == nullptr || user_->wants_more()) wanted |= EPOLLIN;
-  if (!pending_.empty()) wanted |= EPOLLOUT;
-  if (wanted == watched_) return;
-  watched_ = wanted;
-  worker_.loop().modify(fd_.get(), wanted, this);
+  stream_->interest(user_ == nullptr || user_->wants_more(), !pending_.empty());
 }
 
 void server::attach(server_user* user) {
@@ -62,13 +52,12 @@ bool server::quiet() const {
 void server::send(std::string_view bytes) {
   if (broken_ || bytes.empty()) return;
   if (pending_.empty()) {
-    const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-      // The socket is readable (end of file or error) now: the loop tells the user.
+    const auto sent = stream_->send(bytes);
+    if (sent < 0) {
       broken_ = true;
       return;
     }
-    bytes.remove_prefix(sent > 0 ? static_cast<std::size_t>(sent) : 0);
+    bytes.remove_prefix(static_cast<std::size_t>(sent));
     if (bytes.empty()) return;
   }
   if (pending_sent_ > 0) pending_.erase(0, std::exchange(pending_sent_, 0));
@@ -76,36 +65,27 @@ void server::send(std::string_view bytes) {
   watch();
 }
 
-void server::on_events(std::uint32_t events) {
-  auto& owner = worker_;  // outlives this object, which may be deleted below
-  if ((events & EPOLLOUT) != 0 && !pending_.empty()) {
-    const ssize_t sent = ::send(fd_.get(), pending_.data() + pending_sent_,
-                                pending_.size() - pending_sent_, MSG_NOSIGNAL);
-    if (sent > 0) pending_sent_ += static_cast<std::size_t>(sent);
-    if (pending_sent_ == pending_.size()) {
-      pending_.clear();
-      pending_.shrink_to_fit();
-      pending_sent_ = 0;
-    }
-    if (sent < 0 && errno != EAGAIN && errno != EINTR) broken_ = true;
-    watch();
-    if (pending_.empty() && user_ != nullptr) user_->server_drained();
+void server::stream_writable() {
+  if (pending_.empty()) return;
+  const auto sent = stream_->send(std::string_view(pending_).substr(pending_sent_));
+  if (sent < 0) broken_ = true;
+  if (sent > 0) pending_sent_ += static_cast<std::size_t>(sent);
+  if (pending_sent_ == pending_.size()) {
+    pending_.clear();
+    pending_.shrink_to_fit();
+    pending_sent_ = 0;
   }
-  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read();
-  owner.run_scheduled();
+  watch();
+  if (pending_.empty() && user_ != nullptr) user_->server_drained();
 }
 
-void server::read() {
-  const auto buffer = worker_.read_buffer();
-  const ssize_t got = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got <= 0) {
-    lost(pg_error{"08006", "the server closed the connection unexpectedly (" + pool_.where() + ")",
-                  "The transaction in progress is lost; if COMMIT had been sent its outcome is unknown.",
-                  {}});
-    return;
-  }
-  const byte_span fresh{buffer.data(), static_cast<std::size_t>(got)};
+void server::stream_ended() {
+  lost(pg_error{"08006", "the server closed the connection unexpectedly (" + pool_.where() + ")",
+                "The transaction in progress is lost; if COMMIT had been sent its outcome is unknown.",
+                {}});
+}
+
+void server::stream_bytes(byte_span fresh) {
   if (carry_.empty()) {
     receive(fresh);
   } else {

@@ -3,6 +3,7 @@
 // say what belongs to the client, and keeps what travels with the lease. Owned by its local_pool.
 // Thread rule: its worker's.
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -12,9 +13,9 @@
 
 #include "common/lease/messages.hpp"
 #include "common/net/reactor.hpp"
-#include "common/net/socket.hpp"
 #include "common/session/ledger.hpp"
 #include "common/session/settings.hpp"
+#include "services/frontend/server_stream.hpp"
 #include "services/frontend/statements.hpp"
 
 namespace pgsled::frontend {
@@ -45,9 +46,10 @@ class server_user {
   ~server_user() = default;
 };
 
-class server final : public net::watcher, private session::ledger_events {
+class server final : private server_stream_user, private session::ledger_events {
  public:
-  server(worker&, local_pool&, std::string pooler, lease::grant&&, net::unique_fd fd);
+  server(worker&, local_pool&, std::string pooler, lease::grant&&,
+         std::unique_ptr<server_stream>);
   ~server();
   server(const server&) = delete;
   server& operator=(const server&) = delete;
@@ -93,8 +95,9 @@ class server final : public net::watcher, private session::ledger_events {
   net::time_point idle_since{};
 
  private:
-  void on_events(std::uint32_t events) override;
-  void read();
+  void stream_bytes(byte_span bytes) override;
+  void stream_writable() override;
+  void stream_ended() override;
   void receive(byte_span bytes);
   void lost(pg_error why);
   void watch();
@@ -114,15 +117,14 @@ class server final : public net::watcher, private session::ledger_events {
   worker& worker_;
   local_pool& pool_;
   std::string pooler_;
-  net::unique_fd fd_;
+  std::unique_ptr<server_stream> stream_;
   lease::lease_id id_;
   lease::generation generation_;
   std::uint32_t backend_pid_;
   server_user* user_ = nullptr;
-  std::string pending_;  // not yet taken by the socket, behind the first pending_sent_ bytes
+  std::string pending_;  // not yet taken by the stream, behind the first pending_sent_ bytes
   std::size_t pending_sent_ = 0;
   std::string carry_;    // the beginning of a message
-  std::uint32_t watched_ = 0;
   bool broken_ = false;
 };
 

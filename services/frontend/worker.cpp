@@ -387,7 +387,8 @@ void worker::pooler_down(const std::string& pooler) {
   for (const auto& pool : withdrawn_pools_) pool->pooler_gone(pooler);
 }
 
-void worker::from_pooler(const std::string& pooler, lease::message&& message, net::unique_fd fd) {
+void worker::from_pooler(const std::string& pooler, lease::message&& message,
+                         std::unique_ptr<server_stream> stream) {
   const auto pool_of = [&](lease::pool_id id) -> local_pool* {
     const auto found = pools_.find(id);
     return found == pools_.end() ? nullptr : found->second.get();
@@ -403,11 +404,11 @@ void worker::from_pooler(const std::string& pooler, lease::message&& message, ne
   };
   if (auto* grant = std::get_if<lease::grant>(&message)) {
     auto* pool = pool_of(grant->pool);
-    if (pool == nullptr || !fd) {
+    if (pool == nullptr || !stream) {
       tell_pooler(pooler, lease::give_back{grant->lease, grant->generation, lease::condition::broken, {}});
       return;
     }
-    pool->add(pooler, std::move(*grant), std::move(fd));
+    pool->add(pooler, std::move(*grant), std::move(stream));
   } else if (const auto* recall = std::get_if<lease::recall>(&message)) {
     if (auto* pool = pool_of(recall->pool)) {
       pool->recall(pooler, recall->count);

@@ -98,7 +98,8 @@ class worker {
 
   // Leases.
   void tell_pooler(const std::string& pooler, lease::message message);
-  void from_pooler(const std::string& pooler, lease::message&& message, net::unique_fd fd);
+  // `stream`: of what a grant lends.
+  void from_pooler(const std::string& pooler, lease::message&&, std::unique_ptr<server_stream> stream);
   lease::hello greeting(const std::string& pooler) const;
   void pooler_up();
   void pooler_down(const std::string& pooler);

@@ -11,6 +11,9 @@ constexpr const char* component = "pooler";
 constexpr auto cancel_limit = std::chrono::seconds(5);
 constexpr std::size_t most_early_pools = 4096;
 constexpr auto complain_every = std::chrono::seconds(5);
+constexpr auto closing_delays = std::to_array<std::chrono::milliseconds>(
+    {std::chrono::milliseconds(5), std::chrono::milliseconds(50), std::chrono::milliseconds(250),
+     std::chrono::milliseconds(1000), std::chrono::milliseconds(3000)});
 
 }  // namespace
 
@@ -20,6 +23,7 @@ lender::lender(net::reactor& r, probe& p, std::string instance, std::uint64_t bo
 lender::~lender() {
   reactor_.cancel(settle_timer_);
   for (auto& [id, entry] : pools_) reactor_.cancel(entry->timer);
+  for (auto& [id, c] : connections_) reactor_.cancel(c->closing_timer);
 }
 
 template <class T>
@@ -242,6 +246,7 @@ void lender::carry_out(pool_entry& entry, close_connection& what) {
 }
 
 void lender::finish_close(connection& c) {
+  reactor_.cancel(c.closing_timer);
   auto& entry = *c.pool;
   const auto id = c.id;
   const auto at = connections_.find(id);
@@ -268,9 +273,26 @@ void lender::cancelled(lease_id id) {
     c = find(id);
     if (c == nullptr || c->cancel) return;
   }
-  if (!c->close_after_cancel) return;
-  c->live->terminate();
-  finish_close(*c);
+  if (c->close_after_cancel) close_when_gone(*c);
+}
+
+// A cancel that reaches the server before it has read the statement is without effect, and nothing
+// else would end that statement: it is sent again as long as the server keeps its end open. Until
+// then the connection counts against the budget, as it does for the server.
+void lender::close_when_gone(connection& c) {
+  if (c.live->server_still_there() && c.closing_looks < closing_delays.size()) {
+    c.closing_timer = reactor_.after(closing_delays[c.closing_looks++], [this, id = c.id] {
+      auto* late = find(id);
+      if (late == nullptr) return;
+      late->closing_timer = 0;
+      // The first look only gives the server the time to go.
+      if (late->closing_looks > 1 && late->live->server_still_there()) return start_cancel(*late);
+      close_when_gone(*late);
+    });
+    return;
+  }
+  c.live->terminate();
+  finish_close(c);
 }
 
 // --- holders ------------------------------------------------------------------------------------

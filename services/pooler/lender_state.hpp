@@ -28,6 +28,8 @@ struct lender::connection {
   bool relayed = false;
   std::unique_ptr<server_cancel> cancel;
   bool close_after_cancel = false;
+  unsigned closing_looks = 0;     // how often it was looked whether the server has gone
+  net::reactor::timer_id closing_timer = 0;
   holder_id cancel_for = 0;       // who wants to hear cancel_done
   lease::generation cancel_generation = 0;
 };

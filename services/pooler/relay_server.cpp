@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "common/lease/relay_batch.hpp"
 #include "common/log/log.hpp"
 
 namespace pgsled::pooler {
@@ -14,14 +15,6 @@ using io = transport::io;
 constexpr std::size_t piece = 64 * 1024;         // most bytes of one envelope
 constexpr std::size_t credit_step = 64 * 1024;   // given back in lumps of this size
 constexpr int most_rounds = 8;
-
-bus::header head_of(bus::kind kind, lease_id id, lease::generation generation) {
-  bus::header head;
-  head.kind = kind;
-  head.request = id;
-  head.trace = generation;
-  return head;
-}
 
 }  // namespace
 
@@ -34,6 +27,7 @@ class relay_server::channel final : public holder_link {
   }
 
   bool send(const lease::message& what, int) override {
+    if (!flush()) return false;  // before it: they keep their order
     std::string bytes;
     lease::encode(what, bytes);
     bus::header head;
@@ -41,8 +35,21 @@ class relay_server::channel final : public holder_link {
     return !ended_ && bytes.size() <= lease::max_message_bytes &&
            server_.hub_.send(name_, head, as_bytes(bytes));
   }
-  bool send(bus::kind kind, lease_id id, lease::generation generation, byte_span payload) {
-    return !ended_ && server_.hub_.send(name_, head_of(kind, id, generation), payload);
+  // Goes at the end of the loop's turn, with what other leases have to say by then; at once when it
+  // has grown large.
+  bool add(lease_id id, lease::generation generation, lease::relay_what what, byte_span bytes) {
+    if (ended_) return false;
+    if (batch_.empty()) server_.flush_later(name_);
+    batch_.add(id, generation, what, bytes);
+    return batch_.size() < piece || flush();
+  }
+  bool flush() {
+    if (batch_.empty()) return true;
+    bus::header head;
+    head.kind = bus::kind::relay;
+    const bool sent = !ended_ && server_.hub_.send(name_, head, batch_.payload());
+    batch_.clear();
+    return sent;
   }
   void end() override {
     ended_ = true;
@@ -63,6 +70,7 @@ class relay_server::channel final : public holder_link {
   holder_id id_ = 0;
   net::time_point heard_ = net::clock::now();
   std::unordered_map<lease_id, flow*> flows_;
+  lease::relay_batch batch_;
   bool ended_ = false;
 };
 
@@ -130,11 +138,11 @@ class relay_server::flow final : public carrier, public net::watcher {
         more = how == io::ok && (n == room.size() || server_->tls);
         eof_ = how == io::closed || how == io::failed;
       }
-      if (filled > 0 && !send(bus::kind::relay_data, byte_span(buffer).first(filled))) return;
+      if (filled > 0 && !send(lease::relay_what::data, byte_span(buffer).first(filled))) return;
       credit_ -= filled;
       if (!more) break;
     }
-    if (eof_) send(bus::kind::relay_end, {});
+    if (eof_) send(lease::relay_what::end, {});
   }
 
   void write_server() {
@@ -151,12 +159,12 @@ class relay_server::flow final : public carrier, public net::watcher {
     std::array<std::uint8_t, 4> bytes;
     store_le(bytes.data(), static_cast<std::uint32_t>(written_));
     written_ = 0;
-    send(bus::kind::relay_credit, bytes);
+    send(lease::relay_what::credit, bytes);
   }
 
-  bool send(bus::kind kind, byte_span payload) {
+  bool send(lease::relay_what what, byte_span bytes) {
     if (link_ == nullptr) return false;
-    if (link_->send(kind, id_, generation_, payload)) return true;
+    if (link_->add(id_, generation_, what, bytes)) return true;
     link_->lost();
     return false;
   }
@@ -223,23 +231,40 @@ void relay_server::receive(const std::string& from, const bus::envelope& got) {
   if (at == channels_.end()) return;
   auto& link = *at->second;
   link.heard_ = net::clock::now();
-  const auto f = link.flows_.find(got.header.request);
-  const auto generation = static_cast<lease::generation>(got.header.trace);
-  if (f == link.flows_.end() || !f->second->is(generation)) return;
-  switch (got.header.kind) {
-    case bus::kind::relay_data:
-      if (!f->second->from_holder(got.payload)) {
-        lender_.refuse(link.id_, "it sent more than its credit");
-      }
-      return;
-    case bus::kind::relay_credit:
-      if (got.payload.size() == 4) {
-        f->second->more_credit(load_le<std::uint32_t>(got.payload.data()));
-      }
-      return;
-    case bus::kind::relay_end: return f->second->holder_ended();
-    default: return;
+  if (got.header.kind != bus::kind::relay) return;
+  lease::relay_reader parts(got.payload);
+  while (const auto part = parts.next()) {
+    const auto f = link.flows_.find(part->lease);
+    if (f == link.flows_.end() || !f->second->is(part->generation)) continue;
+    switch (part->what) {
+      case lease::relay_what::data:
+        if (!f->second->from_holder(part->bytes)) {
+          return lender_.refuse(link.id_, "it sent more than its credit");
+        }
+        break;
+      case lease::relay_what::credit:
+        f->second->more_credit(load_le<std::uint32_t>(part->bytes.data()));
+        break;
+      case lease::relay_what::end:
+        f->second->holder_ended();
+        break;
+    }
+    // Its queue may have been found full meanwhile.
+    if (link.ended_) return;
   }
+  if (!parts.good()) lender_.refuse(link.id_, "unreadable bytes of leases");
+}
+
+void relay_server::flush_later(const std::string& name) {
+  to_flush_.push_back(name);
+  if (to_flush_.size() > 1) return;
+  reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
+    if (alive.expired()) return;
+    for (const auto& one : std::exchange(to_flush_, {})) {
+      const auto at = channels_.find(one);
+      if (at != channels_.end() && !at->second->flush()) at->second->lost();
+    }
+  });
 }
 
 void relay_server::hear(const std::string& from, const bus::envelope& got) {

@@ -33,6 +33,7 @@ class relay_server {
   class flow;
   void receive(const std::string& from, const bus::envelope&);
   void hear(const std::string& from, const bus::envelope&);
+  void flush_later(const std::string& name);
   void sweep();
   void remove(const std::string& name);
 
@@ -40,6 +41,7 @@ class relay_server {
   lender& lender_;
   std::unordered_map<std::string, std::unique_ptr<channel>> channels_;
   std::vector<std::unique_ptr<channel>> dead_;
+  std::vector<std::string> to_flush_;  // channels with a batch, by name
   net::reactor::timer_id timer_ = 0;
   net::time_point swept_ = net::clock::now();
   std::shared_ptr<int> alive_ = std::make_shared<int>();

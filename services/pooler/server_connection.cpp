@@ -1,6 +1,8 @@
 #include "services/pooler/server_connection.hpp"
 
 #include <strings.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -85,6 +87,21 @@ void server_connection::terminate() {
 void server_connection::shut_down() {
   watch(0);
   if (transport_.fd) ::shutdown(transport_.fd.get(), SHUT_RDWR);
+}
+
+bool server_connection::server_still_there() const {
+  // A server that cannot get rid of a result does not hear of a cancel: what it has sent is thrown
+  // away, and what it sends next meets a reset.
+  while (transport_.fd &&
+         ::recv(transport_.fd.get(), nullptr, 1 << 20, MSG_TRUNC | MSG_DONTWAIT) > 0) {
+  }
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (!transport_.fd ||
+      ::getsockopt(transport_.fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    return false;
+  }
+  return info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2;
 }
 
 void server_connection::on_events(std::uint32_t) {

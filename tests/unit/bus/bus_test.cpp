@@ -262,7 +262,7 @@ TEST_F(bench, many_messages_go_through_in_order_and_others_are_served_between) {
   link l(loop, zmq, options("worker"), [](const envelope&) {}, [&](bool now) { up = now; });
   ASSERT_TRUE(until([&] { return up; }));
   header head;
-  head.kind = kind::relay_data;
+  head.kind = kind::relay;
   for (std::uint64_t i = 0; i < 5000; ++i) {
     head.request = i;
     ASSERT_TRUE(l.send(head, as_bytes("x")));

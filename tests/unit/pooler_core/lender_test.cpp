@@ -10,6 +10,7 @@
 
 #include "common/bus/hub.hpp"
 #include "services/pooler/lease_server.hpp"
+#include "common/lease/relay_batch.hpp"
 #include "services/pooler/relay_server.hpp"
 #include "tests/unit/pooler_core/fake_server.hpp"
 
@@ -348,12 +349,12 @@ class relay_holder {
   void send(bus::header head, std::string bytes) {
     rig_.call([&] { EXPECT_TRUE(link_->send(head, as_bytes(bytes))); });
   }
-  void send_stream(bus::kind kind, const lease::grant& g, const std::string& bytes) {
+  void send_stream(lease::relay_what what, const lease::grant& g, const std::string& bytes) {
+    lease::relay_batch batch;
+    batch.add(g.lease, g.generation, what, as_bytes(bytes));
     bus::header head;
-    head.kind = kind;
-    head.request = g.lease;
-    head.trace = g.generation;
-    send(head, bytes);
+    head.kind = bus::kind::relay;
+    send(head, std::string(as_text(batch.payload())));
   }
   template <class Test>
   bool wait(Test test) {
@@ -369,9 +370,12 @@ class relay_holder {
   void take(const bus::envelope& e) {
     const std::lock_guard lock(mutex_);
     if (e.header.kind == bus::kind::lease) messages.push_back(std::move(*lease::decode(e.payload)));
-    if (e.header.kind == bus::kind::relay_data) data.append(as_text(e.payload));
-    if (e.header.kind == bus::kind::relay_end) ++ends;
-    if (e.header.kind == bus::kind::relay_credit) ++credits;
+    lease::relay_reader parts(e.header.kind == bus::kind::relay ? e.payload : byte_span{});
+    while (const auto part = parts.next()) {
+      if (part->what == lease::relay_what::data) data.append(as_text(part->bytes));
+      if (part->what == lease::relay_what::end) ++ends;
+      if (part->what == lease::relay_what::credit) ++credits;
+    }
     changed_.notify_all();
   }
   rig& rig_;
@@ -388,7 +392,7 @@ TEST(lender, relays_with_credit) {
   const auto g = std::get<lease::grant>(h.messages[1]);
   std::string out;
   wire::write_query(out, "big 1000000");
-  h.send_stream(bus::kind::relay_data, g, out);
+  h.send_stream(lease::relay_what::data, g, out);
   ASSERT_TRUE(h.wait([&] { return h.data.size() == relay_server::window; }));
   std::this_thread::sleep_for(50ms);
   EXPECT_EQ(h.data.size(), relay_server::window);  // no byte more than it had credit for
@@ -396,13 +400,13 @@ TEST(lender, relays_with_credit) {
     const auto before = h.data.size();
     std::string credit(4, '\0');
     store_le(credit.data(), std::uint32_t{200'000});
-    h.send_stream(bus::kind::relay_credit, g, credit);
+    h.send_stream(lease::relay_what::credit, g, credit);
     ASSERT_TRUE(h.wait([&] { return h.data.size() > before; }));
   }
   // The other direction: credit comes back for what the server has taken.
   std::string chunk;
   wire::write_query(chunk, std::string(100'000, 'c'));
-  h.send_stream(bus::kind::relay_data, g, chunk);
+  h.send_stream(lease::relay_what::data, g, chunk);
   EXPECT_TRUE(h.wait([&] { return h.credits == 1; }));
   h.say(returned(g, lease::condition::clean));
   h.say(lease::demand{pool_number, 1, 1});
@@ -413,10 +417,10 @@ TEST(lender, relays_with_credit) {
   h.data.clear();
   out.clear();
   wire::write_query(out, "die");
-  h.send_stream(bus::kind::relay_data, g, out);  // of the past: dropped
+  h.send_stream(lease::relay_what::data, g, out);  // of the past: dropped
   std::this_thread::sleep_for(20ms);
   EXPECT_EQ(h.ends, 0);
-  h.send_stream(bus::kind::relay_data, again, out);
+  h.send_stream(lease::relay_what::data, again, out);
   EXPECT_TRUE(h.wait([&] { return h.ends == 1; }));
 }
 
@@ -426,7 +430,18 @@ TEST(lender, a_holder_that_ignores_its_credit_is_dropped) {
   h.say(lease::demand{pool_number, 1, 1});
   ASSERT_TRUE(h.wait([&] { return h.messages.size() == 2; }));
   const auto g = std::get<lease::grant>(h.messages[1]);
-  h.send_stream(bus::kind::relay_data, g, std::string(relay_server::window + 1, 'x'));
+  h.send_stream(lease::relay_what::data, g, std::string(relay_server::window + 1, 'x'));
+  EXPECT_TRUE(r.server.wait_for("end"));
+}
+
+TEST(lender, a_holder_whose_bytes_cannot_be_read_is_dropped) {
+  rig r("relay");
+  relay_holder h(r);
+  h.say(lease::demand{pool_number, 1, 1});
+  ASSERT_TRUE(h.wait([&] { return h.messages.size() == 2; }));
+  bus::header head;
+  head.kind = bus::kind::relay;
+  h.send(head, "no parts of a batch");
   EXPECT_TRUE(r.server.wait_for("end"));
 }
 
