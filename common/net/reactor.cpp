@@ -19,6 +19,7 @@ namespace pgsled::net {
 namespace {
 
 constexpr int batch_size = 256;
+constexpr int most_gathering_turns = 4;
 constexpr auto no_position = std::numeric_limits<std::uint32_t>::max();
 
 // An indexed binary heap: add and cancel are O(log n), memory is reused, and an id names a slot
@@ -141,6 +142,8 @@ struct reactor::state {
   int batch_count = 0, batch_position = 0;
   timer_heap timers;
   std::vector<std::function<void()>> deferred, deferred_running;
+  std::vector<std::function<void()>> gathered, gathered_running;
+  int gathering_turns = 0;
   std::vector<std::function<void()>> posted_running;
   time_point now{};
   bool running = false;
@@ -182,7 +185,7 @@ struct reactor::state {
 
   // Milliseconds, rounded up: waking early would only spin until the timer is due.
   int wait_ms() const {
-    if (!deferred.empty() || stopping.load(std::memory_order_acquire)) return 0;
+    if (!deferred.empty() || !gathered.empty() || stopping.load(std::memory_order_acquire)) return 0;
     if (timers.empty()) return -1;
     const auto left = timers.first() - clock::now();
     if (left <= duration::zero()) return 0;
@@ -217,6 +220,14 @@ struct reactor::state {
     deferred_running.swap(deferred);
     for (auto& task : deferred_running) task();
     deferred_running.clear();
+  }
+
+  void run_gathered(bool nothing_ready) {
+    if (gathered.empty() || (!nothing_ready && ++gathering_turns < most_gathering_turns)) return;
+    gathering_turns = 0;
+    gathered_running.swap(gathered);
+    for (auto& task : gathered_running) task();
+    gathered_running.clear();
   }
 };
 
@@ -263,6 +274,8 @@ void reactor::cancel(timer_id id) { state_->timers.cancel(id); }
 
 void reactor::defer(std::function<void()> task) { state_->deferred.push_back(std::move(task)); }
 
+void reactor::gather(std::function<void()> task) { state_->gathered.push_back(std::move(task)); }
+
 void reactor::post(std::function<void()> task) {
   {
     const std::lock_guard lock(state_->mutex);
@@ -293,6 +306,7 @@ void reactor::run() {
     s.dispatch();
     s.run_timers();
     s.run_deferred();
+    s.run_gathered(n <= 0);
   }
 }
 

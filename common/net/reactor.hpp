@@ -45,6 +45,9 @@ class reactor {
 
   // Runs before the loop waits again, in order; used to look at edge-triggered sources once more.
   void defer(std::function<void()> task);
+  // Runs once nothing more is ready, at the latest after a few turns: for what costs less sent
+  // together with what those turns add to it.
+  void gather(std::function<void()> task);
   // From any thread. Bounded only by memory: callers are few and say so.
   void post(std::function<void()> task);
 

@@ -89,10 +89,10 @@ class relay_line final : public lease_line {
   void cut_all();
   void receive(const bus::envelope& got);
   void granted(lease::grant&& granted);
-  // Goes at the end of the loop's turn, with what others have to say by then.
+  // Goes when the loop has nothing else to do, with what others have to say by then.
   lease::relay_batch& batch() {
     if (batch_.empty()) {
-      worker_.loop().defer([this, alive = std::weak_ptr<int>(alive_)] {
+      worker_.loop().gather([this, alive = std::weak_ptr<int>(alive_)] {
         if (alive.expired()) return;
         if (!flush()) down("its queue is full");
         worker_.run_scheduled();

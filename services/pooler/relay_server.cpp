@@ -35,8 +35,8 @@ class relay_server::channel final : public holder_link {
     return !ended_ && bytes.size() <= lease::max_message_bytes &&
            server_.hub_.send(name_, head, as_bytes(bytes));
   }
-  // Goes at the end of the loop's turn, with what other leases have to say by then; at once when it
-  // has grown large.
+  // Goes when the loop has nothing else to do, with what other leases have to say by then; at once
+  // when it has grown large.
   bool add(lease_id id, lease::generation generation, lease::relay_what what, byte_span bytes) {
     if (ended_) return false;
     if (batch_.empty()) server_.flush_later(name_);
@@ -258,7 +258,7 @@ void relay_server::receive(const std::string& from, const bus::envelope& got) {
 void relay_server::flush_later(const std::string& name) {
   to_flush_.push_back(name);
   if (to_flush_.size() > 1) return;
-  reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
+  reactor_.gather([this, alive = std::weak_ptr<int>(alive_)] {
     if (alive.expired()) return;
     for (const auto& one : std::exchange(to_flush_, {})) {
       const auto at = channels_.find(one);

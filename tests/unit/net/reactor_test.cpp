@@ -173,6 +173,35 @@ TEST(reactor, a_timer_that_sets_itself_again_does_not_starve_sockets) {
   EXPECT_LT(spins, 10);
 }
 
+TEST(reactor, gathers_until_nothing_is_ready_but_not_for_ever) {
+  reactor loop;
+  int turns = 0;
+  int gathered_at = -1;
+  // Nothing else to do: at once.
+  loop.gather([&] { gathered_at = turns; });
+  loop.defer([&] { ++turns; });
+  loop.after(std::chrono::milliseconds(1), [&] { loop.stop(); });
+  loop.run();
+  EXPECT_EQ(gathered_at, 1);
+  // A socket that is always ready delays it for some turns only.
+  auto [left, right] = stream_pair();
+  ASSERT_EQ(::write(right.get(), "x", 1), 1);
+  struct busy final : watcher {
+    int seen = 0;
+    void on_events(std::uint32_t) override { ++seen; }
+  } always;
+  loop.add(left.get(), EPOLLIN, &always);
+  int seen = -1;
+  loop.gather([&] {
+    seen = always.seen;
+    loop.stop();
+  });
+  loop.run();
+  EXPECT_GT(seen, 1);
+  EXPECT_LT(seen, 10);
+  loop.remove(left.get());
+}
+
 TEST(reactor, deferred_work_that_defers_more_lets_events_through) {
   reactor loop;
   auto [a, b] = stream_pair();
