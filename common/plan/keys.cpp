@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <limits>
 
-#include "common/plan/placement.hpp"
+#include "common/placement/value.hpp"
 #include "common/sql/lexer.hpp"
 
 namespace pgsled::plan {
+
+using placement::bigint_from_text;
 
 bool operator==(const key& a, const key& b) {
   return a.source == b.source && a.number == b.number && a.negated == b.negated &&

@@ -10,7 +10,7 @@
 
 namespace pgsled::cli {
 
-struct placement {
+struct key_place {
   std::uint64_t hash = 0;
   std::optional<std::uint64_t> bucket, shard;
 };
@@ -18,8 +18,8 @@ struct placement {
 // Type bigint, varchar or uuid, as PostgreSQL reads them. Without `buckets` there are as many as
 // shards; with both, bucket b lies on shard b mod shards as in a map no move has changed. 0: not
 // given. 22P02 when the value is none of the type, 22023 when the numbers do not fit.
-result<placement> place(std::string_view value, std::string_view type, std::uint32_t shards,
+result<key_place> place(std::string_view value, std::string_view type, std::uint32_t shards,
                         std::uint32_t buckets);
-std::string render(const placement&);  // a line for each fact
+std::string render(const key_place&);  // a line for each fact
 
 }  // namespace pgsled::cli

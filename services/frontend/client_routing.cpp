@@ -1,7 +1,8 @@
 // Which shard a unit of messages goes to, and the answers that need no server: a BEGIN before the
 // first statement that names a shard, and the end of such a transaction.
 
-#include "common/plan/placement.hpp"
+#include "common/placement/hash.hpp"
+#include "common/placement/rule.hpp"
 #include "common/sql/parse.hpp"
 #include "common/sql/shape.hpp"
 #include "services/frontend/broadcast.hpp"
@@ -234,7 +235,7 @@ std::optional<std::int64_t> client::key_value(const plan::key& key, std::string_
       const auto& literals = worker_.shape().literals;
       if (key.number >= literals.size()) break;
       auto text = sql::literal_value(sql, literals[key.number]);
-      value = plan::bigint_from_text(key.negated ? "-" + text : text);
+      value = placement::bigint_from_text(key.negated ? "-" + text : text);
       break;
     }
     case plan::key_source::parameter: {
@@ -248,8 +249,8 @@ std::optional<std::int64_t> client::key_value(const plan::key& key, std::string_
                {}};
         return std::nullopt;
       }
-      value = parameter.binary ? plan::bigint_from_binary(parameter.value)
-                               : plan::bigint_from_text(as_text(parameter.value));
+      value = parameter.binary ? placement::bigint_from_binary(parameter.value)
+                               : placement::bigint_from_text(as_text(parameter.value));
       break;
     }
     case plan::key_source::none:
@@ -280,7 +281,7 @@ bool client::key_shard(const plan::plan& planned, std::string_view sql, const by
            "The router reads it from the shards; see its log if this lasts.", {}};
     return false;
   }
-  shard = plan::shard_of(plan::hash_bigint(*value), map);
+  shard = placement::shard_of(placement::hash_bigint(*value), map);
   return true;
 }
 
