@@ -126,7 +126,8 @@ std::vector<mapping_flaw> flaws_of(const mapping& from) {
     if (one.second == other.second) continue;
     found.push_back({true, values[i].second,
                      "\"" + one.first + "\" belongs to shard " + std::to_string(other.second) +
-                         " already"});
+                         " already",
+                     values[first].second});
   }
   std::vector<bounds> all;
   for (std::size_t i = 0; i < from.ranges.size(); ++i) {
@@ -149,7 +150,7 @@ std::vector<mapping_flaw> flaws_of(const mapping& from) {
   for (std::size_t i = 1, widest = 0; i < all.size(); ++i) {
     if (overlap(all[widest], all[i])) {
       const auto [earlier, later] = std::minmax(all[widest].index, all[i].index);
-      found.push_back({false, later, "overlaps range " + std::to_string(earlier + 1)});
+      found.push_back({false, later, "overlaps another range", earlier});
     }
     if (all[widest].end && (!all[i].end || *all[widest].end < *all[i].end)) widest = i;
   }

@@ -45,11 +45,12 @@ struct mapping {
 // Names the content: the same in every process, another one for every other mapping. Never 0.
 std::uint64_t id_of(const mapping&);
 
-// What is wrong with a mapping, by the place of the entry. Text: "must be …", "overlaps …".
+// What is wrong with a mapping, by the place of the entry.
 struct mapping_flaw {
   bool in_list = false;             // else in ranges
   std::size_t index = 0;
   std::string text;
+  std::optional<std::size_t> other = {};  // the entry of the same sort that it contradicts
 };
 std::vector<mapping_flaw> flaws_of(const mapping&);
 

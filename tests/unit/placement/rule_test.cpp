@@ -15,7 +15,7 @@ std::vector<std::string> texts_of(const mapping& from) {
   std::vector<std::string> all;
   for (const auto& flaw : flaws_of(from)) {
     all.push_back((flaw.in_list ? "value " : "range ") + std::to_string(flaw.index) + " " +
-                  flaw.text);
+                  flaw.text + (flaw.other ? ", " + std::to_string(*flaw.other) : ""));
   }
   return all;
 }
@@ -57,7 +57,7 @@ TEST(rule, texts_by_their_bytes_and_uuids_in_their_order) {
 TEST(rule, flaws_are_named) {
   EXPECT_THAT(texts_of({0, "bigint", {{"1", 0}, {"one", 0}, {" +1", 1}, {"01", 0}}, {}, -1}),
               ElementsAre("value 1 must be an integer that fits bigint",
-                          "value 2 \" +1\" belongs to shard 0 already"));
+                          "value 2 \" +1\" belongs to shard 0 already, 0"));
   EXPECT_THAT(texts_of({0, "uuid", {{"1", 0}}, {}, -1}), ElementsAre("value 0 must be a uuid"));
   EXPECT_THAT(texts_of({0, "bigint", {}, {{"5", "5", true, true, 0},
                                           {"7", "6", true, true, 0},
@@ -74,11 +74,11 @@ TEST(rule, flaws_are_named) {
   EXPECT_THAT(texts_of({0, "bigint", {}, {{"2", "3", true, true, 0}, {"0", "9", true, true, 1},
                                           {"5", "6", true, true, 0}, {"9", "", true, false, 0},
                                           {"", "1", false, true, 0}}, -1}),
-              ElementsAre("range 4 overlaps range 2", "range 1 overlaps range 1",
-                          "range 2 overlaps range 2"));
+              ElementsAre("range 4 overlaps another range, 1", "range 1 overlaps another range, 0",
+                          "range 2 overlaps another range, 1"));
   EXPECT_THAT(texts_of({0, "bigint", {}, {{"", "5", false, true, 0},
                                           {"", "1", false, true, 0}}, -1}),
-              ElementsAre("range 1 overlaps range 1"));
+              ElementsAre("range 1 overlaps another range, 0"));
 }
 
 TEST(rule, a_flawed_mapping_places_nothing) {
