@@ -2,6 +2,12 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
+#include <limits>
+#include <tuple>
+
+#include "tests/unit/placement/allocations.hpp"
+
 namespace pgsled::placement {
 namespace {
 
@@ -100,6 +106,30 @@ TEST(rule, ids_name_the_content) {
   other = one;
   other.fallback = 0;
   EXPECT_NE(id_of(other), id_of(one));
+}
+
+// Every statement with a key comes by here.
+TEST(rule, from_value_to_shard_without_allocation) {
+  const std::array<std::uint32_t, 3> map{0, 1, 2};
+  const mapping_index index{
+      {7, "bigint", {{"9223372036854775807", 1}}, {{"", "5", false, true, 2}}, -1}};
+  const std::string digits = "9223372036854775807", text(100, 'x');
+  const std::string some_uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+  const std::string binary("\0\0\0\0\0\0\0\1", 8);
+  const std::size_t before = testing::allocations();
+  std::uint64_t sum = 0;
+  for (const auto& [type, how, bytes] :
+       {std::tuple{key_type::bigint, form::text, std::string_view(digits)},
+        std::tuple{key_type::bigint, form::binary, std::string_view(binary)},
+        std::tuple{key_type::uuid, form::text, std::string_view(some_uuid)},
+        std::tuple{key_type::varchar, form::text, std::string_view(text)}}) {
+    const auto read = normalise(type, how, bytes, {encoding::utf8, 5});
+    sum += shard_of(hash_of(hasher::postgres, *read), map) + index.find(*read).value_or(0);
+  }
+  const std::size_t after = testing::allocations();
+  EXPECT_EQ(after, before);
+  EXPECT_GT(sum, 0u);
+  EXPECT_GT(before, 0u);
 }
 
 TEST(rule, names) {
