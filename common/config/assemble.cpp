@@ -162,14 +162,6 @@ void read_users(const checked_file& file, configuration& to, findings& found) {
 }
 
 void read_sharded_tables(const checked_file& file, configuration& to, findings& found) {
-  const auto mapped = [&](const entry& table) {
-    const auto& all = file.all("sharded_mappings");
-    return std::any_of(all.begin(), all.end(), [&](const entry& mapping) {
-      return mapping.text("database") == table.text("database") &&
-             mapping.text("column") == table.text("column") &&
-             (!mapping.has("table") || mapping.text("table") == table.text("name"));
-    });
-  };
   for (const auto& from : file.all("sharded_tables")) {
     sharded_table one;
     one.database = from.text("database");
@@ -177,17 +169,17 @@ void read_sharded_tables(const checked_file& file, configuration& to, findings& 
     one.name = from.text("name");
     one.column = from.text("column");
     one.data_type = from.text("data_type");
-    const auto later = [&](std::string_view key) {
+    const auto type = placement::key_type_of(one.data_type);
+    if (!type) {
       one.acted_on = false;
-      found.unacted(file.name, from.line_of(key),
-                    fmt::format("sharded_tables.{} = \"{}\"", key, from.text(key)));
-    };
-    if (one.data_type != "bigint") later("data_type");
-    if (from.text("hasher") != "postgres") later("hasher");
-    for (const auto* key : {"mapping", "lookup_query", "centroids", "centroids_path"}) {
+      found.unacted(file.name, from.line_of("data_type"),
+                    fmt::format("sharded_tables.data_type = \"{}\"", one.data_type));
+    }
+    one.hasher = *placement::hasher_of(from.text("hasher"));
+    for (const auto* key : {"lookup_query", "centroids", "centroids_path"}) {
       if (from.has(key)) one.acted_on = false;
     }
-    if (mapped(from)) one.acted_on = false;
+    if (type) one.mapping = read_mapping(file, from, *type, found);
     to.sharded_tables.push_back(std::move(one));
   }
   for (const auto& from : file.all("sharded_schemas")) {

@@ -76,6 +76,11 @@ struct checked_file {
 // Fills `file.sections` from `file.root`.
 void check(checked_file& file, std::span<const section> sections, findings&);
 
+// The lists and ranges of one entry of [[sharded_tables]], from either form; none: by hash.
+std::optional<placement::mapping> read_mapping(const checked_file&, const entry& table,
+                                               placement::key_type, findings&);
+void check_older_mappings(const checked_file&, findings&);   // those that are for no table
+
 configuration assemble(const checked_file& pgdog, const checked_file& users, findings&);
 void cross_check(const checked_file& pgdog, const checked_file& users, const configuration&,
                  findings&);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/base/result.hpp"
+#include "common/placement/rule.hpp"
 
 namespace pgsled::config {
 
@@ -66,10 +67,12 @@ struct user {
 
 struct sharded_table {
   std::string database, schema, name, column, data_type = "bigint";
-  // False: hasher, mapping or type of a later version; statements on it are refused. A schema of
+  // False: look-up, centroids or type of a later version; statements on it are refused. A schema of
   // [[sharded_schemas]] is an entry without name and column: all its tables (schema empty: of all
   // schemas that are not named).
   bool acted_on = true;
+  placement::hasher hasher = placement::hasher::postgres;
+  std::optional<placement::mapping> mapping = {};   // by list and range; none: by hash
 };
 
 struct pgsled {              // [pgsled] in pgdog.toml: what PgDog has no key for

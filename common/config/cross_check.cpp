@@ -97,6 +97,15 @@ void check_sharded_tables(const checked_file& file,
       }
     }
   }
+  for (const auto& rule : file.all("sharded_mappings")) {
+    const auto shard = rule.maybe<std::uint32_t>("shard");
+    if (!known(rule, "sharded_mappings") || !rule.has("database") || !shard) continue;
+    if (databases.at(rule.text("database")).all.count(*shard) == 0) {
+      found.wrong(file.name, rule.line_of("shard"), "sharded_mappings.shard",
+                  fmt::format("database \"{}\" has no shard {}", rule.text("database"), *shard));
+    }
+  }
+  check_older_mappings(file, found);
   for (const auto& from : file.all("omnisharded_tables")) known(from, "omnisharded_tables");
 }
 

@@ -133,15 +133,17 @@ constexpr auto mirroring = std::to_array<setting>({
 });
 
 constexpr auto mapping = std::to_array<setting>({
-    of_type("values", value_type::scalars, "Values that belong to the shard.").later(),
-    of_type("start", value_type::scalar, "First value of a range.").later(),
-    of_type("end", value_type::scalar, "First value after a range.").later(),
+    of_type("values", value_type::scalars, "Values that belong to the shard."),
+    of_type("start", value_type::scalar, "First value of a range; none: there is no lowest."),
+    of_type("end", value_type::scalar, "First value after a range; none: there is no highest."),
     setting{.name = "shard", .type = value_type::integer, .help = "The shard.", .max = most_shards,
-            .acted_on = false, .required = true},
+            .required = true},
 });
 constexpr section mapping_section{.name = "sharded_tables.mapping", .repeated = true,
-                                  .acted_on = false,
-                                  .help = "Placement by list or range instead of by hash.",
+                                  .help = "Placement by list or range instead of by hash: lists go "
+                                          "before ranges, and an entry with nothing but `shard` is "
+                                          "for what is in neither. Other values are refused. Texts "
+                                          "are in order of their bytes.",
                                   .settings = mapping};
 
 constexpr auto sharded_tables = std::to_array<setting>({
@@ -150,14 +152,15 @@ constexpr auto sharded_tables = std::to_array<setting>({
     text("name", "", "Name of the table; none: every table with the column."),
     text("column", "", "Column whose value chooses the shard."),
     choice("data_type", "bigint|uuid|varchar|vector", "bigint",
-           "Type of the column. Only `bigint` is acted on yet; statements on other such tables are "
+           "Type of the column: `bigint` stands for smallint, integer and bigint, `varchar` for "
+           "text and varchar. `vector` is not acted on yet; statements on such tables are "
            "refused."),
     choice("hasher", "postgres|sha1", "postgres",
-           "Function for placement by hash. Only `postgres` is acted on yet."),
+           "Function for placement by hash: that of PostgreSQL's hash partitions, or SHA-1."),
     flag("primary", "false", "Marks the table other tables follow.").later(),
     setting{.name = "mapping", .type = value_type::tables,
             .help = "Placement by list or range: `[[sharded_tables.mapping]]`.",
-            .acted_on = false, .nested = &mapping_section},
+            .nested = &mapping_section},
     text("lookup_query", "", "Query that finds the key or shard of a value.").later(),
     choice("lookup_result", "value|shard", "value", "What that query answers.").later(),
     of_type("centroids", value_type::vectors, "Centres for placement of vectors.").later(),
@@ -166,16 +169,16 @@ constexpr auto sharded_tables = std::to_array<setting>({
 });
 
 constexpr auto sharded_mappings = std::to_array<setting>({
-    text("database", "", "Database the table belongs to.").must().later(),
-    text("schema", "", "Its schema.").later(),
-    text("table", "", "Its name.").later(),
-    text("column", "", "The sharding column.").must().later(),
-    choice("kind", "list|range|default", "", "How values are chosen.").must().later(),
-    of_type("values", value_type::scalars, "Values that belong to the shard.").later(),
-    of_type("start", value_type::scalar, "First value of a range.").later(),
-    of_type("end", value_type::scalar, "First value after a range.").later(),
+    text("database", "", "Database the table belongs to.").must(),
+    text("schema", "", "Its schema."),
+    text("table", "", "Its name."),
+    text("column", "", "The sharding column.").must(),
+    choice("kind", "list|range|default", "", "How values are chosen.").must(),
+    of_type("values", value_type::scalars, "Values that belong to the shard."),
+    of_type("start", value_type::scalar, "First value of a range."),
+    of_type("end", value_type::scalar, "First value after a range."),
     setting{.name = "shard", .type = value_type::integer, .help = "The shard.", .max = most_shards,
-            .acted_on = false, .required = true},
+            .required = true},
 });
 
 constexpr auto sharded_schemas = std::to_array<setting>({
@@ -306,8 +309,8 @@ std::span<const section> pgdog_sections() {
       one("admin", admin, "The virtual admin database; `[admin]` in users.toml replaces it."),
       one("tcp", tcp, "TCP options."),
       many("sharded_schemas", sharded_schemas, "Schemas that live on one shard.", false),
-      many("sharded_mappings", sharded_mappings, "Older form of `[[sharded_tables.mapping]]`.",
-           false),
+      many("sharded_mappings", sharded_mappings,
+           "Older form of `[[sharded_tables.mapping]]`, for the tables that fit."),
       one("rewrite", rewrite, "Rewriting of statements.", false),
       one("memory", memory, "Buffers of PgDog.", false),
       one("multi_tenant", multi_tenant, "A filter every statement must have.", false),

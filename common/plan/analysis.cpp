@@ -94,6 +94,13 @@ plan analysis::one_shard() {
   plan p;
   p.destination = destination::one_shard;
   p.access = writes_ ? access::write : access::read;
+  p.rule = occurrences_.front().rule;
+  for (const auto& o : occurrences_) {
+    if (o.rule == p.rule) continue;
+    return refused(all_tables() + " are placed by different rules (data_type, hasher or mapping), "
+                       "so that one key is not on one shard",
+                   "Ask the tables in statements of their own.");
+  }
   // One source that binds all of them, if there is one.
   const auto& first = occurrences_.front().sources;
   const auto common = std::find_if(first.begin(), first.end(), [&](const key& candidate) {
@@ -119,12 +126,13 @@ plan analysis::one_shard() {
   std::vector<key> all = p.also_equal;
   all.push_back(p.key);
   for (const auto& source : all) {
-    if (keys_.certain(source)) continue;
+    if (keys_.certain(source, p.rule.type)) continue;
     const std::string name = "$" + std::to_string(source.number + 1);
+    const std::string type{placement::name_of(p.rule.type)};
     return refused("the type of the sharding key, parameter " + name +
                        ", is not certain, as it is used in another place, too",
-                   "Declare its type as bigint, write " + name +
-                       "::bigint everywhere, or use a parameter of its own for the key.");
+                   "Declare its type as " + type + ", write " + name + "::" + type +
+                       " everywhere, or use a parameter of its own for the key.");
   }
   return p;
 }
@@ -140,6 +148,9 @@ std::string analysis::all_tables() const {
 plan analysis::unbound() {
   std::string tables;
   const occurrence* missing = nullptr;
+  const auto literal = [](const occurrence& o) {
+    return o.rule.type == placement::key_type::bigint ? "an integer" : "a literal";
+  };
   for (const auto& o : occurrences_) {
     if (!o.sources.empty()) continue;
     if (!missing) missing = &o;
@@ -149,13 +160,15 @@ plan analysis::unbound() {
   if (missing->inserted) {
     return refused("INSERT into table " + missing->shown + " needs a value for its sharding key " +
                        quoted(missing->column),
-                   "Give the column a parameter or an integer in VALUES.", why_not_);
+                   std::string{"Give the column a parameter or "} + literal(*missing) +
+                       " in VALUES.",
+                   why_not_);
   }
   const bool joined = occurrences_.size() > 1;
   return refused("the statement is not bound to one shard: it does not restrict " + tables,
                  "Add " + quoted(missing->column) +
-                     " = value, as a parameter or an integer, to the conditions joined by AND in "
-                     "WHERE" +
+                     " = value, as a parameter or " + literal(*missing) +
+                     ", to the conditions joined by AND in WHERE" +
                      (joined ? " of each SELECT, or join the tables on their sharding keys."
                              : "; statements over several shards come in a later version."),
                  why_not_);

@@ -13,6 +13,8 @@
 //     In a sub-select it may bind the occurrences of the sub-select, never those around it.
 //   - key IN (SELECT other key …) likewise; it binds inwards only if nothing in the sub-select
 //     (LIMIT, grouping, DISTINCT ON, set operation) looks at several rows.
+// All occurrences have the same rule, or the statement is refused: the same value of a key is
+// elsewhere by another one.
 // Conditions are not carried through the output columns of sub-selects in FROM or of CTEs.
 
 #include <map>
@@ -39,6 +41,7 @@ class analysis {
 
   struct occurrence {
     std::string shown, column;
+    placement::rule rule;
     bool inserted = false;
     std::vector<key> sources;
   };
@@ -93,7 +96,7 @@ class analysis {
   void add_alias(const PgQuery__Alias*, scope& block, scope& joined);
   void table(const PgQuery__RangeVar&, scope& block, scope& joined);
   item target(const PgQuery__RangeVar&, relation& found, const char* verb);
-  int add_occurrence(const PgQuery__RangeVar&, const sharded_table&);
+  int add_occurrence(const PgQuery__RangeVar&, const relation&);
   void locking(const PgQuery__SelectStmt&, const scope& block, std::size_t omni_before);
   void call(const PgQuery__FuncCall&);
 

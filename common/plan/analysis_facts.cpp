@@ -74,10 +74,11 @@ void analysis::equality(const node* left, const node* right, const scope& in,
   if (f.right != nothing) {
     f.binds_right = bindable.contains(f.right);
   } else {
-    f.source = keys_.read(right);
+    const auto type = occurrences_[static_cast<std::size_t>(f.left)].rule.type;
+    f.source = keys_.read(right, type);
     if (!keys_.why().empty()) why_not_ = keys_.why();
     if (!f.source) return;
-    keys_.use(right);
+    keys_.use(right, type);
   }
   facts_.push_back(f);
 }

@@ -53,9 +53,9 @@ void analysis::walk(const tree_message* m, const scope& in) {
   if (type == &pg_query__param_ref__descriptor) keys_.seen(as<PgQuery__ParamRef>(m));
   if (type == &pg_query__type_cast__descriptor) {
     const auto& cast = as<PgQuery__TypeCast>(m);
-    if (is_integer_type(cast.type_name) && cast.arg &&
-        cast.arg->node_case == PG_QUERY__NODE__NODE_PARAM_REF) {
-      keys_.use(cast.arg);
+    const auto key_type = key_type_of(cast.type_name);
+    if (key_type && cast.arg && cast.arg->node_case == PG_QUERY__NODE__NODE_PARAM_REF) {
+      keys_.use(cast.arg, *key_type);
     }
   }
   if (type == &pg_query__range_var__descriptor) {
@@ -212,7 +212,7 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
   if (verb) writes_ = true;
   switch (found.kind) {
     case relation_kind::sharded:
-      one.occurrence = add_occurrence(range, *found.table);
+      one.occurrence = add_occurrence(range, found);
       break;
     case relation_kind::hidden:
       refuse(shown + " reads sharded tables, and which of their rows cannot be told from the " +
@@ -223,10 +223,10 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
       refuse("the columns of table " + shown + " are not known yet, so it may be sharded",
              "Try again once the router has read the catalog of the database.");
       break;
-    case relation_kind::foreign_key_type:
-      refuse("table " + shown + " is sharded by data type " + quoted(found.table->data_type) +
-                 ", which this version cannot place",
-             "Sharding keys of type bigint are supported.");
+    case relation_kind::unplaceable:
+      refuse("rows of table " + shown + " cannot be placed by its sharding key " +
+                 quoted(found.table->column) + ", " + found.why,
+             found.hint);
       break;
     case relation_kind::omni:
     case relation_kind::system:
@@ -241,10 +241,11 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
   return one;
 }
 
-int analysis::add_occurrence(const PgQuery__RangeVar& range, const sharded_table& table) {
+int analysis::add_occurrence(const PgQuery__RangeVar& range, const relation& found) {
   occurrence o;
   o.shown = shown_name(range);
-  o.column = table.column;
+  o.column = found.table->column;
+  o.rule = found.rule;
   occurrences_.push_back(std::move(o));
   return static_cast<int>(occurrences_.size() - 1);
 }
@@ -409,10 +410,10 @@ void analysis::insert_row(const PgQuery__InsertStmt& s, const relation& found, i
   if (value && value->node_case == PG_QUERY__NODE__NODE_SET_TO_DEFAULT) {
     why_not_ = "The value is DEFAULT.";
   }
-  const auto source = keys_.read(value);
+  const auto source = keys_.read(value, found.rule.type, found.limit);
   if (!keys_.why().empty()) why_not_ = keys_.why();
   if (!source) return;
-  keys_.use(value);
+  keys_.use(value, found.rule.type);
   occurrences_[static_cast<std::size_t>(of)].sources.push_back(*source);
 }
 

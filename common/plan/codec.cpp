@@ -29,6 +29,13 @@ class writer {
     integer(from.number);
     integer(static_cast<std::uint8_t>(from.negated));
     integer(from.constant);
+    integer(from.limit);
+    text(from.text);
+  }
+  void rule(const placement::rule& from) {
+    integer(static_cast<std::uint8_t>(from.type));
+    integer(static_cast<std::uint8_t>(from.hasher));
+    integer(from.mapping);
   }
 
  private:
@@ -80,9 +87,19 @@ class reader {
     from.number = integer<std::uint16_t>();
     from.negated = boolean();
     from.constant = integer<std::int64_t>();
+    from.limit = integer<std::uint32_t>();
+    from.text = text();
     return from;
   }
-  static constexpr std::size_t key_size = 12;
+  static constexpr std::size_t least_key = 20;
+  placement::rule rule() {
+    using namespace placement;
+    placement::rule from;
+    from.type = enumeration(key_type::bigint, key_type::varchar);
+    from.hasher = enumeration(hasher::postgres, hasher::sha1);
+    from.mapping = integer<std::uint64_t>();
+    return from;
+  }
 
   template <class T>
   tl::expected<T, std::string> finish(T value) {
@@ -120,6 +137,7 @@ void encode(const answer& a, std::string& to) {
   w.integer(static_cast<std::uint8_t>(a.plan.destination));
   w.integer(static_cast<std::uint8_t>(a.plan.access));
   w.place(a.plan.key);
+  w.rule(a.plan.rule);
   w.list(a.plan.also_equal, [&](const key& k) { w.place(k); });
   w.integer(static_cast<std::uint8_t>(a.plan.changes_catalog));
   w.integer(static_cast<std::uint8_t>(a.plan.own_transaction));
@@ -150,7 +168,8 @@ tl::expected<answer, std::string> decode_answer(byte_span bytes) {
   a.plan.destination = r.enumeration(destination::one_shard, destination::refused);
   a.plan.access = r.enumeration(access::read, access::write);
   a.plan.key = r.place();
-  a.plan.also_equal = r.list<key>(reader::key_size, [&] { return r.place(); });
+  a.plan.rule = r.rule();
+  a.plan.also_equal = r.list<key>(reader::least_key, [&] { return r.place(); });
   a.plan.changes_catalog = r.boolean();
   a.plan.own_transaction = r.boolean();
   a.plan.spread_sequences_of = r.list<std::string>(4, [&] { return r.text(); });

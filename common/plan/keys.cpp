@@ -3,50 +3,84 @@
 #include <algorithm>
 #include <limits>
 
-#include "common/plan/placement.hpp"
 #include "common/sql/lexer.hpp"
 
 namespace pgsled::plan {
 
+using placement::bigint_from_text;
+using placement::key_type;
+
 bool operator==(const key& a, const key& b) {
   return a.source == b.source && a.number == b.number && a.negated == b.negated &&
-         a.constant == b.constant;
+         a.constant == b.constant && a.limit == b.limit && a.text == b.text;
 }
 
-bool is_integer_type(const PgQuery__TypeName* type) {
+std::optional<key_type> key_type_of(const PgQuery__TypeName* type) {
   if (!type || type->setof || type->pct_type || type->n_array_bounds > 0 || type->n_typmods > 0) {
-    return false;
+    return std::nullopt;
   }
   const auto parts = name_parts(list(type->n_names, type->names));
   if (parts.empty() || parts.size() > 2 || (parts.size() == 2 && parts[0] != "pg_catalog")) {
-    return false;
+    return std::nullopt;
   }
-  return parts.back() == "int8" || parts.back() == "int4" || parts.back() == "int2";
-}
-
-std::optional<key> key_reader::read(const node* expression) {
-  why_.clear();
-  while (expression && expression->node_case == PG_QUERY__NODE__NODE_TYPE_CAST) {
-    if (!is_integer_type(expression->type_cast->type_name)) return std::nullopt;
-    expression = expression->type_cast->arg;
-  }
-  if (!expression) return std::nullopt;
-  if (expression->node_case == PG_QUERY__NODE__NODE_PARAM_REF) {
-    return parameter(*expression->param_ref);
-  }
-  if (expression->node_case == PG_QUERY__NODE__NODE_A_CONST) return constant(*expression->a_const);
+  const auto& name = parts.back();
+  if (name == "int8" || name == "int4" || name == "int2") return key_type::bigint;
+  if (name == "uuid") return key_type::uuid;
+  if (name == "text" || name == "varchar") return key_type::varchar;
   return std::nullopt;
 }
 
-std::optional<key> key_reader::parameter(const PgQuery__ParamRef& ref) {
+std::optional<key> key_reader::read(const node* expression, key_type type, std::uint32_t limit) {
+  why_.clear();
+  bool cast = false;
+  while (expression && expression->node_case == PG_QUERY__NODE__NODE_TYPE_CAST) {
+    if (key_type_of(expression->type_cast->type_name) != type) return std::nullopt;
+    expression = expression->type_cast->arg;
+    cast = true;
+  }
+  if (!expression) return std::nullopt;
+  std::optional<key> found;
+  if (expression->node_case == PG_QUERY__NODE__NODE_PARAM_REF) {
+    found = parameter(*expression->param_ref, type, cast);
+  } else if (expression->node_case == PG_QUERY__NODE__NODE_A_CONST) {
+    const auto& value = *expression->a_const;
+    if (value.isnull) {
+      why_ = "The value is NULL.";
+      return std::nullopt;
+    }
+    found = type == key_type::bigint ? number(value) : string(value, type);
+  }
+  if (found) found->limit = limit;
+  return found;
+}
+
+std::optional<key> key_reader::parameter(const PgQuery__ParamRef& ref, key_type type, bool cast) {
   if (ref.number < 1 || ref.number > 65535) return std::nullopt;
   const auto index = static_cast<std::size_t>(ref.number - 1);
-  const std::uint32_t type =
+  const std::uint32_t declared =
       index < request_.parameter_types.size() ? request_.parameter_types[index] : 0;
-  constexpr std::uint32_t unspecified = 0, int8 = 20, int2 = 21, int4 = 23;
-  if (type != unspecified && type != int8 && type != int2 && type != int4) {
-    why_ = "Parameter $" + std::to_string(ref.number) +
-           " is declared with a type that is not an integer.";
+  constexpr std::uint32_t unspecified = 0, int8 = 20, int2 = 21, int4 = 23, text = 25,
+                          varchar = 1043, uuid = 2950;
+  const char* wanted = "";
+  bool good = declared == unspecified;
+  switch (type) {
+    case key_type::bigint:
+      wanted = "an integer";
+      good = good || declared == int8 || declared == int2 || declared == int4;
+      break;
+    case key_type::uuid:
+      // A text that is cast is read as a literal would be; drivers declare texts and cast.
+      wanted = "uuid";
+      good = good || declared == uuid || (cast && (declared == text || declared == varchar));
+      break;
+    case key_type::varchar:
+      wanted = "text or varchar";
+      good = good || declared == text || declared == varchar;
+      break;
+  }
+  if (!good) {
+    why_ = "Parameter $" + std::to_string(ref.number) + " is declared with a type that is not " +
+           wanted + ".";
     return std::nullopt;
   }
   key found;
@@ -55,11 +89,18 @@ std::optional<key> key_reader::parameter(const PgQuery__ParamRef& ref) {
   return found;
 }
 
-std::optional<key> key_reader::constant(const PgQuery__AConst& value) {
-  if (value.isnull) {
-    why_ = "The value is NULL.";
-    return std::nullopt;
-  }
+// `found`: the constant is one of the lifted literals. Nothing, although it is: too many of them.
+std::optional<key> key_reader::lifted(const PgQuery__AConst& value, bool& found) {
+  found = false;
+  if (value.location < 0) return std::nullopt;
+  auto literal = literal_at(static_cast<std::uint32_t>(value.location));
+  found = literal.has_value();
+  if (literal && literal->source == key_source::literal) return literal;
+  if (literal) why_ = "The statement has too many literals.";
+  return std::nullopt;
+}
+
+std::optional<key> key_reader::number(const PgQuery__AConst& value) {
   std::string digits;
   switch (value.val_case) {
     case PG_QUERY__A__CONST__VAL_IVAL: digits = std::to_string(value.ival->ival); break;
@@ -75,21 +116,40 @@ std::optional<key> key_reader::constant(const PgQuery__AConst& value) {
     why_ = "The value is not an integer that fits bigint.";
     return std::nullopt;
   }
-  if (value.location >= 0) {
-    if (auto lifted = literal_at(static_cast<std::uint32_t>(value.location))) {
-      if (lifted->source == key_source::literal) return lifted;
-      why_ = "The statement has too many literals.";
-      return std::nullopt;
-    }
-  }
-  const auto number = bigint_from_text(digits);
-  if (!number) {
+  bool is_lifted = false;
+  auto literal = lifted(value, is_lifted);
+  if (is_lifted) return literal;
+  const auto constant = bigint_from_text(digits);
+  if (!constant) {
     why_ = "The value is not an integer that fits bigint.";
     return std::nullopt;
   }
   key found;
   found.source = key_source::constant;
-  found.constant = *number;
+  found.constant = *constant;
+  return found;
+}
+
+// A number is no uuid, and a text column compared with one is an error.
+std::optional<key> key_reader::string(const PgQuery__AConst& value, key_type type) {
+  if (value.val_case != PG_QUERY__A__CONST__VAL_SVAL) {
+    why_ = type == key_type::uuid ? "The value is not a uuid." : "The value is not a text.";
+    return std::nullopt;
+  }
+  bool is_lifted = false;
+  auto literal = lifted(value, is_lifted);
+  if (is_lifted) return literal;
+  key found;
+  found.source = key_source::constant;
+  found.text = text(value.sval->sval);
+  if (type == key_type::uuid) {
+    const auto bytes = placement::uuid_from_text(found.text);
+    if (!bytes) {
+      why_ = "The value is not a uuid.";
+      return std::nullopt;
+    }
+    found.text = placement::uuid_to_text(*bytes);   // one spelling, so that equal ones are equal
+  }
   return found;
 }
 
@@ -115,24 +175,25 @@ std::optional<key> key_reader::literal_at(std::uint32_t location) {
 
 void key_reader::seen(const PgQuery__ParamRef& ref) { all_[ref.number].insert(&ref); }
 
-void key_reader::use(const node* expression) {
+void key_reader::use(const node* expression, key_type type) {
   while (expression && expression->node_case == PG_QUERY__NODE__NODE_TYPE_CAST) {
     expression = expression->type_cast->arg;
   }
   if (expression && expression->node_case == PG_QUERY__NODE__NODE_PARAM_REF) {
-    as_integer_[expression->param_ref->number].insert(expression->param_ref);
+    typed_[type][expression->param_ref->number].insert(expression->param_ref);
   }
 }
 
-bool key_reader::certain(const key& from) const {
+bool key_reader::certain(const key& from, key_type type) const {
   if (from.source != key_source::parameter) return true;
   const std::size_t index = from.number;
   if (index < request_.parameter_types.size() && request_.parameter_types[index] != 0) return true;
-  const auto all = all_.find(static_cast<int>(index) + 1);
-  const auto safe = as_integer_.find(static_cast<int>(index) + 1);
-  const std::size_t uses = all == all_.end() ? 0 : all->second.size();
-  const std::size_t sure = safe == as_integer_.end() ? 0 : safe->second.size();
-  return uses == sure;
+  const auto count = [&](const uses& of) {
+    const auto found = of.find(static_cast<int>(index) + 1);
+    return found == of.end() ? 0 : found->second.size();
+  };
+  const auto safe = typed_.find(type);
+  return count(all_) == (safe == typed_.end() ? 0 : count(safe->second));
 }
 
 }  // namespace pgsled::plan

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/placement/value.hpp"
 #include "common/plan/plan.hpp"
 #include "common/plan/tree.hpp"
 
@@ -19,28 +20,34 @@ class key_reader {
  public:
   explicit key_reader(const request& from) : request_(from) {}
 
-  // A key if the expression is one that is certain to be an int8, int4 or int2 of the value that
-  // the client sends; else nothing, and why() may say more.
-  std::optional<key> read(const node* expression);
+  // A key if the expression is certain to be the value that the client sends, read as this type
+  // and not changed; else nothing, and why() may say more. `limit`: as in key.
+  std::optional<key> read(const node* expression, placement::key_type, std::uint32_t limit = 0);
   const std::string& why() const { return why_; }
 
   // A parameter without declared type gets its type from the place PostgreSQL looks at first. It
-  // is an integer for certain only if each place it is used in says so: those given to use(), and
-  // casts to an integer type.
+  // is that of the key for certain only if each place it is used in says so: those given to use(),
+  // and casts to the type.
   void seen(const PgQuery__ParamRef&);
-  void use(const node* expression);  // compared with, or stored into, a key column
-  bool certain(const key&) const;    // false: another use may have decided the type
+  // Compared with, or stored into, a key column, or cast to such a type.
+  void use(const node* expression, placement::key_type);
+  bool certain(const key&, placement::key_type) const;  // false: another use may have decided
 
  private:
-  std::optional<key> parameter(const PgQuery__ParamRef&);
-  std::optional<key> constant(const PgQuery__AConst&);
+  std::optional<key> parameter(const PgQuery__ParamRef&, placement::key_type, bool cast);
+  std::optional<key> number(const PgQuery__AConst&);
+  std::optional<key> string(const PgQuery__AConst&, placement::key_type);
+  std::optional<key> lifted(const PgQuery__AConst&, bool& found);
   std::optional<key> literal_at(std::uint32_t location);
 
   const request& request_;
-  std::map<int, std::set<const PgQuery__ParamRef*>> all_, as_integer_;
+  using uses = std::map<int, std::set<const PgQuery__ParamRef*>>;
+  uses all_;
+  std::map<placement::key_type, uses> typed_;
   std::string why_;
 };
 
-bool is_integer_type(const PgQuery__TypeName*);
+// The type of keys that a cast to this type leaves as they are; a varchar(n) would cut them.
+std::optional<placement::key_type> key_type_of(const PgQuery__TypeName*);
 
 }  // namespace pgsled::plan

@@ -26,6 +26,16 @@ std::vector<std::string> parse_path(const std::string& path, const std::string& 
   return schemas;
 }
 
+// Is a key of this type in the catalog what the configuration says it is?
+bool fits(placement::key_type wanted, const std::string& type) {
+  switch (wanted) {
+    case placement::key_type::bigint: return type == "int8" || type == "int4" || type == "int2";
+    case placement::key_type::uuid: return type == "uuid";
+    case placement::key_type::varchar: return type == "text" || type == "varchar";
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string quoted(std::string_view identifier) {
@@ -113,14 +123,50 @@ bool names::hides(const std::string& schema, const std::string& name) const {
   });
 }
 
+// PostgreSQL compares and stores by the type of the column; the rule has to be about the same.
+relation names::placed(const sharded_table& table, const catalog::table_columns* columns) const {
+  relation found{relation_kind::unplaceable, &table, columns};
+  const auto rule = rule_of(table);
+  if (!rule) {
+    found.why = "which has data_type " + quoted(table.data_type);
+    found.hint = "This version places keys of data_type bigint, uuid and varchar.";
+    return found;
+  }
+  found.rule = *rule;
+  const catalog::column_type* type = nullptr;
+  if (columns && columns->types.size() == columns->columns.size()) {
+    const auto& all = columns->columns;
+    const auto at = std::find(all.begin(), all.end(), table.column) - all.begin();
+    if (static_cast<std::size_t>(at) < all.size()) {
+      type = &columns->types[static_cast<std::size_t>(at)];
+    }
+  }
+  const bool number = rule->type == placement::key_type::bigint;
+  if (!type && !number) {
+    found.why = "whose type in the database is not known";
+    found.hint = "Does the table exist, and has the router read the catalog since?";
+  } else if (type && !fits(rule->type, type->name)) {
+    found.why = "whose type in the database is " + type->name + ", not " +
+                std::string(placement::name_of(rule->type));
+    found.hint = "data_type bigint stands for smallint, integer and bigint, varchar for text and "
+                 "varchar; other types cannot be keys.";
+  } else if (type && !type->by_bytes) {
+    found.why = "whose collation takes different texts for equal";
+    found.hint = "Give the column a deterministic collation.";
+  } else {
+    found.kind = relation_kind::sharded;
+    found.limit = type ? type->limit : 0;
+  }
+  return found;
+}
+
 relation names::find(const PgQuery__RangeVar& range) const {
   const std::string schema = text(range.schemaname), name = text(range.relname);
   const auto* columns = columns_of(schema, name);
   const sharded_table* table = by_name(schema, name);
   if (!table && columns) table = by_column(*columns);
   if (table) {
-    const bool placeable = table->data_type.empty() || table->data_type == "bigint";
-    return {placeable ? relation_kind::sharded : relation_kind::foreign_key_type, table, columns};
+    return placed(*table, columns);
   }
   if (schema == "pg_catalog" || schema == "information_schema" ||
       (schema.empty() && name.starts_with("pg_"))) {

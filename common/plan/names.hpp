@@ -22,13 +22,16 @@ enum class relation_kind : std::uint8_t {
   system,   // each shard's own
   hidden,   // a view, foreign or child table through which sharded tables are read
   unknown,  // may be sharded: the catalog is not loaded
-  foreign_key_type,  // sharded by a data type that this version cannot place
+  unplaceable,  // sharded by a key that cannot be placed; `why` says why
 };
 
 struct relation {
   relation_kind kind = relation_kind::omni;
   const sharded_table* table = nullptr;                    // sharded
   const catalog::table_columns* columns = nullptr;         // sharded, if the catalog has them
+  placement::rule rule = {};                               // sharded
+  std::uint32_t limit = 0;                                 // sharded: of the key's column
+  std::string why = {}, hint = {};                         // unplaceable
 };
 
 class names {
@@ -45,6 +48,7 @@ class names {
   const catalog::table_columns* columns_of(const std::string& schema,
                                            const std::string& name) const;
   bool hides(const std::string& schema, const std::string& name) const;
+  relation placed(const sharded_table&, const catalog::table_columns*) const;
 
   const database_view& database_;
   std::vector<std::string> path_;

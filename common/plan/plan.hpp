@@ -8,6 +8,7 @@
 
 #include "common/base/bytes.hpp"
 #include "common/base/result.hpp"
+#include "common/placement/rule.hpp"
 
 namespace pgsled::plan {
 
@@ -25,13 +26,18 @@ struct key {
   key_source source = key_source::none;
   std::uint16_t number = 0;     // parameter: 0-based $n; literal: 0-based lifted literal
   bool negated = false;         // literal: a unary minus stands before it
-  std::int64_t constant = 0;    // constant
+  std::int64_t constant = 0;    // constant of type bigint
+  // varchar: characters of the column the value is stored into, which takes trailing spaces off
+  // beyond them; 0: none, or the value is only compared.
+  std::uint32_t limit = 0;
+  std::string text = {};        // constant of another type
 };
 
 struct plan {
   pgsled::plan::destination destination = pgsled::plan::destination::any_shard;
   pgsled::plan::access access = pgsled::plan::access::read;
   pgsled::plan::key key;
+  placement::rule rule;            // one_shard: from the value of `key` to the shard
   // one_shard: other places that must hold the same value as `key`; the one who runs the plan
   // compares the normalised values and refuses the statement with `error` when they differ.
   std::vector<pgsled::plan::key> also_equal;

@@ -33,9 +33,14 @@ plan combine(plan all, const plan& next) {
   if (all.destination != destination::one_shard) {
     all.destination = destination::one_shard;
     all.key = next.key;
+    all.rule = next.rule;
     all.also_equal = next.also_equal;
     all.error = next.error;
     return all;
+  }
+  if (all.rule != next.rule) {
+    return refused("the statements of the query are about tables placed by different rules",
+                   way_out);
   }
   std::vector<key> places = next.also_equal;
   places.push_back(next.key);
@@ -74,6 +79,12 @@ plan unknown_syntax(const std::string& text) {
 }
 
 }  // namespace
+
+std::optional<placement::rule> rule_of(const sharded_table& table) {
+  const auto type = placement::key_type_of(table.data_type.empty() ? "bigint" : table.data_type);
+  if (!type) return std::nullopt;
+  return placement::rule{*type, table.hasher, table.mapping};
+}
 
 answer make_plan(const request& from, const database_view& database, std::uint64_t epoch) {
   answer a;

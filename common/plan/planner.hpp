@@ -4,6 +4,7 @@
 // of the tables and the missing key.
 
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -15,7 +16,11 @@ namespace pgsled::plan {
 
 struct sharded_table {
   std::string schema, name, column, data_type;  // schema and name may be empty: any
+  placement::hasher hasher = placement::hasher::postgres;
+  std::uint64_t mapping = 0;                    // as in placement::rule
 };
+// Nothing: a data_type that this version cannot place.
+std::optional<placement::rule> rule_of(const sharded_table&);
 
 // What the shards' catalogs say; loaded by the router from shard 0 and refreshed after DDL.
 struct catalog {
@@ -23,7 +28,19 @@ struct catalog {
   std::set<std::string> hides_sharded;       // "schema.name" of views, matviews, foreign and child
                                              // tables through which sharded tables are read
   std::set<std::string> safe_functions;      // names that can be called on any shard: built in or in C
-  struct table_columns { std::string schema, name; std::vector<std::string> columns; };
+  struct column_type {
+    std::string name;                        // of the type under all domains: "int8"; with its
+                                             // schema when that is not pg_catalog
+    std::uint32_t limit = 0;                 // varchar(n): n; 0: none
+    bool by_bytes = true;                    // equal texts are equal bytes: the collation is
+                                             // deterministic, or there is none
+    bool operator==(const column_type&) const = default;
+  };
+  struct table_columns {
+    std::string schema, name;
+    std::vector<std::string> columns;
+    std::vector<column_type> types = {};     // of each column; empty: not known
+  };
   std::vector<table_columns> tables;         // of sharded tables: column order for INSERT without list
 };
 

@@ -15,6 +15,7 @@
 // Asynchronous at any time: N S A.
 // `virtual_*` entries are replies nobody sends: the ledger makes them when their turn comes.
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -103,6 +104,11 @@ class ledger {
 
   bool empty() const { return queue_.empty(); }
   std::size_t size() const { return queue_.size(); }
+  // Something that is owed may change the session: SET and the like, the end of a transaction.
+  bool effects_pending() const {
+    return std::any_of(queue_.begin(), queue_.end(),
+                       [](const entry& one) { return one.effects != nullptr; });
+  }
   bool copying_in() const { return client_copies_; }
   bool mid_message() const { return streaming_ != 0; }
   bool skipping() const { return skipping_; }

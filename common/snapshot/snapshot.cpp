@@ -6,6 +6,13 @@
 
 #include "common/snapshot/fields.hpp"
 
+namespace pgsled::placement {
+
+BOOST_DESCRIBE_STRUCT(mapping_range, (), (start, end, has_start, has_end, shard))
+BOOST_DESCRIBE_STRUCT(mapping, (), (id, type, list, ranges, fallback))
+
+}  // namespace pgsled::placement
+
 namespace pgsled::snapshot {
 
 BOOST_DESCRIBE_STRUCT(hello, (), (service, instance, version, pid, boot, host, http, lease_path,
@@ -13,7 +20,8 @@ BOOST_DESCRIBE_STRUCT(hello, (), (service, instance, version, pid, boot, host, h
 BOOST_DESCRIBE_STRUCT(user, (), (name, database, auth, verifiers, md5, pooler_mode, admin,
                                  query_timeout, client_idle_timeout, idle_in_transaction_timeout))
 BOOST_DESCRIBE_STRUCT(sharded_table, (), (schema, name, column, data_type))
-BOOST_DESCRIBE_STRUCT(database, (), (name, shards, sharded, admin, bucket_map, catalog, dispatch))
+BOOST_DESCRIBE_STRUCT(database, (),
+                      (name, shards, sharded, admin, bucket_map, mappings, catalog, dispatch))
 BOOST_DESCRIBE_STRUCT(pool_target, (), (pooler, budget))
 BOOST_DESCRIBE_STRUCT(pool, (), (id, user, database, shard, host, port, role, targets))
 BOOST_DESCRIBE_STRUCT(pooler_ref, (), (instance, host, lease_path, relay, relay_key))

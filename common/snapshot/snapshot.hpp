@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/result.hpp"
+#include "common/placement/rule.hpp"
 
 namespace pgsled::snapshot {
 
@@ -54,6 +55,8 @@ struct database {
   // bucket → shard. Empty when not sharded, and for a sharded one while the map is not known:
   // statements with a key then wait. A shard that is not in it is joining: it gets DDL only.
   std::vector<std::uint32_t> bucket_map;
+  // What plans name by id: lists and ranges of its tables, each once.
+  std::vector<placement::mapping> mappings;
   std::uint64_t catalog = 0;  // another one: the catalogs differ, earlier plans are void
   std::string dispatch = "cached";
 };

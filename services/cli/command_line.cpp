@@ -38,15 +38,26 @@ int check_config(const std::string& pgdog, const std::string& users) {
   return 0;
 }
 
-int print_hash(const std::string& value, const std::string& type, std::uint32_t shards,
-               std::uint32_t buckets) {
-  const auto where = place(value, type, shards, buckets);
+int print_hash(const std::string& value, const hash_options& options) {
+  const auto where = place(value, options);
   if (!where) {
     fmt::print(stderr, "pgsled hash: {}\n", where.error().message);
     return 2;
   }
   fmt::print("{}", render(*where));
   return 0;
+}
+
+// Exit status 1: some value was invalid.
+int print_hashes(bool zero_terminated, const hash_options& options) {
+  std::ios::sync_with_stdio(false);
+  const auto good = place_all(std::cin, zero_terminated ? '\0' : '\n', options, std::cout);
+  std::cout.flush();
+  if (!good) {
+    fmt::print(stderr, "pgsled hash: {}\n", good.error().message);
+    return 2;
+  }
+  return *good ? 0 : 1;
 }
 
 // "-" reads the password from standard input, where `ps` does not show it.
@@ -125,17 +136,30 @@ int run(int argc, const char* const* argv) {
   check->add_option("--users", users, "users.toml")->capture_default_str();
   check->callback([&] { exit_status = check_config(pgdog, users); });
 
-  std::string value, type = "bigint";
-  std::uint32_t shards = 0, buckets = 0;
+  std::string value;
+  hash_options hashing;
+  bool bulk = false, zero_terminated = false;
   auto* hash = app.add_subcommand("hash", "hash, bucket and shard of a key");
-  hash->add_option("value", value, "the key")->required();
-  hash->add_option("--type", type, "type of the sharding column")
+  auto* key = hash->add_option("value", value, "the key");
+  hash->add_option("--type", hashing.type, "type of the sharding column")
       ->check(CLI::IsMember({"bigint", "varchar", "uuid"}))
       ->capture_default_str();
-  hash->add_option("--shards", shards, "number of shards")->check(CLI::Range(1, 1024));
-  hash->add_option("--buckets", buckets, "number of buckets; none: as many as shards")
+  hash->add_option("--hasher", hashing.hasher, "function, as in pgdog.toml")
+      ->check(CLI::IsMember({"postgres", "sha1"}))
+      ->capture_default_str();
+  hash->add_option("--shards", hashing.shards, "number of shards")->check(CLI::Range(1, 1024));
+  hash->add_option("--buckets", hashing.buckets, "number of buckets; none: as many as shards")
       ->check(CLI::Range(1, 1 << 24));
-  hash->callback([&] { exit_status = print_hash(value, type, shards, buckets); });
+  auto* from_input = hash->add_flag("--stdin", bulk,
+                                    "read a key from each line; prints \"hash bucket shard\" or "
+                                    "\"invalid\" for each")
+                         ->excludes(key);
+  hash->add_flag("--null", zero_terminated, "keys end with a zero byte instead of a line feed")
+      ->needs(from_input);
+  hash->callback([&] {
+    if (!bulk && key->count() == 0) throw CLI::RequiredError("value or --stdin");
+    exit_status = bulk ? print_hashes(zero_terminated, hashing) : print_hash(value, hashing);
+  });
 
   std::string password;
   auto* verifier = app.add_subcommand("hash-password", "SCRAM verifier for password_hash");

@@ -2,81 +2,83 @@
 
 #include <fmt/format.h>
 
-#include <array>
+#include <istream>
+#include <ostream>
 
-#include "common/plan/placement.hpp"
+#include "common/placement/rule.hpp"
 
 namespace pgsled::cli {
 namespace {
 
-// As uuid_in: 32 digits, a hyphen allowed after every fourth one, braces allowed around it all.
-std::optional<std::array<std::uint8_t, 16>> uuid_from_text(std::string_view text) {
-  if (text.starts_with('{')) {
-    if (!text.ends_with('}')) return std::nullopt;
-    text = text.substr(1, text.size() - 2);
+struct chosen {
+  placement::key_type type;
+  placement::hasher hasher;
+};
+
+result<chosen> check(const hash_options& options) {
+  const auto type = placement::key_type_of(options.type);
+  if (!type) {
+    return failure("22023", fmt::format("unknown type \"{}\"", options.type),
+                   "It is bigint, varchar or uuid.");
   }
-  std::array<std::uint8_t, 16> bytes{};
-  std::size_t digits = 0;
-  bool hyphen = false;  // just read
-  for (const char c : text) {
-    unsigned value = 0;
-    if (c == '-') {
-      if (digits == 0 || digits % 4 != 0 || digits == 32 || hyphen) return std::nullopt;
-      hyphen = true;
-      continue;
-    }
-    if (c >= '0' && c <= '9') value = static_cast<unsigned>(c - '0');
-    else if (c >= 'a' && c <= 'f') value = static_cast<unsigned>(c - 'a') + 10;
-    else if (c >= 'A' && c <= 'F') value = static_cast<unsigned>(c - 'A') + 10;
-    else return std::nullopt;
-    if (digits == 32) return std::nullopt;
-    auto& byte = bytes[digits / 2];
-    byte = static_cast<std::uint8_t>(static_cast<unsigned>(byte) << 4 | value);
-    ++digits;
-    hyphen = false;
+  const auto hasher = placement::hasher_of(options.hasher);
+  if (!hasher) {
+    return failure("22023", fmt::format("unknown hasher \"{}\"", options.hasher),
+                   "It is postgres or sha1.");
   }
-  if (digits != 32) return std::nullopt;
-  return bytes;
+  if (options.buckets != 0 && options.shards != 0 && options.buckets % options.shards != 0) {
+    return failure("22023", fmt::format("{} buckets are no multiple of {} shards",
+                                        options.buckets, options.shards));
+  }
+  return chosen{*type, *hasher};
 }
 
-std::optional<std::uint64_t> hash_of(std::string_view value, std::string_view type) {
-  if (type == "varchar") return plan::hash_text(value);
-  if (type == "uuid") {
-    const auto bytes = uuid_from_text(value);
-    return bytes ? std::optional(plan::hash_uuid(*bytes)) : std::nullopt;
-  }
-  const auto number = plan::bigint_from_text(value);
-  return number ? std::optional(plan::hash_bigint(*number)) : std::nullopt;
+result<key_place> place_one(std::string_view value, const chosen& how,
+                            const hash_options& options) {
+  const auto read = placement::normalise(how.type, placement::form::text, value,
+                                         {placement::encoding::utf8, 0});
+  if (!read) return tl::unexpected(read.error());
+  key_place to{placement::hash_of(how.hasher, *read), {}, {}};
+  const std::uint64_t count = options.buckets != 0 ? options.buckets : options.shards;
+  if (count != 0) to.bucket = to.hash % count;
+  if (options.shards != 0) to.shard = *to.bucket % options.shards;
+  return to;
+}
+
+std::string or_dash(const std::optional<std::uint64_t>& number) {
+  return number ? std::to_string(*number) : "-";
 }
 
 }  // namespace
 
-result<placement> place(std::string_view value, std::string_view type, std::uint32_t shards,
-                        std::uint32_t buckets) {
-  if (type != "bigint" && type != "varchar" && type != "uuid") {
-    return failure("22023", fmt::format("unknown type \"{}\"", type),
-                   "It is bigint, varchar or uuid.");
-  }
-  if (buckets != 0 && shards != 0 && buckets % shards != 0) {
-    return failure("22023",
-                   fmt::format("{} buckets are no multiple of {} shards", buckets, shards));
-  }
-  const auto hash = hash_of(value, type);
-  if (!hash) {
-    return failure("22P02", fmt::format("invalid input for type {}: \"{}\"", type, value));
-  }
-  placement to{*hash, {}, {}};
-  const std::uint64_t count = buckets != 0 ? buckets : shards;
-  if (count != 0) to.bucket = to.hash % count;
-  if (shards != 0) to.shard = *to.bucket % shards;
-  return to;
+result<key_place> place(std::string_view value, const hash_options& options) {
+  const auto how = check(options);
+  if (!how) return tl::unexpected(how.error());
+  return place_one(value, *how, options);
 }
 
-std::string render(const placement& of) {
+std::string render(const key_place& of) {
   auto text = fmt::format("hash {0} (0x{0:016x})\n", of.hash);
   if (of.bucket) text += fmt::format("bucket {}\n", *of.bucket);
   if (of.shard) text += fmt::format("shard {}\n", *of.shard);
   return text;
+}
+
+result<bool> place_all(std::istream& values, char end, const hash_options& options,
+                       std::ostream& to) {
+  const auto how = check(options);
+  if (!how) return tl::unexpected(how.error());
+  bool all_good = true;
+  for (std::string value; std::getline(values, value, end);) {
+    const auto where = place_one(value, *how, options);
+    if (where) {
+      to << where->hash << ' ' << or_dash(where->bucket) << ' ' << or_dash(where->shard) << '\n';
+    } else {
+      to << "invalid\n";
+      all_good = false;
+    }
+  }
+  return all_good;
 }
 
 }  // namespace pgsled::cli

@@ -168,14 +168,18 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into);
   void ask_plan(std::string_view sql, byte_span types, std::string key, std::string scope);
   routed settle_elsewhere();
-  std::optional<std::int64_t> key_value(const plan::key&, std::string_view sql, const byte_span* bind_body,
-                                        pg_error& why);
-  bool key_shard(const plan::plan&, std::string_view sql, const byte_span* bind_body,
-                 std::uint32_t& shard, pg_error& why);
   routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
   void answer_unit(const unit&, std::string_view tag);
   std::uint32_t own_shard() const;
   void refuse_unit(const unit&, const pg_error& why);
+
+  // client_keys.cpp
+  placement::encoding key_encoding() const;
+  result<placement::value> key_value(const plan::key&, const placement::rule&,
+                                     std::string_view sql, const byte_span* bind_body,
+                                     std::string& room);
+  bool key_shard(const plan::plan&, std::string_view sql, const byte_span* bind_body,
+                 std::uint32_t& shard, pg_error& why);
 
   // client_admin.cpp
   routed admin(byte_span bytes);

@@ -1,7 +1,6 @@
 // Which shard a unit of messages goes to, and the answers that need no server: a BEGIN before the
 // first statement that names a shard, and the end of such a transaction.
 
-#include "common/plan/placement.hpp"
 #include "common/sql/parse.hpp"
 #include "common/sql/shape.hpp"
 #include "services/frontend/broadcast.hpp"
@@ -218,70 +217,6 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
         }
         owner.run_scheduled();
       });
-}
-
-// The value of a key in this statement's literals or these parameters; null with the reason.
-std::optional<std::int64_t> client::key_value(const plan::key& key, std::string_view sql,
-                                              const byte_span* bind_body, pg_error& why) {
-  std::optional<std::int64_t> value;
-  switch (key.source) {
-    case plan::key_source::constant:
-      value = key.constant;
-      break;
-    case plan::key_source::literal: {
-      // The shape's literals are those of this text: the plan may come from another text's shape.
-      if (!worker_.is_shaped(sql)) sql::find_shape(sql, standard_strings(), worker_.shape());
-      const auto& literals = worker_.shape().literals;
-      if (key.number >= literals.size()) break;
-      auto text = sql::literal_value(sql, literals[key.number]);
-      value = plan::bigint_from_text(key.negated ? "-" + text : text);
-      break;
-    }
-    case plan::key_source::parameter: {
-      if (bind_body == nullptr) break;
-      const auto sent = wire::read_bind(*bind_body);
-      if (!sent) break;
-      const auto parameter = wire::bind_parameter(*sent, key.number);
-      if (!parameter.present) {
-        why = {"0A000", "the sharding key is NULL",
-               "A row is placed by its key: give parameter $" + std::to_string(key.number + 1) + " a value.",
-               {}};
-        return std::nullopt;
-      }
-      value = parameter.binary ? plan::bigint_from_binary(parameter.value)
-                               : plan::bigint_from_text(as_text(parameter.value));
-      break;
-    }
-    case plan::key_source::none:
-      break;
-  }
-  if (!value) {
-    why = {"22P02", "the value of the sharding key is not a bigint",
-           "The key decides which shard the statement goes to and must be readable as an integer.", {}};
-  }
-  return value;
-}
-
-bool client::key_shard(const plan::plan& planned, std::string_view sql, const byte_span* bind_body,
-                       std::uint32_t& shard, pg_error& why) {
-  const auto value = key_value(planned.key, sql, bind_body, why);
-  if (!value) return false;
-  for (const auto& other : planned.also_equal) {
-    const auto same = key_value(other, sql, bind_body, why);
-    if (!same) return false;
-    if (*same != *value) {
-      why = planned.error;
-      return false;
-    }
-  }
-  const auto& map = endpoint_->database.bucket_map;
-  if (map.empty()) {
-    why = {"57P03", "the shard map of database \"" + endpoint_->database.name + "\" is not known yet",
-           "The router reads it from the shards; see its log if this lasts.", {}};
-    return false;
-  }
-  shard = plan::shard_of(plan::hash_bigint(*value), map);
-  return true;
 }
 
 client::routed client::route(byte_span bytes) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "common/placement/rule.hpp"
 #include "common/snapshot/snapshot.hpp"
 
 namespace pgsled::frontend {
@@ -25,6 +26,8 @@ struct endpoint {
   std::vector<std::shared_ptr<local_pool>> alive;  // keeps them while a client may look here
   // Shards that own rows. One that is only joining takes part in DDL and answers nothing.
   std::vector<std::uint32_t> serving;
+  // Lists and ranges of the database's tables, one for all of its users; never null.
+  std::shared_ptr<const std::vector<placement::mapping_index>> mappings;
 };
 using endpoint_ref = std::shared_ptr<endpoint>;
 

@@ -240,6 +240,11 @@ void worker::rebuild_endpoints() {
   }
   for (auto& [key, old] : endpoints_) old->stale = true;
   endpoints_.clear();
+  std::map<std::string_view, std::shared_ptr<const std::vector<placement::mapping_index>>> mappings;
+  for (const auto& database : snapshot_.databases) {
+    mappings[database.name] = std::make_shared<const std::vector<placement::mapping_index>>(
+        database.mappings.begin(), database.mappings.end());
+  }
   for (const auto& user : snapshot_.users) {
     const auto database = std::find_if(snapshot_.databases.begin(), snapshot_.databases.end(),
                                        [&](const auto& d) { return d.name == user.database; });
@@ -247,6 +252,7 @@ void worker::rebuild_endpoints() {
     auto made = std::make_shared<endpoint>();
     made->user = user;
     made->database = *database;
+    made->mappings = mappings[database->name];
     made->sharded = !database->admin && database->shards > 1;
     made->planned = database->admin || made->sharded || database->dispatch == "always";
     made->mode = user.pooler_mode == "session"     ? pool_mode::session

@@ -239,6 +239,8 @@ std::uint64_t plan_desk::version(const std::string& database) const {
     for (const auto* text : {&table.schema, &table.name, &table.column, &table.data_type}) {
       hash.add(*text);
     }
+    hash.mark(static_cast<std::uint8_t>(table.hasher));
+    hash.add(std::to_string(table.mapping));
   }
   for (const auto& name : one.database.catalog.hides_sharded) hash.add(name);
   hash.mark(1);
@@ -248,6 +250,11 @@ std::uint64_t plan_desk::version(const std::string& database) const {
     hash.add(table.schema);
     hash.add(table.name);
     for (const auto& column : table.columns) hash.add(column);
+    for (const auto& type : table.types) {
+      hash.add(type.name);
+      hash.add(std::to_string(type.limit));
+      hash.mark(type.by_bytes ? 1 : 0);
+    }
   }
   return hash.value();
 }

@@ -71,6 +71,27 @@ ORDER BY 2, 3)sql",
                      values);
 }
 
+// The columns of a table with the types under all domains, as equality sees them.
+std::string columns_query(const std::string& oid) {
+  return fmt::format(R"sql(
+WITH RECURSIVE base AS (
+  SELECT attnum, attname, atttypid AS type, atttypmod AS modifier, attcollation AS collation
+  FROM pg_attribute WHERE attrelid = {} AND attnum > 0 AND NOT attisdropped
+  UNION ALL
+  SELECT b.attnum, b.attname, t.typbasetype,
+         CASE WHEN b.modifier < 0 THEN t.typtypmod ELSE b.modifier END, b.collation
+  FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+)
+SELECT b.attname,
+       CASE WHEN n.nspname = 'pg_catalog' THEN '' ELSE n.nspname || '.' END || t.typname,
+       CASE WHEN t.oid = 'varchar'::regtype AND b.modifier >= 4 THEN b.modifier - 4 ELSE 0 END,
+       coalesce(c.collisdeterministic, true)
+FROM base b JOIN pg_type t ON t.oid = b.type JOIN pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_collation c ON c.oid = b.collation
+WHERE t.typtype <> 'd' ORDER BY b.attnum)sql",
+                     oid);
+}
+
 // Relations through which the tables `oids` are read or written under another name: views of
 // views and so on, partitions and inheritance in both directions. Foreign tables count because
 // what they read is not known, views because of a function whose body is not known, too.
@@ -171,11 +192,14 @@ result<plan::catalog> read_catalog(const catalog_job& job, const std::atomic<boo
       if (!oids.empty()) oids += ',';
       oids += row[0];
       made.tables.push_back({row[1], row[2], {}});
-      const auto columns = link->query(
-          "SELECT attname FROM pg_attribute WHERE attrelid = " + row[0] +
-          " AND attnum > 0 AND NOT attisdropped ORDER BY attnum");
+      const auto columns = link->query(columns_query(row[0]));
       if (!columns) return tl::unexpected(columns.error());
-      for (const auto& column : *columns) made.tables.back().columns.push_back(column[0]);
+      auto& table = made.tables.back();
+      for (const auto& column : *columns) {
+        table.columns.push_back(column[0]);
+        table.types.push_back({column[1], number<std::uint32_t>(column[2]).value_or(0),
+                               column[3] == "t"});
+      }
     }
   }
   const auto hiding = link->query(hiding_query(oids));

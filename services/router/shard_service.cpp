@@ -23,7 +23,8 @@ std::vector<plan_desk::definition> definitions(const control& truth) {
     for (const config::sharded_table& table : truth.configuration().sharded_tables) {
       if (table.database != from.name) continue;
       one.tables.push_back({table.schema, table.name, table.column,
-                            table.acted_on ? table.data_type : unknown_type});
+                            table.acted_on ? table.data_type : unknown_type, table.hasher,
+                            table.mapping ? table.mapping->id : 0});
     }
     made.push_back(std::move(one));
   }

@@ -123,6 +123,14 @@ snapshot::frontend frontend_snapshot(const config::configuration& config, const 
       database.bucket_map = state->second.bucket_map;
       database.catalog = state->second.catalog;
     }
+    for (const config::sharded_table& table : config.sharded_tables) {
+      if (table.database != from.name || !table.acted_on || !table.mapping) continue;
+      auto& all = database.mappings;
+      const bool there = std::any_of(all.begin(), all.end(), [&](const placement::mapping& one) {
+        return one.id == table.mapping->id;
+      });
+      if (!there) all.push_back(*table.mapping);
+    }
     // Frontends plan nothing for a single shard. Until the map has confirmed that it is one they
     // are told of two, so that they ask, and hear the reason or wait.
     if (from.sharded && database.bucket_map.empty()) database.shards = std::max(from.shards, 2u);

@@ -12,11 +12,14 @@ pgsled::plan::database_view database() {
   pgsled::plan::database_view d;
   d.shards = 3;
   d.sharded = {{"", "a", "user_id", "bigint"}, {"public", "b", "user_id", "bigint"},
-               {"", "messages", "sender_id", "bigint"}, {"", "", "tenant", "bigint"}};
+               {"", "messages", "sender_id", "bigint"}, {"", "", "tenant", "bigint"},
+               {"", "u", "k", "uuid"}, {"", "v", "k", "varchar"}};
   d.catalog.loaded = true;
   d.catalog.safe_functions = {"count", "max", "now"};
   d.catalog.hides_sharded = {"public.v"};
-  d.catalog.tables = {{"public", "messages", {"id", "sender_id"}}, {"public", "t", {"tenant"}}};
+  d.catalog.tables = {{"public", "messages", {"id", "sender_id"}}, {"public", "t", {"tenant"}},
+                      {"public", "u", {"k"}, {{"uuid", 0, true}}},
+                      {"public", "v", {"k"}, {{"varchar", 9, true}}}};
   return d;
 }
 

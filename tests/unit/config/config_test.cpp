@@ -274,10 +274,87 @@ TEST(config, files) {
   std::filesystem::remove(users);
 }
 
+// good_pgdog ends with line 17, in the table of "orders" by "customer_id".
+TEST(config, rules_of_sharded_tables) {
+  const auto hashed = parse_both(good_pgdog + "data_type = \"uuid\"\nhasher = \"sha1\"\n");
+  ASSERT_TRUE(hashed.config) << format(hashed.mistakes);
+  const auto& table = hashed.config->sharded_tables.at(0);
+  EXPECT_TRUE(table.acted_on);
+  EXPECT_EQ(table.hasher, placement::hasher::sha1);
+  EXPECT_FALSE(table.mapping);
+
+  const std::string older =
+      "[[sharded_mappings]]\ndatabase = \"app\"\ncolumn = \"customer_id\"\nkind = ";
+  const auto newer = parse_both(good_pgdog +
+                                "[[sharded_tables.mapping]]\nvalues = [1, \"2\"]\nshard = 1\n"
+                                "[[sharded_tables.mapping]]\nstart = 10\nend = 20\nshard = 0\n"
+                                "[[sharded_tables.mapping]]\nshard = 1\n");
+  const auto same = parse_both(good_pgdog + older + "\"list\"\nvalues = [1, 2]\nshard = 1\n" +
+                               older + "\"range\"\nstart = 10\nend = 20\nshard = 0\n" + older +
+                               "\"default\"\nshard = 1\n");
+  ASSERT_TRUE(newer.config) << format(newer.mistakes);
+  ASSERT_TRUE(same.config) << format(same.mistakes);
+  const auto& mapping = newer.config->sharded_tables.at(0).mapping;
+  ASSERT_TRUE(mapping);
+  EXPECT_EQ(mapping->type, "bigint");
+  EXPECT_EQ(mapping->list.size(), 2u);
+  EXPECT_EQ(mapping->ranges.at(0).end, "20");
+  EXPECT_EQ(mapping->fallback, 1);
+  EXPECT_EQ(mapping->id, same.config->sharded_tables.at(0).mapping->id);
+  EXPECT_THAT(newer.config->unacted, ::testing::IsEmpty());
+  EXPECT_THAT(same.config->unacted, ::testing::IsEmpty());
+}
+
+TEST(config, mistakes_of_mappings) {
+  const std::string mapping = "[[sharded_tables.mapping]]\n";
+  const auto one = [&](const std::string& more) { return mistakes_of(good_pgdog + more); };
+  EXPECT_EQ(one(mapping + "values = [1, \"x\"]\nshard = 0\n"),
+            "pgdog.toml:19: sharded_tables.mapping.values: must be an integer that fits bigint\n");
+  EXPECT_EQ(one("data_type = \"uuid\"\n" + mapping + "values = [1]\nshard = 0\n"),
+            "pgdog.toml:20: sharded_tables.mapping.values: must be a uuid\n");
+  EXPECT_EQ(one("data_type = \"varchar\"\n" + mapping + "values = [\"a\", 1]\nshard = 0\n"),
+            "pgdog.toml:20: sharded_tables.mapping.values: must be a string, as data_type is "
+            "\"varchar\"\n");
+  EXPECT_EQ(one(mapping + "values = [1]\nshard = 0\n" + mapping + "values = [\"+1\"]\nshard = 1\n"),
+            "pgdog.toml:22: sharded_tables.mapping.values: \"+1\" belongs to shard 0 already (line "
+            "19)\n");
+  EXPECT_EQ(one(mapping + "start = 5\nend = 5\nshard = 0\n"),
+            "pgdog.toml:18: sharded_tables.mapping: is empty: start must be less than end\n");
+  EXPECT_EQ(one(mapping + "end = 5\nshard = 0\n" + mapping + "start = 4\nshard = 1\n"),
+            "pgdog.toml:21: sharded_tables.mapping: overlaps another range (line 18)\n");
+  EXPECT_EQ(one(mapping + "shard = 0\n" + mapping + "shard = 1\n"),
+            "pgdog.toml:20: sharded_tables.mapping: a second default, without values and bounds; "
+            "only one is allowed\n");
+
+  const auto older = [](const std::string& rest) {
+    return "[[sharded_mappings]]\ndatabase = \"app\"\ncolumn = \"customer_id\"\n" + rest;
+  };
+  EXPECT_EQ(one(older("kind = \"list\"\nstart = 1\nshard = 0\n")),
+            "pgdog.toml:18: sharded_mappings.kind: \"list\" needs values, and neither start nor "
+            "end\n");
+  EXPECT_EQ(one(older("kind = \"range\"\nshard = 0\n")),
+            "pgdog.toml:18: sharded_mappings.kind: \"range\" needs start, end or both, and no "
+            "values\n");
+  EXPECT_EQ(one(older("kind = \"default\"\nend = 1\nshard = 7\n")),
+            "pgdog.toml:18: sharded_mappings.kind: \"default\" takes neither values nor start nor "
+            "end\n"
+            "pgdog.toml:23: sharded_mappings.shard: database \"app\" has no shard 7\n");
+  EXPECT_EQ(one(older("kind = \"default\"\ntable = \"other\"\nshard = 0\n")),
+            "pgdog.toml:18: sharded_mappings: fits no entry of [[sharded_tables]]: database, column "
+            "and, where they are given, table and schema must be the same\n");
+  EXPECT_EQ(one(mapping + "shard = 0\n" + older("kind = \"default\"\nshard = 0\n")),
+            "pgdog.toml:20: sharded_tables.mapping: line 20 places the same table by "
+            "[[sharded_mappings]]; only one of the two is allowed\n");
+  EXPECT_EQ(one(older("kind = \"list\"\nvalues = [1]\nshard = 0\n") +
+                older("kind = \"list\"\nvalues = [2]\nshard = 0\ntable = \"orders\"\n")),
+            "pgdog.toml:24: sharded_mappings: line 18 is for the same table, but names table and "
+            "schema otherwise; it is not clear which of them counts\n");
+}
+
 TEST(config, given_keys_without_effect_are_named_once) {
   const auto out = parse_both(
       good_pgdog +
-          "data_type = \"uuid\"\n[[databases]]\nname = \"app\"\nhost = \"r\"\nrole = \"replica\"\n"
+          "data_type = \"vector\"\n[[databases]]\nname = \"app\"\nhost = \"r\"\nrole = \"replica\"\n"
           "lb_weight = 1\n[[databases]]\nname = \"app\"\nhost = \"s\"\nrole = \"replica\"\n"
           "lb_weight = 2\n[memory]\nnet_buffer = 4096\n[[sharded_schemas]]\ndatabase = \"app\"\n"
           "name = \"tenant\"\n",
@@ -291,7 +368,7 @@ TEST(config, given_keys_without_effect_are_named_once) {
                           "pgdog.toml:33: sharded_schemas.name",
                           "pgdog.toml:22: databases.role = \"replica\" (and 1 more)",
                           "users.toml:5: users.server_auth = \"rds_iam\"",
-                          "pgdog.toml:18: sharded_tables.data_type = \"uuid\""));
+                          "pgdog.toml:18: sharded_tables.data_type = \"vector\""));
   EXPECT_EQ(out.config->databases.size(), 2u);
   ASSERT_EQ(out.config->sharded_tables.size(), 2u);
   EXPECT_FALSE(out.config->sharded_tables[0].acted_on);

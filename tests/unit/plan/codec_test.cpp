@@ -13,7 +13,9 @@ answer some_answer() {
   a.plan.destination = destination::one_shard;
   a.plan.access = access::write;
   a.plan.key = {key_source::literal, 3, true, -7};
-  a.plan.also_equal = {{key_source::parameter, 1, false, 0}, {key_source::constant, 0, false, 9}};
+  a.plan.rule = {placement::key_type::uuid, placement::hasher::sha1, 12345678901234567890u};
+  a.plan.also_equal = {{key_source::parameter, 1, false, 0}, {key_source::constant, 0, false, 9},
+                       {key_source::constant, 0, false, 0, 40, "text"}};
   a.plan.changes_catalog = a.plan.own_transaction = true;
   a.plan.spread_sequences_of = {"a.b", "c"};
   a.plan.error = {"0A000", "message", "hint", "detail"};
@@ -41,7 +43,10 @@ TEST(codec, answer_round_trip) {
   ASSERT_TRUE(back.has_value()) << back.error();
   EXPECT_EQ(back->epoch, 42u);
   EXPECT_EQ(back->plan.key.constant, -7);
-  ASSERT_EQ(back->plan.also_equal.size(), 2u);
+  EXPECT_EQ(back->plan.rule, some_answer().plan.rule);
+  ASSERT_EQ(back->plan.also_equal.size(), 3u);
+  EXPECT_EQ(back->plan.also_equal[2].limit, 40u);
+  EXPECT_EQ(back->plan.also_equal[2].text, "text");
   EXPECT_EQ(back->plan.error.detail, "detail");
   std::string again;
   encode(*back, again);

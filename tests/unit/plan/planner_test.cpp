@@ -34,7 +34,8 @@ std::string show(const key& k) {
     case key_source::none: return "?";
     case key_source::parameter: return "$" + std::to_string(k.number + 1);
     case key_source::literal: return (k.negated ? "-#" : "#") + std::to_string(k.number);
-    case key_source::constant: return "=" + std::to_string(k.constant);
+    case key_source::constant:
+      return "=" + (k.text.empty() ? std::to_string(k.constant) : k.text);
   }
   return "?";
 }
@@ -472,6 +473,132 @@ TEST(planner, parameter_types) {
     EXPECT_NE(p.error.detail.find("$1"), std::string::npos);
   }
   EXPECT_EQ(show(planned("SELECT 1 FROM a WHERE user_id = $2", database, {25})), "$2");
+}
+
+database_view of_many_types() {
+  database_view d;
+  d.name = "messenger";
+  d.shards = 3;
+  const auto sha1 = placement::hasher::sha1;
+  d.sharded = {{"", "n", "k", "bigint"}, {"", "u", "k", "uuid"}, {"", "t", "k", "varchar"},
+               {"", "v", "k", "varchar"}, {"", "h", "k", "bigint", sha1},
+               {"", "l", "k", "bigint", placement::hasher::postgres, 77},
+               {"", "x", "k", "vector"}, {"", "unseen", "k", "uuid"},
+               {"", "wrong", "k", "bigint"}, {"", "ci", "k", "varchar"},
+               {"", "padded", "k", "varchar"}, {"", "loose", "k", "varchar"}};
+  d.catalog.loaded = true;
+  d.catalog.safe_functions = {"lower"};
+  const auto table = [&](const char* name, const char* type, std::uint32_t limit = 0,
+                         bool by_bytes = true) {
+    d.catalog.tables.push_back(
+        {"public", name, {"a", "k"}, {{"int4", 0, true}, {type, limit, by_bytes}}});
+  };
+  table("n", "int4"), table("u", "uuid"), table("t", "text"), table("v", "varchar", 5);
+  table("h", "int8"), table("l", "int8"), table("wrong", "numeric"), table("ci", "public.citext");
+  table("padded", "bpchar"), table("loose", "text", 0, false);
+  return d;
+}
+
+TEST(planner, keys_of_other_types) {
+  const auto database = of_many_types();
+  const plan_case cases[] = {
+      {"SELECT * FROM u WHERE k = $1", "$1"},
+      {"SELECT * FROM u WHERE k = $1::uuid", "$1"},
+      {"SELECT * FROM u WHERE k = '{A0EEBC999C0B4EF8BB6D6BB9BD380A11}'", "#0"},
+      {"SELECT * FROM u WHERE k = '{A0EEBC999C0B4EF8BB6D6BB9BD380A11}'::uuid", "#0"},
+      {"SELECT * FROM u WHERE k = uuid '{A0EEBC999C0B4EF8BB6D6BB9BD380A11}'",
+       "=a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"},
+      {"SELECT * FROM u, u u2 WHERE u.k = u2.k AND u.k = $1", "$1"},
+      {"SELECT * FROM u WHERE k = E'no uuid'", "no"},
+      {"SELECT * FROM u WHERE k = 5", "no"},
+      {"SELECT * FROM u WHERE k = $1::text", "no"},
+      {"SELECT * FROM u WHERE k = $1::text::uuid", "no"},
+      {"SELECT * FROM u WHERE k::text = $1", "no"},
+      {"INSERT INTO u VALUES (1, $1)", "$1 w"},
+      {"SELECT * FROM t WHERE k = 'abc'", "#0"},
+      {"SELECT * FROM t WHERE k = 'abc'::text", "#0"},
+      {"SELECT * FROM t WHERE k = 'abc'::varchar", "#0"},
+      {"SELECT * FROM t WHERE k = $1::text::varchar", "$1"},
+      {"SELECT * FROM t WHERE k = E'a\\tb'", "=a\tb"},
+      {"SELECT * FROM t WHERE k = $$it's$$", "=it's"},
+      {"SELECT * FROM t WHERE (k, a) = ($1, $2)", "$1"},
+      {"SELECT * FROM t WHERE k IN ('abc')", "#0"},
+      {"UPDATE t SET a = 1 WHERE k = $1", "$1 w"},
+      // What changes the value, or compares otherwise
+      {"SELECT * FROM t WHERE k = 'abc'::varchar(2)", "no"},
+      {"SELECT * FROM t WHERE k = 'abc'::char(3)", "no"},
+      {"SELECT * FROM t WHERE k = 'abc'::bpchar", "no"},
+      {"SELECT * FROM t WHERE k = 'abc'::name", "no"},
+      {"SELECT * FROM t WHERE k = 'abc' COLLATE \"de-x\"", "no"},
+      {"SELECT * FROM t WHERE k COLLATE \"de-x\" = 'abc'", "no"},
+      {"SELECT * FROM t WHERE k = 5", "no"},
+      {"SELECT * FROM t WHERE k = 5::text", "no"},
+      {"SELECT * FROM t WHERE k = '5'::int::text", "no"},
+      {"SELECT * FROM t WHERE k = lower($1)", "no"},
+      {"SELECT * FROM t WHERE k = 'a' || $1", "no"},
+      {"SELECT * FROM t WHERE k LIKE 'abc'", "no"},
+      {"SELECT * FROM t WHERE lower(k) = 'abc'", "no"},
+      {"SELECT * FROM t WHERE k = NULL", "no"},
+      {"INSERT INTO t VALUES (1, 5)", "no"},
+      {"INSERT INTO t VALUES (1, NULL)", "no"},
+      // A parameter whose type another place may decide: char(n) would lose its trailing spaces
+      {"SELECT * FROM t WHERE k = $1 AND a = $1", "no"},
+      {"SELECT * FROM t WHERE k = $1 AND $1::text IS NOT NULL", "$1"},
+      {"SELECT * FROM t WHERE k = $1 AND $1::varchar(3) IS NOT NULL", "no"},
+      {"SELECT * FROM t WHERE k = $1 AND $1::int IS NOT NULL", "no"},
+      {"SELECT * FROM u WHERE k = $1 AND $1::text IS NOT NULL", "no"},
+      // One value, but by different rules
+      {"SELECT * FROM n, h WHERE n.k = h.k AND n.k = $1", "no"},
+      {"SELECT * FROM n, l WHERE n.k = $1 AND l.k = $1", "no"},
+      {"SELECT * FROM h, h h2 WHERE h.k = $1 AND h2.k = $1", "$1"},
+      {"SELECT * FROM t, v WHERE t.k = v.k AND v.k = $1", "$1"},
+      {"SELECT 1 FROM n WHERE k = 1; SELECT 1 FROM l WHERE k = 1", "no"},
+      {"SELECT a FROM l WHERE k = 1; SELECT a FROM l WHERE k = 1", "#0 & #1"},
+      // What the catalog says of the column
+      {"SELECT * FROM x WHERE k = $1", "no"},
+      {"SELECT * FROM unseen WHERE k = $1", "no"},
+      {"SELECT * FROM wrong WHERE k = $1", "no"},
+      {"SELECT * FROM ci WHERE k = $1", "no"},
+      {"SELECT * FROM padded WHERE k = $1", "no"},
+      {"SELECT * FROM loose WHERE k = $1", "no"},
+      {"INSERT INTO loose VALUES (1, 'a')", "no"},
+  };
+  for (const auto& c : cases) EXPECT_EQ(show(planned(c.sql, database)), c.plan) << c.sql;
+
+  const std::string text = "SELECT 1 FROM t WHERE k = $1", uuid = "SELECT 1 FROM u WHERE k = $1",
+                    cast = "SELECT 1 FROM u WHERE k = $1::uuid";
+  for (std::uint32_t oid : {25u, 1043u}) {
+    EXPECT_EQ(show(planned(text, database, {oid})), "$1") << oid;
+    EXPECT_EQ(show(planned(cast, database, {oid})), "$1") << oid;
+    EXPECT_EQ(show(planned(uuid, database, {oid})), "no") << oid;
+  }
+  EXPECT_EQ(show(planned(uuid, database, {2950})), "$1");
+  for (std::uint32_t oid : {18u, 19u, 20u, 23u, 705u, 1042u, 2950u}) {
+    EXPECT_EQ(show(planned(text, database, {oid})), "no") << oid;
+  }
+  EXPECT_EQ(show(planned(cast, database, {1042})), "no");
+}
+
+TEST(planner, plans_carry_the_rule_and_the_limit_of_what_is_stored) {
+  const auto database = of_many_types();
+  const plan hashed = planned("SELECT * FROM h WHERE k = $1", database);
+  EXPECT_EQ(hashed.rule.hasher, placement::hasher::sha1);
+  EXPECT_EQ(hashed.rule.type, placement::key_type::bigint);
+  EXPECT_EQ(planned("DELETE FROM l WHERE k = 5", database).rule.mapping, 77u);
+  const plan both = planned("SELECT 1; SELECT * FROM u WHERE k = $1", database);
+  EXPECT_EQ(both.rule.type, placement::key_type::uuid);
+  // A comparison does not cut trailing spaces off, a store into varchar(5) does.
+  EXPECT_EQ(planned("SELECT * FROM v WHERE k = $1", database).key.limit, 0u);
+  EXPECT_EQ(planned("INSERT INTO v VALUES (1, $1)", database).key.limit, 5u);
+  EXPECT_EQ(planned("INSERT INTO t VALUES (1, $1)", database).key.limit, 0u);
+  const plan mixed = planned("INSERT INTO v SELECT 1; SELECT 1 FROM v WHERE k = 'a'", database);
+  EXPECT_EQ(show(mixed), "no");
+  EXPECT_EQ(show(planned("INSERT INTO v VALUES (1, 'a'); SELECT 1 FROM v WHERE k = $1", database)),
+            "#1 & $1 w");
+  EXPECT_NE(planned("SELECT * FROM loose WHERE k = $1", database).error.message.find("collation"),
+            std::string::npos);
+  EXPECT_NE(planned("SELECT * FROM wrong WHERE k = $1", database).error.message.find("numeric"),
+            std::string::npos);
 }
 
 TEST(planner, search_path) {

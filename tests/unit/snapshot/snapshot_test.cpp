@@ -18,6 +18,8 @@ TEST(snapshot, frontend_survives_the_round_trip) {
   from.users.back().verifiers = {"SCRAM-SHA-256$4096:c2FsdA==$a:b", "second"};
   from.databases.emplace_back();
   from.databases.back().bucket_map = {0, 1, 2, 0};
+  from.databases.back().mappings = {
+      {12345678901234567890u, "varchar", {{"ä", 2}}, {{"a", "", true, false, 1}}, -1}};
   from.pools.emplace_back();
   from.pools.back().host = "::1";
   from.pools.back().targets = {{"pooler-0", 4}, {"pooler-1", 3}};
@@ -31,6 +33,14 @@ TEST(snapshot, frontend_survives_the_round_trip) {
   EXPECT_EQ(to->users[0].name, from.users[0].name);
   EXPECT_EQ(to->users[0].verifiers, from.users[0].verifiers);
   EXPECT_EQ(to->databases[0].bucket_map, from.databases[0].bucket_map);
+  ASSERT_EQ(to->databases[0].mappings.size(), 1u);
+  const auto& mapping = to->databases[0].mappings[0];
+  EXPECT_EQ(mapping.id, 12345678901234567890u);
+  EXPECT_EQ(mapping.type, "varchar");
+  EXPECT_EQ(mapping.list, from.databases[0].mappings[0].list);
+  ASSERT_EQ(mapping.ranges.size(), 1u);
+  EXPECT_TRUE(mapping.ranges[0].has_start && !mapping.ranges[0].has_end);
+  EXPECT_EQ(mapping.fallback, -1);
   EXPECT_EQ(to->pools[0].targets[1].budget, 3u);
   EXPECT_EQ(to->poolers[0].relay_key, "key");
 }

@@ -1,9 +1,12 @@
-#include "common/plan/placement.hpp"
+#include "common/placement/hash.hpp"
 
+#include <openssl/sha.h>
+
+#include <array>
 #include <bit>
 #include <charconv>
 
-namespace pgsled::plan {
+namespace pgsled::placement {
 namespace {
 
 constexpr std::uint64_t hash_partition_seed = 0x7a5b22367996dcfd;
@@ -58,7 +61,12 @@ std::uint64_t hash_bytes(const std::uint8_t* at, std::size_t size) {
   return s.finish();
 }
 
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+// The last four bytes of the digest: bytes are random all over, the end is PgDog's choice.
+std::uint64_t sha1_tail(const std::uint8_t* at, std::size_t size) {
+  std::array<std::uint8_t, SHA_DIGEST_LENGTH> digest;
+  SHA1(at, size, digest.data());
+  return load_be<std::uint32_t>(digest.data() + digest.size() - sizeof(std::uint32_t));
+}
 
 }  // namespace
 
@@ -79,26 +87,18 @@ std::uint64_t hash_uuid(std::span<const std::uint8_t, 16> bytes) {
   return combined(hash_bytes(bytes.data(), bytes.size()));
 }
 
-std::optional<std::int64_t> bigint_from_text(std::string_view text) {
-  while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
-  while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
-  if (text.starts_with('+')) {
-    text.remove_prefix(1);
-    if (text.starts_with('-')) return std::nullopt;
-  }
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return value;
+std::uint64_t sha1_bigint(std::int64_t value) {
+  char digits[20];
+  const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+  return sha1_text({digits, static_cast<std::size_t>(end - digits)});
 }
 
-std::optional<std::int64_t> bigint_from_binary(byte_span bytes) {
-  switch (bytes.size()) {
-    case 2: return load_be<std::int16_t>(bytes.data());
-    case 4: return load_be<std::int32_t>(bytes.data());
-    case 8: return load_be<std::int64_t>(bytes.data());
-    default: return std::nullopt;
-  }
+std::uint64_t sha1_text(std::string_view bytes) {
+  return sha1_tail(as_bytes(bytes).data(), bytes.size());
 }
 
-}  // namespace pgsled::plan
+std::uint64_t sha1_uuid(std::span<const std::uint8_t, 16> bytes) {
+  return sha1_tail(bytes.data(), bytes.size());
+}
+
+}  // namespace pgsled::placement
