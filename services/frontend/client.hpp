@@ -222,6 +222,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   state state_ = state::login;
   char virtual_status_ = 'I';               // of a transaction that no server knows yet
   bool local_ = false, pinned_ = false, skip_to_sync_ = false, light_ = true;
+  bool encoding_uncertain_ = false;         // a statement of the unit in hand may change it
   bool dropping_ = false;                   // what streams is thrown away
   bool owes_ready_ = false, draining_ = false, processing_ = false, resume_scheduled_ = false;
   bool local_settings_ = false;             // SET LOCAL has run in this transaction

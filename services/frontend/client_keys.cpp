@@ -19,7 +19,7 @@ using placement::key_type;
 // client_encoding that is under way makes it uncertain. (A statement refused while replies are
 // owed is looked at again when they have come.)
 encoding client::key_encoding() const {
-  if (!reported_) return encoding::converted;
+  if (!reported_ || encoding_uncertain_) return encoding::converted;
   if (server_ != nullptr && server_->ledger.effects_pending()) return encoding::converted;
   if (server_ == nullptr && local_settings_) {
     // SET LOCAL that waits for the transaction's shard: only its text is there.

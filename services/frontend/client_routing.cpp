@@ -267,6 +267,7 @@ client::routed client::route(byte_span bytes) {
       }
     }
   };
+  encoding_uncertain_ = false;
   for (const auto& part : now.parts) {
     plan_ref planned;
     if (part.type == fe::query) {
@@ -279,6 +280,7 @@ client::routed client::route(byte_span bytes) {
         sql::find_statements(*sql, standard_strings(), *found);
         executed = found;
       }
+      encoding_uncertain_ = executed && !executed->empty();
       join(planned, *sql, nullptr, true);
     } else if (part.target && (part.type == fe::parse || part.type == fe::bind)) {
       const auto& statement = part.target;
@@ -287,6 +289,8 @@ client::routed client::route(byte_span bytes) {
       }
       const bool runs = part.type == fe::bind;
       if (runs) {
+        // What comes behind a SET in the same unit is read under a setting that is not known yet.
+        encoding_uncertain_ = encoding_uncertain_ || (executed && !executed->empty());
         executed = statement->effects;
         text = statement->sql;
       }

@@ -395,6 +395,15 @@ def test_texts_in_another_encoding(placed, both, server):
     client.query("ROLLBACK")
     client.query("RESET client_encoding")
     assert client.query(ask.format("é")) == [["accent"]]
+    # And while nothing of its batch has been sent yet
+    by_slug = "SELECT name FROM tenants WHERE slug = $1"
+    client.send(wire.parse("", "SET client_encoding = 'LATIN1'"), wire.bind(), wire.execute(),
+                wire.parse("s", by_slug), wire.bind("", "s", ["é".encode("latin-1")]),
+                wire.execute(), wire.SYNC)
+    with pytest.raises(ServerError) as failure:
+        client.rows(client.receive_until_ready())
+    assert failure.value.code == "0A000"
+    assert client.query(ask.format("é")) == [["accent"]]
 
 
 def test_catalog_follows_the_column(placed, both, server):
