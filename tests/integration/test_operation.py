@@ -389,6 +389,16 @@ def test_checkout_timeout(start):
     assert suite.raw().query("SELECT 1") == [["1"]]
 
 
+def test_idle_in_transaction_timeout(start):
+    """With the code of PostgreSQL's own time-out of that kind."""
+    suite = start(general={"client_idle_in_transaction_timeout": 400})
+    client, idle = suite.raw(), suite.raw()
+    client.query("BEGIN; SELECT 1")
+    assert client.expect_closed(4)["C"] == "25P03"
+    assert idle.query("SELECT 1") == [["1"]], "not in a transaction"
+    suite.check_no_leaks()
+
+
 def test_database_and_user_settings(start, server):
     suite = start(databases=[{"name": "postgres", "statement_timeout": 345, "pool_size": 2}],
                   users=[{"name": "postgres", "database": "postgres"},
