@@ -48,6 +48,7 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys))
 BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, log_level, log_format))
+BOOST_DESCRIBE_STRUCT(in_effect, (), (over))
 
 template <class T>
 std::string to_json(const T& value) {
@@ -73,9 +74,11 @@ template std::string to_json(const hello&);
 template std::string to_json(const frontend&);
 template std::string to_json(const pooler&);
 template std::string to_json(const replicator&);
+template std::string to_json(const in_effect&);
 template result<hello> from_json(std::string_view);
 template result<frontend> from_json(std::string_view);
 template result<pooler> from_json(std::string_view);
 template result<replicator> from_json(std::string_view);
+template result<in_effect> from_json(std::string_view);
 
 }  // namespace pgsled::snapshot

@@ -51,7 +51,8 @@ void lender::run(pool_entry& entry) {
   entry.running = false;
   count(entry);
   arm(entry);
-  if (settled_) maybe_settled();
+  // While leases in long transactions are waited for, only what has changed matters.
+  if (settled_ && (!settling_long_ || over(entry) != entry.told_over)) maybe_settled();
   if (entry.machine->draining() && entry.machine->empty()) {
     reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
       if (!alive.expired()) remove_drained();
@@ -368,11 +369,19 @@ void lender::hear(holder_id who, lease::hello& what) {
 void lender::hear(holder_id who, lease::demand& what) {
   const auto at = pools_.find(what.pool);
   if (at == pools_.end()) {
+    // A pool that is not known here is either new, and the holder has the newer snapshot; or gone,
+    // and the holder will hear of that and ask elsewhere. Were it kept, a pool that comes back
+    // would lend to somebody who does not wait any more.
     auto& early = holders_[who].early_demand;
+    if (what.epoch < epoch_) {
+      probe_.demands_old.add();
+      early.erase(what.pool);
+      return;
+    }
     if (early.size() >= most_early_pools && !early.contains(what.pool)) {
       return refuse(who, "too many pools");
     }
-    early[what.pool] = what.waiting;
+    early[what.pool] = {what.waiting, what.epoch};
     return;
   }
   at->second->machine->demand(who, what.waiting, net::clock::now(), what.oldest_ms);

@@ -135,6 +135,7 @@ struct pooler_service::state {
     h.relay = relay_endpoint;
     h.relay_key = relay_curve.public_key;
     h.databases = split(o.databases);
+    h.budgets = lend.held();
     return h;
   }
 
@@ -146,8 +147,10 @@ struct pooler_service::state {
     auto keys = next->relay_client_keys;
     keys.insert(keys.end(), known_clients.begin(), known_clients.end());
     relay->allow(keys);
-    lend.apply(*next, [this, epoch] {
-      if (router) router->acknowledge(epoch);
+    lend.apply(*next, [this, epoch](lender::counts over) {
+      if (!router) return;
+      router->acknowledge(
+          epoch, over.empty() ? std::string() : snapshot::to_json(snapshot::in_effect{over}));
     });
     configured = true;
     log::info(component, "epoch {}: {} pools", epoch, next->pools.size());
