@@ -427,9 +427,6 @@ void worker::from_pooler(const std::string& pooler, lease::message&& message,
     if (auto* s = lent(done->lease); s != nullptr && s->generation() == done->generation) s->pool().cancel_done(*s);
   } else if (const auto* failed = std::get_if<lease::pool_failed>(&message)) {
     if (auto* pool = pool_of(failed->pool)) pool->failed(failed->error);
-  } else if (const auto* revoked = std::get_if<lease::revoked>(&message)) {
-    // Its socket has been shut down: whoever uses it reads end of file and is told.
-    (void)revoked;
   }
 }
 

@@ -390,7 +390,7 @@ void lender::hear(holder_id who, lease::demand& what) {
 
 void lender::hear(holder_id who, lease::give_back& what) {
   auto* c = find(what.lease);
-  // A lease that has been revoked meanwhile, or never was this holder's.
+  // Of an earlier generation, or never this holder's.
   if (c == nullptr || !c->pool->machine->is_lent(what.lease, what.generation, who)) return;
   auto how = what.condition;
   if (c->lane) {

@@ -311,7 +311,7 @@ TEST(lender, ends_a_channel_that_breaks_the_rules) {
   garbled.say_bytes("nonsense");
   EXPECT_TRUE(garbled.ended());
   socket_holder impostor(r.path());
-  impostor.say(lease::revoked{1});
+  impostor.say(lease::retire{1});
   EXPECT_TRUE(impostor.ended());
   socket_holder honest(r.path());
   EXPECT_TRUE(honest.ask());
