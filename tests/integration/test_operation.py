@@ -122,10 +122,11 @@ def test_port_taken(server):
 
 
 def test_status_tells_the_truth(suite):
-    status = suite.status()
-    text = json.dumps(status)
-    for name, pid in suite.processes().items():
-        assert f'"{name}"' in text and str(pid) in text, (name, pid, text)
+    def all_there():
+        text = json.dumps(suite.status())
+        for name, pid in suite.processes().items():
+            assert f'"{name}"' in text and str(pid) in text, (name, pid, text)
+    eventually(all_there)  # ready for clients is not yet everybody's hello
     readable = suite.cli("status", "--run-dir", suite.run_dir).stdout
     for name in suite.processes():
         assert name in readable
