@@ -9,6 +9,7 @@ namespace {
 
 constexpr const char* component = "pooler";
 constexpr auto cancel_limit = std::chrono::seconds(5);
+constexpr auto end_limit = std::chrono::seconds(1);  // for a server to close after Terminate
 constexpr std::size_t most_early_pools = 4096;
 constexpr auto complain_every = std::chrono::seconds(5);
 constexpr auto closing_delays = std::to_array<std::chrono::milliseconds>(
@@ -243,7 +244,18 @@ void lender::carry_out(pool_entry& entry, close_connection& what) {
   }
   if (what.may_run) c->live->shut_down();
   c->live->terminate();
-  finish_close(*c);
+  await_end(*c, net::clock::now() + end_limit, milliseconds(1));
+}
+
+// A backend that is still on its way out counts for PostgreSQL, so it counts here.
+void lender::await_end(connection& c, time_point until, milliseconds pause) {
+  if (!c.live->server_still_there() || net::clock::now() >= until) return finish_close(c);
+  c.closing_timer = reactor_.after(pause, [this, id = c.id, until, pause] {
+    auto* late = find(id);
+    if (late == nullptr) return;
+    late->closing_timer = 0;
+    await_end(*late, until, std::min(pause * 2, milliseconds(16)));
+  });
 }
 
 void lender::finish_close(connection& c) {

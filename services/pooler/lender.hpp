@@ -92,6 +92,7 @@ class lender {
   void start_cancel(connection&);
   void cancelled(lease_id);
   void close_when_gone(connection&);
+  void await_end(connection&, time_point until, milliseconds pause);
   void finish_close(connection&);
   void give_to(holder_id, const lease::message&, int fd = -1);
   void lose(holder_id, const std::string& why);
