@@ -275,6 +275,9 @@ statement_ref* client::find_prepared(std::string_view name) {
 void client::prepare_on_server(const statement_ref& wanted, std::string_view name, output& out,
                                bool proxy, std::uint32_t mark) {
   wire::write_parse(out.own(), name, wanted->sql, as_bytes(wanted->types));
+  // A client's own Parse that is skipped is skipped for it, too.
+  const auto batch = proxy && server_->ledger.unsynced() ? server_->ledger.batch()
+                                                         : present_statements::surely;
   session::entry sent{owed::parse, proxy, true};
   sent.mark = mark;
   sent.tag = reinterpret_cast<std::uint64_t>(wanted.get());
@@ -282,7 +285,7 @@ void client::prepare_on_server(const statement_ref& wanted, std::string_view nam
     if (name.empty()) {
       server_->unnamed = wanted;
     } else {
-      server_->present.add(wanted->server_name(), wanted);
+      server_->present.add(wanted->server_name(), wanted, batch);
     }
     worker_.counters().statements_prepared.add();
   }
@@ -292,6 +295,11 @@ void client::prepare_on_server(const statement_ref& wanted, std::string_view nam
 bool client::make_room(const statement_ref& wanted, output& out) {
   auto& present = server_->present;
   const std::size_t limit = worker_.settings().prepared_statements_per_connection;
+  if (present.in_doubt(wanted->server_name(), server_->ledger)) {
+    out.flush(server_);
+    settle();
+    return false;
+  }
   // While the server skips to a Sync nothing is prepared, and nothing would be closed.
   if (present.use(wanted->server_name()) || present.size() < limit ||
       server_->ledger.skipping()) {

@@ -167,6 +167,21 @@ def test_prepared_names_are_private(two):
     assert failure.value.code == "42P05"
 
 
+def test_prepared_is_skipped_in_one_batch_only(two):
+    """The connection does not have the statement yet: pgsled prepares it behind an error, where the
+    server skips it. The client has prepared it long ago and may run it in its next batch."""
+    first, second = two
+    assert first.prepared("SELECT 1 / $1::int", [1], name="fails") == [["1"]]
+    assert first.prepared("SELECT $1::int + 2", [1], name="skipped") == [["3"]]
+    second.query("DEALLOCATE ALL")
+    first.send(wire.bind("", "fails", [0]), wire.execute(),
+               wire.bind("", "skipped", [1]), wire.execute(), wire.SYNC,
+               wire.bind("", "skipped", [5]), wire.execute(), wire.SYNC)
+    got = first.receive_until_ready(2)
+    assert "".join(tag for tag, _ in got) in ("EZ2DCZ", "2EZ2DCZ"), got
+    assert wire.data_row(next(body for tag, body in got if tag == "D")) == [b"7"]
+
+
 def test_prepared_survives_schema_change(two, server):
     server.run("DROP TABLE IF EXISTS changing; CREATE TABLE changing (a int); "
                "INSERT INTO changing VALUES (1)")
