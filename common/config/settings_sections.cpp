@@ -224,8 +224,9 @@ constexpr auto pgsled = std::to_array<setting>({
            "every statement, for comparison in tests."),
     choice("lane", "auto|socket|pumped|relay", "auto",
            "How server connections reach a frontend; anything but `auto` forces one lane."),
-    text("unix_socket_dir", "", "Directory of a Unix socket for clients; none: TCP only. One frontend of a machine has it, "
-         "the next takes it over."),
+    text("unix_socket_dir", "",
+         "Directory of a Unix socket for clients; none: TCP only. One frontend of a machine has "
+         "it, the next takes it over."),
     count("max_client_conn", "0", 0, 10'000'000,
           "Clients a frontend process accepts (53300); 0: no limit."),
     count("plan_cache_bytes", "16777216", 65536, 1LL << 40, "Plan cache of a frontend worker."),

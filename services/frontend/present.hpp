@@ -24,14 +24,14 @@ class present_statements {
     found->second.used = ++uses_;
     return true;
   }
-  // `what` is null for one that came with the lease. `batch`: the one it is prepared in, if an error
-  // of something else there may make the server skip it.
+  // `what` is null for one that came with the lease. `batch`: the one it is prepared in, if an
+  // error of something else there may make the server skip it.
   static constexpr std::uint64_t surely = ~std::uint64_t{0};
   void add(const std::string& name, statement_ref what, std::uint64_t batch = surely) {
     known_[name] = {std::move(what), ++uses_, batch};
   }
-  // It has been prepared in an earlier batch that may still turn out to have been skipped. Within one
-  // batch what needs it would be skipped as well.
+  // It has been prepared in an earlier batch that may still turn out to have been skipped. Within
+  // one batch what needs it would be skipped as well.
   bool in_doubt(const std::string& name, const session::ledger& replies) const {
     const auto found = known_.find(name);
     return found != known_.end() && found->second.batch < replies.batch() &&

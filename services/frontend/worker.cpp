@@ -98,7 +98,8 @@ result<bool> worker::listen() {
 // The Unix socket has room for one frontend; another of this machine takes it over when that has
 // ended. False: not yet.
 result<bool> worker::listen_locally() {
-  const auto path = snapshot_.settings.unix_socket_dir + "/.s.PGSQL." + std::to_string(snapshot_.settings.port);
+  const auto& s = snapshot_.settings;
+  const auto path = s.unix_socket_dir + "/.s.PGSQL." + std::to_string(s.port);
   auto local = net::listen_unix(path, SOCK_STREAM, 0777);
   wants_local_ = !local && local.error().sqlstate == "55006";
   if (wants_local_) return false;
@@ -175,7 +176,8 @@ void worker::tick() {
   }
   if (wants_local_ && !draining_ && now >= next_local_try_) {
     next_local_try_ = now + std::chrono::seconds(1);
-    if (auto listening = listen_locally(); !listening) log::error("listen", "{}", listening.error().message);
+    const auto listening = listen_locally();
+    if (!listening) log::error("listen", "{}", listening.error().message);
   }
   check_drained();
 }
@@ -331,8 +333,8 @@ void worker::accepted(net::unique_fd fd, bool local) {
   }
 }
 
-// A Unix socket cannot be listened on by each worker, as the TCP port is: the one that does deals its
-// clients out.
+// A Unix socket cannot be listened on by each worker, as the TCP port is: the one that does deals
+// its clients out.
 void worker::accepted_local(net::unique_fd fd) {
   auto* to = shared_.workers[next_local_++ % shared_.workers.size()];
   if (to == this) return accepted(std::move(fd), true);

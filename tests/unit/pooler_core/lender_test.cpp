@@ -345,7 +345,9 @@ TEST(lender, a_demand_of_an_older_epoch_for_a_pool_that_has_gone_is_dropped) {
   r.snap().pools = {pool};
   r.apply();
   EXPECT_TRUE(newer.next<lease::grant>()) << "it knew of the pool before the pooler did";
-  r.call([&] { EXPECT_EQ(r.lend->pools()[0].machine->counters().lent, 1u) << "nobody waits there"; });
+  r.call([&] {
+    EXPECT_EQ(r.lend->pools()[0].machine->counters().lent, 1u) << "nobody waits there";
+  });
 }
 
 TEST(lender, a_demand_that_waits_for_a_pool_is_dropped_when_a_newer_epoch_has_none) {
