@@ -17,7 +17,7 @@ enum class kind : std::uint16_t {
   welcome = 2,         // router → peer, JSON: snapshot of that service
   heartbeat = 3,       // both, empty
   config = 4,          // router → peer, JSON: a newer snapshot
-  ack = 5,             // peer → router, empty; epoch in the header
+  ack = 5,             // peer → router, empty or JSON (snapshot::in_effect); epoch in the header
   plan_request = 6,    // frontend → router, plan::request
   plan_answer = 7,     // router → frontend, plan::answer
   error = 8,           // any answer that failed, JSON {sqlstate,message,hint,detail}

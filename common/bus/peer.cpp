@@ -51,6 +51,7 @@ struct peer::state : std::enable_shared_from_this<peer::state> {
   std::uint64_t next_request;
   std::uint64_t router_boot = 0;
   std::uint64_t acknowledged = 0;
+  std::string ack_payload;
   bool ack_owed = false;
   bool welcomed = false, stopped = false, refused = false;
   net::time_point heard{}, hello_said{};
@@ -142,7 +143,7 @@ struct peer::state : std::enable_shared_from_this<peer::state> {
   // What could not be sent when it was said.
   void settle() {
     if (!welcomed) return;
-    if (ack_owed && send(kind::ack, {}, 0) == 0) ack_owed = false;
+    if (ack_owed && send(kind::ack, as_bytes(ack_payload), 0) == 0) ack_owed = false;
     for (auto& [id, ask] : asks)
       if (!ask.sent && !transmit(id, ask)) break;
   }
@@ -273,9 +274,10 @@ void peer::ask(bus::kind k, byte_span payload, std::chrono::milliseconds deadlin
 bool peer::tell(bus::kind k, byte_span payload, std::uint64_t request) {
   return state_->send(k, payload, request) == 0;
 }
-void peer::acknowledge(std::uint64_t epoch) {
+void peer::acknowledge(std::uint64_t epoch, std::string payload) {
   state_->acknowledged = epoch;
-  state_->ack_owed = state_->send(kind::ack, {}, 0) != 0;
+  state_->ack_payload = std::move(payload);
+  state_->ack_owed = state_->send(kind::ack, as_bytes(state_->ack_payload), 0) != 0;
 }
 bool peer::connected() const { return state_->welcomed; }
 

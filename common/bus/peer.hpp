@@ -55,7 +55,8 @@ class peer {
   void ask(kind, byte_span payload, std::chrono::milliseconds deadline, answer);
   // False when it was not taken: no connection, or the queue is full.
   bool tell(kind, byte_span payload, std::uint64_t request = 0);
-  void acknowledge(std::uint64_t epoch);
+  // `payload` goes with it; it is repeated until it has been taken.
+  void acknowledge(std::uint64_t epoch, std::string payload = {});
   bool connected() const;
 
  private:

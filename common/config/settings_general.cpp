@@ -68,7 +68,7 @@ constexpr auto settings = std::to_array<setting>({
     duration("client_idle_timeout", "never", "Clients that send nothing for this long are closed."),
     duration("client_idle_in_transaction_timeout", "never",
              "Clients that keep a transaction open without a statement for this long are closed "
-             "(57P05)."),
+             "(25P03)."),
     limit("query_size_limit", "",
           "Bytes a Query or Parse message may have, header included (54000). Acted on with "
           "`query_size_limit_action = \"block\"`."),

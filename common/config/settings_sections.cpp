@@ -224,14 +224,18 @@ constexpr auto pgsled = std::to_array<setting>({
            "every statement, for comparison in tests."),
     choice("lane", "auto|socket|pumped|relay", "auto",
            "How server connections reach a frontend; anything but `auto` forces one lane."),
-    text("unix_socket_dir", "", "Directory of a Unix socket for clients; none: TCP only."),
+    text("unix_socket_dir", "",
+         "Directory of a Unix socket for clients; none: TCP only. One frontend of a machine has "
+         "it, the next takes it over."),
     count("max_client_conn", "0", 0, 10'000'000,
           "Clients a frontend process accepts (53300); 0: no limit."),
     count("plan_cache_bytes", "16777216", 65536, 1LL << 40, "Plan cache of a frontend worker."),
     count("statement_cache_bytes", "67108864", 65536, 1LL << 40,
           "Texts of prepared statements a frontend worker keeps."),
-    count("prepared_statements_per_connection", "1000", 1, 1'000'000,
-          "Prepared statements kept on one server connection; the oldest are closed."),
+    // What travels with a lease must fit into one message, with the session's settings.
+    count("prepared_statements_per_connection", "1000", 1, 2000,
+          "Prepared statements of the extended protocol on one server connection, except in "
+          "session pooling; those unused for longest are closed for others."),
     count("recall_deadline", "750", 10, 600'000,
           "Milliseconds a frontend has to give a recalled connection back before it is taken."),
 });

@@ -9,7 +9,7 @@ constexpr std::uint8_t format_version = 1;
 enum class tag : std::uint8_t {
   hello = 1, demand = 2, give_back = 3, recall_ack = 4, cancel = 5, orphans_left = 6,
   welcome = 16, grant = 17, recall = 18, retire = 19, cancel_done = 20, pool_failed = 21,
-  revoked = 22,
+  // 22 was never sent and is not to be used.
 };
 
 class out {
@@ -153,7 +153,6 @@ struct encoder {
         .put(m.error.hint)
         .put(m.error.detail);
   }
-  void operator()(const revoked& m) const { out(to, tag::revoked).put(m.lease); }
 };
 
 message read_hello(in& i) {
@@ -225,7 +224,6 @@ message read_body(in& i, tag what) {
     case tag::retire: return read_plain(i, &retire::lease);
     case tag::cancel_done: return read_plain(i, &cancel_done::lease, &cancel_done::generation);
     case tag::pool_failed: return read_pool_failed(i);
-    case tag::revoked: return read_plain(i, &revoked::lease);
   }
   i.fail("unknown message");
   return {};

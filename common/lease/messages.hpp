@@ -97,12 +97,9 @@ struct pool_failed {     // could not connect: tell the clients that wait now
   pool_id pool = 0;
   pg_error error;
 };
-struct revoked {         // the pooler has closed this connection itself
-  lease_id lease = 0;
-};
 
 using message = std::variant<hello, demand, give_back, recall_ack, cancel, orphans_left, welcome,
-                             grant, recall, retire, cancel_done, pool_failed, revoked>;
+                             grant, recall, retire, cancel_done, pool_failed>;
 
 void encode(const message& from, std::string& to);  // appends
 // Fails on truncated, trailing, or over-long input; lengths are checked before any allocation.

@@ -1,7 +1,8 @@
 #pragma once
 // Metrics, declared once: a static list of descriptions per component, a plain struct of cells
 // on the hot path (one writer each, relaxed atomics: no lock, no look-up), and a registry that
-// reads the cells when somebody scrapes. docs/metrics.md is generated from the declarations.
+// reads the cells when somebody scrapes. docs/metrics.md repeats the declarations; a test compares
+// it with what is served.
 
 #include <atomic>
 #include <cstdint>

@@ -51,7 +51,7 @@ result<bool> remove_stale(const std::string& path, int type, const sockaddr_un& 
     return failure("08006", fmt::format("\"{}\" exists and is not a socket", path));
   const unique_fd probe(::socket(AF_UNIX, type | flags, 0));
   if (probe && (::connect(probe.get(), generic(address), sizeof address) == 0 || errno == EAGAIN))
-    return failure("08006", fmt::format("somebody already listens on \"{}\"", path),
+    return failure("55006", fmt::format("somebody already listens on \"{}\"", path),
                    "Is another process with the same instance name running?");
   ::unlink(path.c_str());
   return true;

@@ -83,6 +83,7 @@ bool ledger::add(entry sent) {
   } else if (!is_virtual(sent.kind)) {
     unsynced_ = true;
   }
+  if (sent.kind == owed::sync) ++batch_;
   queue_.push_back(std::move(sent));
   return true;
 }
@@ -286,6 +287,7 @@ void ledger::begin_copy(ledger_events& events) {
     }
     if (it->kind == owed::sync) {
       sync_inside_copy_ = true;
+      ++answered_;
       it = queue_.erase(it);
     } else {
       ++it;
@@ -352,6 +354,7 @@ bool ledger::ready(byte_span body, ledger_events&) {
     // The Sync inside the failed COPY did count after all.
     skipping_ = false;
   } else if (head_is(owed::sync) || head_is(owed::query) || head_is(owed::function_call)) {
+    if (head_is(owed::sync)) ++answered_;
     pop();
   } else {
     return false;

@@ -116,6 +116,10 @@ class ledger {
   // The server has taken messages of the extended protocol since the last Sync or Query: its
   // implicit transaction is open although it owes nothing and its status is 'I'.
   bool unsynced() const { return unsynced_; }
+  // Batches are what Syncs end, numbered from 0. What is sent now belongs to this one; of those
+  // below answered() every reply has come.
+  std::uint64_t batch() const { return batch_; }
+  std::uint64_t answered() const { return answered_; }
   // In doubt what the server still owes (a Sync sent inside a COPY that then failed).
   bool doubtful() const { return doubtful_; }
   char status() const { return status_; }
@@ -140,6 +144,7 @@ class ledger {
   bool head_copies_ = false;       // the head is in a COPY FROM STDIN
   bool sync_inside_copy_ = false;
   char status_ = 'I';
+  std::uint64_t batch_ = 0, answered_ = 0;
 };
 
 }  // namespace pgsled::session

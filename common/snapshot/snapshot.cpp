@@ -29,7 +29,8 @@ BOOST_DESCRIBE_STRUCT(frontend_settings, (),
                       (host, port, unix_socket_dir, workers, tls_certificate, tls_private_key, tls_modified,
                        tls_client_required, max_client_conn, client_login_timeout,
                        checkout_timeout, shutdown_timeout, query_size_limit, lane,
-                       plan_cache_bytes, statement_cache_bytes, log_connections,
+                       plan_cache_bytes, statement_cache_bytes,
+                       prepared_statements_per_connection, log_connections,
                        log_disconnections, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(frontend, (),
@@ -47,6 +48,7 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys))
 BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, log_level, log_format))
+BOOST_DESCRIBE_STRUCT(in_effect, (), (over))
 
 template <class T>
 std::string to_json(const T& value) {
@@ -72,9 +74,11 @@ template std::string to_json(const hello&);
 template std::string to_json(const frontend&);
 template std::string to_json(const pooler&);
 template std::string to_json(const replicator&);
+template std::string to_json(const in_effect&);
 template result<hello> from_json(std::string_view);
 template result<frontend> from_json(std::string_view);
 template result<pooler> from_json(std::string_view);
 template result<replicator> from_json(std::string_view);
+template result<in_effect> from_json(std::string_view);
 
 }  // namespace pgsled::snapshot

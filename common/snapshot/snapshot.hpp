@@ -27,7 +27,8 @@ struct hello {
   std::vector<std::string> databases;  // pooler: serves only these; empty: all
   // What an earlier router gave, so that a new one changes nothing that is in use:
   std::uint32_t holder = 0;            // frontend worker: its number; 0: has none yet
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> budgets;  // pooler: pool id, budget
+  // pooler: pool id, and its budget, or the connections that it has when those are more
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> budgets;
 };
 
 struct user {              // one per (user, database)
@@ -94,6 +95,7 @@ struct frontend_settings {
   std::string lane = "auto";            // auto, socket, pumped, relay
   std::uint64_t plan_cache_bytes = 16u << 20;
   std::uint64_t statement_cache_bytes = 64u << 20;
+  std::uint32_t prepared_statements_per_connection = 1000;
   bool log_connections = true, log_disconnections = true;
   bool tcp_keepalive = true;
   int tcp_time_s = 0, tcp_interval_s = 0, tcp_retries = 0, tcp_user_timeout_ms = 0;
@@ -151,6 +153,13 @@ struct replicator {
   std::uint64_t epoch = 0;
   std::string version;
   std::string log_level = "info", log_format = "text";
+};
+
+// With the ack of a pooler; an ack without it says the same as an empty one.
+struct in_effect {
+  // Pools that have more connections than their budget, because leases are not back yet, and how
+  // many. Said again when it has changed.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> over;
 };
 
 // Unknown keys are skipped and missing ones keep their defaults, so that versions can differ

@@ -13,6 +13,7 @@
 #include "common/auth/scram.hpp"
 #include "common/config/config.hpp"
 #include "services/cli/hash.hpp"
+#include "services/cli/keys.hpp"
 #include "services/cli/run_dir.hpp"
 #include "services/cli/status.hpp"
 #include "services/cli/up.hpp"
@@ -166,6 +167,11 @@ int run(int argc, const char* const* argv) {
   verifier->add_option("password", password, "the password; - reads it from standard input")
       ->required();
   verifier->callback([&] { exit_status = hash_password(password); });
+
+  std::string key_path;
+  auto* keys = app.add_subcommand("keys", "make a pair of CURVE keys, for --curve-dir");
+  keys->add_option("path", key_path, "writes PATH.public and PATH.secret")->required();
+  keys->callback([&] { exit_status = make_keys(key_path); });
 
   std::string topic;
   auto* docs = app.add_subcommand("docs", "print a generated document");

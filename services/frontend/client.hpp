@@ -152,6 +152,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   statement_ref cached_statement(const wire::parse_message& sent);
   bool is_unconfirmed(std::string_view name) const;
   void settle();
+  bool make_room(const statement_ref&, output& out);
   void ensure_prepared(const statement_ref&, output& out);
   statement_ref* find_prepared(std::string_view name);
   void run_effects(const session::effects&);

@@ -12,8 +12,6 @@ namespace fe = wire::frontend;
 using session::owed;
 
 namespace {
-// Prepared statements on one server connection; beyond it the oldest found is closed.
-constexpr std::size_t max_present = 1000;
 // Of one client. PostgreSQL has no such limit; memory has.
 constexpr std::size_t max_prepared = 100'000;
 
@@ -277,6 +275,9 @@ statement_ref* client::find_prepared(std::string_view name) {
 void client::prepare_on_server(const statement_ref& wanted, std::string_view name, output& out,
                                bool proxy, std::uint32_t mark) {
   wire::write_parse(out.own(), name, wanted->sql, as_bytes(wanted->types));
+  // A client's own Parse that is skipped is skipped for it, too.
+  const auto batch = proxy && server_->ledger.unsynced() ? server_->ledger.batch()
+                                                         : present_statements::surely;
   session::entry sent{owed::parse, proxy, true};
   sent.mark = mark;
   sent.tag = reinterpret_cast<std::uint64_t>(wanted.get());
@@ -284,20 +285,43 @@ void client::prepare_on_server(const statement_ref& wanted, std::string_view nam
     if (name.empty()) {
       server_->unnamed = wanted;
     } else {
-      server_->present[wanted->server_name()] = wanted;
+      server_->present.add(wanted->server_name(), wanted, batch);
     }
     worker_.counters().statements_prepared.add();
   }
 }
 
-void client::ensure_prepared(const statement_ref& wanted, output& out) {
+// False: the message that needs the statement has to wait, and comes again.
+bool client::make_room(const statement_ref& wanted, output& out) {
   auto& present = server_->present;
-  if (present.contains(wanted->server_name())) return;
-  if (present.size() >= max_present) {
-    wire::write_close(out.own(), 'S', present.begin()->first);
-    server_->ledger.add({owed::close, true});
-    present.erase(present.begin());
+  const std::size_t limit = worker_.settings().prepared_statements_per_connection;
+  if (present.in_doubt(wanted->server_name(), server_->ledger)) {
+    out.flush(server_);
+    settle();
+    return false;
   }
+  // While the server skips to a Sync nothing is prepared, and nothing would be closed.
+  if (present.use(wanted->server_name()) || present.size() < limit ||
+      server_->ledger.skipping()) {
+    return true;
+  }
+  // Were something before it to fail the server would skip a Close, and nobody could say any more
+  // what is there: so nothing may be owed. Several are closed at once, to wait seldom.
+  if (!server_->ledger.empty()) {
+    out.flush(server_);
+    settle();
+    return false;
+  }
+  for (const auto& name : present.take_oldest(present.size() - limit + 1 + limit / 16)) {
+    wire::write_close(out.own(), 'S', name);
+    server_->ledger.add({owed::close, true});
+  }
+  return true;
+}
+
+// After make_room().
+void client::ensure_prepared(const statement_ref& wanted, output& out) {
+  if (server_->present.contains(wanted->server_name())) return;
   prepare_on_server(wanted, wanted->server_name(), out, true);
 }
 
@@ -308,8 +332,8 @@ bool client::parse(byte_span body, output& out) {
     return false;
   }
   const auto whole = wire::header_size + body.size();
-  ++server_->pool().stats.parses;
   if (endpoint_->mode == pool_mode::session && !sent->name.empty()) {
+    ++server_->pool().stats.parses;
     server_->ledger.add({owed::parse});
     out.pass(whole);
     // Effects are still looked for when it is executed.
@@ -319,6 +343,17 @@ bool client::parse(byte_span body, output& out) {
     return true;
   }
   auto wanted = cached_statement(*sent);
+  if (!sent->name.empty()) {
+    const auto* known = find_prepared(sent->name);
+    if (known != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) {
+      // Whether the name is taken is not known before the server has answered.
+      out.flush(server_);
+      settle();
+      return false;
+    }
+    if (!make_room(known != nullptr ? *known : wanted, out)) return false;
+  }
+  ++server_->pool().stats.parses;
   if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
     refuse(no_transactions(), false);
     return true;
@@ -346,12 +381,6 @@ bool client::parse(byte_span body, output& out) {
     if (server_->ledger.add(std::move(entry))) server_->unnamed = wanted;
     out.pass(whole);
     return true;
-  }
-  if (find_prepared(sent->name) != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) {
-    // Whether the name is taken is not known before the server has answered.
-    out.flush(server_);
-    settle();
-    return false;
   }
   if (auto* known = find_prepared(sent->name)) {
     // Prepared already: let the server say so, so that its transaction fails as it must. The
@@ -402,6 +431,10 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     violate("malformed Bind message");
     return false;
   }
+  auto* prepared = name.empty() ? nullptr : find_prepared(name);
+  if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(*prepared, out)) {
+    return false;
+  }
   ++server_->pool().stats.binds;
   touched();
   statement_ref target;
@@ -417,7 +450,7 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
       prepare_on_server(unnamed_, "", out, true);
     }
     target = unnamed_;
-  } else if (auto* prepared = find_prepared(name)) {
+  } else if (prepared != nullptr) {
     target = *prepared;
     if (endpoint_->mode != pool_mode::session) ensure_prepared(target, out);
   }
@@ -468,6 +501,7 @@ bool client::describe(byte_span body, output& out) {
     }
   } else if (auto* prepared = find_prepared(target->name);
              prepared != nullptr && endpoint_->mode != pool_mode::session) {
+    if (!make_room(*prepared, out)) return false;
     ensure_prepared(*prepared, out);
     server_->ledger.add({owed::describe_statement});
     wire::write_describe(out.own(), 'S', (*prepared)->server_name());

@@ -13,6 +13,18 @@ namespace pgsled::frontend {
 // Waits until the server owes nothing, and makes it say what it holds back until a Sync.
 void client::settle() {
   set_state(state::settling);
+  server_->flush_virtual();
+  flush_to_client();
+  if (server_->ledger.empty()) {
+    // Only we owed something. Not now: the pass over the input that brought us here goes first.
+    worker_.schedule([this] {
+      if (state_ != state::settling) return;
+      set_state(state::ready);
+      consume({});
+      watch();
+    });
+    return;
+  }
   if (server_->ledger.unsynced()) {
     std::string flush;
     wire::write_empty(flush, wire::frontend::flush);

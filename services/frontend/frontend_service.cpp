@@ -79,6 +79,7 @@ class service {
         return;
       }
     }
+    for (auto& each : workers_) shared_.workers.push_back(each.get());
     running_ = count;
     for (auto& each : workers_) {
       threads_.emplace_back([this, &each] {

@@ -18,7 +18,7 @@ server::server(worker& w, local_pool& pool, std::string pooler, lease::grant&& g
   settings = w.pairs().intern(std::move(granted.state.settings));
   parameters = w.pairs().intern(std::move(granted.parameters));
   for (const auto& statement : granted.state.statements) {
-    present.emplace(server_statement_name(statement), nullptr);
+    present.add(server_statement_name(statement), nullptr);
   }
   carry_ = std::move(granted.state.unread);
   stream_->start(*this);
@@ -147,7 +147,7 @@ void server::dropped(const session::entry& gone) {
   if (gone.prepares) {
     // It was taken for prepared when the Parse was sent.
     const auto* lost_statement = reinterpret_cast<const statement*>(gone.tag);
-    std::erase_if(present, [&](const auto& entry) { return entry.second.get() == lost_statement; });
+    present.remove(lost_statement);
     if (unnamed.get() == lost_statement) unnamed.reset();
   }
   if (user_ != nullptr) user_->entry_dropped(gone);
@@ -167,7 +167,7 @@ lease::give_back server::hand_over(lease::condition condition) const {
   back.condition = condition;
   back.state.settings = settings->entries;
   back.parameters = parameters->entries;
-  for (const auto& [name, statement] : present) {
+  for (const auto& name : present.names()) {
     if (back.state.statements.size() == lease::max_statements) {
       back.condition = std::max(back.condition, lease::condition::dirty);
       break;

@@ -15,6 +15,7 @@
 #include "common/net/reactor.hpp"
 #include "common/session/ledger.hpp"
 #include "common/session/settings.hpp"
+#include "services/frontend/present.hpp"
 #include "services/frontend/server_stream.hpp"
 #include "services/frontend/statements.hpp"
 
@@ -82,7 +83,7 @@ class server final : private server_stream_user, private session::ledger_events 
   bool orphan = false;               // its pooler has died
 
   // Prepared statements on it.
-  std::unordered_map<std::string, statement_ref> present;  // by server name
+  present_statements present;        // those that have a name
   statement_ref unnamed;             // in the unnamed slot; null: unknown or none
   std::unordered_map<std::string, statement_ref> portals;  // only those whose statement matters
   statement_ref unnamed_portal;

@@ -32,7 +32,11 @@ class worker::listener final : public net::watcher {
         if (errno == EMFILE || errno == ENFILE) log::error("listen", "out of file descriptors; raise the limit of open files");
         break;
       }
-      worker_.accepted(std::move(accepted), local_);
+      if (local_) {
+        worker_.accepted_local(std::move(accepted));
+      } else {
+        worker_.accepted(std::move(accepted), false);
+      }
     }
     worker_.run_scheduled();
   }
@@ -87,12 +91,20 @@ result<bool> worker::listen() {
   auto bound = net::listen_tcp(snapshot_.settings.host, snapshot_.settings.port, true, 4096);
   if (!bound) return tl::unexpected<pg_error>(bound.error());
   listeners_.push_back(std::make_unique<listener>(*this, std::move(*bound), false));
-  if (number_ == 0 && !snapshot_.settings.unix_socket_dir.empty()) {
-    const auto path = snapshot_.settings.unix_socket_dir + "/.s.PGSQL." + std::to_string(snapshot_.settings.port);
-    auto local = net::listen_unix(path, SOCK_STREAM, 0777);
-    if (!local) return tl::unexpected<pg_error>(local.error());
-    listeners_.push_back(std::make_unique<listener>(*this, std::move(*local), true));
-  }
+  if (number_ == 0 && !snapshot_.settings.unix_socket_dir.empty()) return listen_locally();
+  return true;
+}
+
+// The Unix socket has room for one frontend; another of this machine takes it over when that has
+// ended. False: not yet.
+result<bool> worker::listen_locally() {
+  const auto& s = snapshot_.settings;
+  const auto path = s.unix_socket_dir + "/.s.PGSQL." + std::to_string(s.port);
+  auto local = net::listen_unix(path, SOCK_STREAM, 0777);
+  wants_local_ = !local && local.error().sqlstate == "55006";
+  if (wants_local_) return false;
+  if (!local) return tl::unexpected<pg_error>(local.error());
+  listeners_.push_back(std::make_unique<listener>(*this, std::move(*local), true));
   return true;
 }
 
@@ -161,6 +173,11 @@ void worker::tick() {
       each->check_timeouts(now);
       each->snapshot_changed();
     }
+  }
+  if (wants_local_ && !draining_ && now >= next_local_try_) {
+    next_local_try_ = now + std::chrono::seconds(1);
+    const auto listening = listen_locally();
+    if (!listening) log::error("listen", "{}", listening.error().message);
   }
   check_drained();
 }
@@ -316,6 +333,18 @@ void worker::accepted(net::unique_fd fd, bool local) {
   }
 }
 
+// A Unix socket cannot be listened on by each worker, as the TCP port is: the one that does deals
+// its clients out.
+void worker::accepted_local(net::unique_fd fd) {
+  auto* to = shared_.workers[next_local_++ % shared_.workers.size()];
+  if (to == this) return accepted(std::move(fd), true);
+  to->loop_.post([to, kept = std::make_shared<net::unique_fd>(std::move(fd))] {
+    if (to->draining_) return;  // closed, as what nobody has accepted yet
+    to->accepted(std::move(*kept), true);
+    to->run_scheduled();
+  });
+}
+
 std::uint32_t worker::add_slot(client* added) {
   if (!free_slots_.empty()) {
     const auto slot = free_slots_.back();
@@ -427,9 +456,6 @@ void worker::from_pooler(const std::string& pooler, lease::message&& message,
     if (auto* s = lent(done->lease); s != nullptr && s->generation() == done->generation) s->pool().cancel_done(*s);
   } else if (const auto* failed = std::get_if<lease::pool_failed>(&message)) {
     if (auto* pool = pool_of(failed->pool)) pool->failed(failed->error);
-  } else if (const auto* revoked = std::get_if<lease::revoked>(&message)) {
-    // Its socket has been shut down: whoever uses it reads end of file and is told.
-    (void)revoked;
   }
 }
 

@@ -30,9 +30,11 @@
 namespace pgsled::frontend {
 
 class client;
+class worker;
 
 // Shared by the workers of one process.
 struct process_shared {
+  std::vector<worker*> workers;  // all of them, before the first one runs
   std::atomic<std::int64_t> clients{0};
   std::shared_ptr<bus::context> bus;
   std::string mock_seed;  // for logins of users that do not exist
@@ -124,6 +126,8 @@ class worker {
   void rebuild_endpoints();
   void load_tls();
   void accepted(net::unique_fd fd, bool local);
+  void accepted_local(net::unique_fd fd);
+  result<bool> listen_locally();
   void from_router(const bus::envelope&);
   std::string hello() const;
   void tick();
@@ -160,8 +164,10 @@ class worker {
   std::string_view shaped_;
   std::vector<std::function<void()>> scheduled_;
   std::uint64_t serials_ = 0;
-  std::size_t tick_number_ = 0;
+  std::size_t tick_number_ = 0, next_local_ = 0;
   bool running_scheduled_ = false, draining_ = false;
+  bool wants_local_ = false;  // another frontend of this machine has the Unix socket
+  net::time_point next_local_try_{};
   net::time_point drain_deadline_{};
 };
 

@@ -9,6 +9,7 @@ namespace {
 
 constexpr const char* component = "pooler";
 constexpr auto cancel_limit = std::chrono::seconds(5);
+constexpr auto end_limit = std::chrono::seconds(1);  // for a server to close after Terminate
 constexpr std::size_t most_early_pools = 4096;
 constexpr auto complain_every = std::chrono::seconds(5);
 constexpr auto closing_delays = std::to_array<std::chrono::milliseconds>(
@@ -51,7 +52,8 @@ void lender::run(pool_entry& entry) {
   entry.running = false;
   count(entry);
   arm(entry);
-  if (settled_) maybe_settled();
+  // While leases in long transactions are waited for, only what has changed matters.
+  if (settled_ && (!settling_long_ || over(entry) != entry.told_over)) maybe_settled();
   if (entry.machine->draining() && entry.machine->empty()) {
     reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
       if (!alive.expired()) remove_drained();
@@ -242,7 +244,18 @@ void lender::carry_out(pool_entry& entry, close_connection& what) {
   }
   if (what.may_run) c->live->shut_down();
   c->live->terminate();
-  finish_close(*c);
+  await_end(*c, net::clock::now() + end_limit, milliseconds(1));
+}
+
+// A backend that is still on its way out counts for PostgreSQL, so it counts here.
+void lender::await_end(connection& c, time_point until, milliseconds pause) {
+  if (!c.live->server_still_there() || net::clock::now() >= until) return finish_close(c);
+  c.closing_timer = reactor_.after(pause, [this, id = c.id, until, pause] {
+    auto* late = find(id);
+    if (late == nullptr) return;
+    late->closing_timer = 0;
+    await_end(*late, until, std::min(pause * 2, milliseconds(16)));
+  });
 }
 
 void lender::finish_close(connection& c) {
@@ -368,11 +381,19 @@ void lender::hear(holder_id who, lease::hello& what) {
 void lender::hear(holder_id who, lease::demand& what) {
   const auto at = pools_.find(what.pool);
   if (at == pools_.end()) {
+    // A pool that is not known here is either new, and the holder has the newer snapshot; or gone,
+    // and the holder will hear of that and ask elsewhere. Were it kept, a pool that comes back
+    // would lend to somebody who does not wait any more.
     auto& early = holders_[who].early_demand;
+    if (what.epoch < epoch_) {
+      probe_.demands_old.add();
+      early.erase(what.pool);
+      return;
+    }
     if (early.size() >= most_early_pools && !early.contains(what.pool)) {
       return refuse(who, "too many pools");
     }
-    early[what.pool] = what.waiting;
+    early[what.pool] = {what.waiting, what.epoch};
     return;
   }
   at->second->machine->demand(who, what.waiting, net::clock::now(), what.oldest_ms);
@@ -381,7 +402,7 @@ void lender::hear(holder_id who, lease::demand& what) {
 
 void lender::hear(holder_id who, lease::give_back& what) {
   auto* c = find(what.lease);
-  // A lease that has been revoked meanwhile, or never was this holder's.
+  // Of an earlier generation, or never this holder's.
   if (c == nullptr || !c->pool->machine->is_lent(what.lease, what.generation, who)) return;
   auto how = what.condition;
   if (c->lane) {

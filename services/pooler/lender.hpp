@@ -23,9 +23,15 @@ class lender {
   lender(const lender&) = delete;
   lender& operator=(const lender&) = delete;
 
-  // A newer snapshot, applied as a difference. `done` is called once: when no pool has more than
-  // its budget any more, or after two seconds, or when the next snapshot comes.
-  void apply(const snapshot::pooler&, std::function<void()> done);
+  // Of some pools: id and a number of connections.
+  using counts = std::vector<std::pair<lease::pool_id, std::uint32_t>>;
+  // A newer snapshot, applied as a difference. `done` is called when no pool has more than its
+  // budget any more. If that takes longer than two seconds it is called then as well, and each
+  // time the numbers change, with those that have more: leases may be in long transactions. Not
+  // called any more once the next snapshot has come.
+  void apply(const snapshot::pooler&, std::function<void(counts over)> done);
+  // Of each pool its budget, or the connections it has (orphans too) when those are more.
+  counts held() const;
   void drain();  // lends nothing more and takes everything back; over when empty()
   bool empty() const;
 
@@ -86,12 +92,14 @@ class lender {
   void start_cancel(connection&);
   void cancelled(lease_id);
   void close_when_gone(connection&);
+  void await_end(connection&, time_point until, milliseconds pause);
   void finish_close(connection&);
   void give_to(holder_id, const lease::message&, int fd = -1);
   void lose(holder_id, const std::string& why);
   void forget(holder_id);
   void remove_drained();
   void maybe_settled();
+  static std::uint32_t over(const pool_entry&);  // what it has, when more than its budget; else 0
   void announce(pool_entry&);
   void use_settings(const snapshot::pooler_settings&);
   pool_limits limits_of(const snapshot::server_pool&) const;
@@ -113,7 +121,9 @@ class lender {
   std::map<lease::pool_id, std::unique_ptr<pool_entry>> pools_;
   std::unordered_map<lease_id, std::unique_ptr<connection>> connections_;
   std::map<holder_id, holder> holders_;
-  std::function<void()> settled_;
+  std::uint64_t epoch_ = 0;
+  std::function<void(counts)> settled_;
+  bool settling_long_ = false;
   net::reactor::timer_id settle_timer_ = 0;
   std::vector<std::shared_ptr<void>> graveyard_;
   std::shared_ptr<int> alive_ = std::make_shared<int>();

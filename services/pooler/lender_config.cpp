@@ -72,7 +72,7 @@ dial_target lender::target_of(const snapshot::server_pool& from) const {
   return {from.host, from.port, settings_.tls_verify, tls_, tcp};
 }
 
-void lender::apply(const snapshot::pooler& next, std::function<void()> done) {
+void lender::apply(const snapshot::pooler& next, std::function<void(counts)> done) {
   const bool new_tls = !same_tls(settings_, next.settings) || settings_.lane != next.settings.lane;
   use_settings(next.settings);
   const auto now = net::clock::now();
@@ -95,12 +95,21 @@ void lender::apply(const snapshot::pooler& next, std::function<void()> done) {
     }
     if (draining_) entry->machine->drain(now);
   }
+  epoch_ = next.epoch;
+  for (auto& [who, h] : holders_) {
+    std::erase_if(h.early_demand, [&](const auto& one) {
+      return !wanted.contains(one.first) && one.second.epoch < epoch_;
+    });
+  }
   settled_ = nullptr;  // a newer epoch stands for the older one
+  settling_long_ = false;
+  for (auto& [id, entry] : pools_) entry->told_over = 0;
   reactor_.cancel(settle_timer_);
   for (auto& [id, entry] : pools_) run(*entry);
   settled_ = std::move(done);
   settle_timer_ = reactor_.after(longest_settling, [this] {
-    if (auto call = std::exchange(settled_, nullptr)) call();
+    settling_long_ = true;
+    maybe_settled();
   });
   maybe_settled();
 }
@@ -114,19 +123,43 @@ void lender::announce(pool_entry& entry) {
       entry.machine->set_orphans(who, at->second, now);
     }
     if (const auto early = h.early_demand.extract(id); !early.empty()) {
-      entry.machine->demand(who, early.mapped(), now);
+      entry.machine->demand(who, early.mapped().waiting, now);
     }
   }
 }
 
 void lender::maybe_settled() {
   if (!settled_) return;
+  counts found;
+  bool news = false;
+  for (const auto& [id, entry] : pools_) {
+    const auto now = over(*entry);
+    news = news || now != entry->told_over;
+    if (now != 0) found.emplace_back(id, now);
+  }
+  if (found.empty()) {
+    reactor_.cancel(settle_timer_);
+    std::exchange(settled_, nullptr)({});
+  } else if (settling_long_ && news) {
+    for (auto& [id, entry] : pools_) entry->told_over = over(*entry);
+    settled_(std::move(found));
+  }
+}
+
+std::uint32_t lender::over(const pool_entry& entry) {
+  const auto& machine = *entry.machine;
+  const bool more = machine.draining() ? !machine.empty() : machine.over_budget();
+  return more ? machine.used() : 0;
+}
+
+lender::counts lender::held() const {
+  counts all;
   for (const auto& [id, entry] : pools_) {
     const auto& machine = *entry->machine;
-    if (machine.draining() ? !machine.empty() : machine.over_budget()) return;
+    const auto budget = machine.draining() ? 0 : machine.limits().budget;
+    all.emplace_back(id, std::max(budget, machine.used()));
   }
-  reactor_.cancel(settle_timer_);
-  std::exchange(settled_, nullptr)();
+  return all;
 }
 
 void lender::remove_drained() {

@@ -15,6 +15,7 @@ struct lender::pool_entry {
   pool_counters told;             // what the probe has counted already
   std::uint32_t in_phase[phases] = {};
   std::uint64_t waiting = 0, orphans = 0;
+  std::uint32_t told_over = 0;    // of what `done` of apply() was told last
 };
 
 struct lender::connection {
@@ -39,7 +40,12 @@ struct lender::holder {
   std::string name;
   bool greeted = false;
   // Told for pools that are not known yet: a holder may have the newer snapshot.
-  std::map<lease::pool_id, std::uint32_t> early_demand, orphans;
+  struct early {
+    std::uint32_t waiting = 0;
+    std::uint64_t epoch = 0;
+  };
+  std::map<lease::pool_id, early> early_demand;
+  std::map<lease::pool_id, std::uint32_t> orphans;
 };
 
 }  // namespace pgsled::pooler

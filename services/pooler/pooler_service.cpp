@@ -21,6 +21,9 @@ namespace {
 namespace json = boost::json;
 constexpr const char* component = "pooler";
 constexpr auto drain_poll = std::chrono::milliseconds(20);
+// How long one that drains and has nothing left waits for the router to take its shares back: else
+// the others get them only when it has been silent for long enough.
+constexpr auto farewell = std::chrono::milliseconds(500);
 
 std::uint64_t number_of(const std::string& hex) {
   std::uint64_t value = 0;
@@ -63,7 +66,8 @@ struct pooler_service::state {
   std::string relay_endpoint;
   std::chrono::milliseconds shutdown_timeout{60'000};
   net::time_point drain_until;
-  bool draining = false;
+  net::time_point farewell_until;
+  bool draining = false, gave_up_shares = false;
   std::atomic<bool> configured{false}, linked{false};
 
   int run() {
@@ -135,6 +139,7 @@ struct pooler_service::state {
     h.relay = relay_endpoint;
     h.relay_key = relay_curve.public_key;
     h.databases = split(o.databases);
+    h.budgets = lend.held();
     return h;
   }
 
@@ -146,8 +151,11 @@ struct pooler_service::state {
     auto keys = next->relay_client_keys;
     keys.insert(keys.end(), known_clients.begin(), known_clients.end());
     relay->allow(keys);
-    lend.apply(*next, [this, epoch] {
-      if (router) router->acknowledge(epoch);
+    lend.apply(*next, [this, epoch](lender::counts over) {
+      if (!router) return;
+      gave_up_shares = draining && over.empty();
+      router->acknowledge(
+          epoch, over.empty() ? std::string() : snapshot::to_json(snapshot::in_effect{over}));
     });
     configured = true;
     log::info(component, "epoch {}: {} pools", epoch, next->pools.size());
@@ -201,17 +209,20 @@ struct pooler_service::state {
     log::info(component, "draining");
     if (router) router->tell(bus::kind::bye, {});
     lend.drain();
+    farewell_until = net::clock::now() + (linked ? farewell : std::chrono::milliseconds(0));
     drain_until = net::clock::now() + std::max(shutdown_timeout, std::chrono::milliseconds(0));
     watch_drain();
   }
 
   void watch_drain() {
-    if (!lend.empty() && net::clock::now() < drain_until) {
+    const auto now = net::clock::now();
+    const bool farewell_owed = !gave_up_shares && now < farewell_until;
+    if ((!lend.empty() || farewell_owed) && now < drain_until) {
       reactor.after(drain_poll, [this] { watch_drain(); });
       return;
     }
     if (!lend.empty()) log::warn(component, "not every lease came back in time");
-    reactor.stop();
+    reactor.after(drain_poll, [this] { reactor.stop(); });  // what was just said leaves
   }
 };
 

@@ -40,6 +40,9 @@ constexpr plain plain_metrics[] = {
      &probe::checks_failed},
     {{"pgsled_pooler_bad_messages_total", counter, "Lease messages that could not be read."},
      &probe::messages_bad},
+    {{"pgsled_pooler_demands_old_total", counter,
+      "Demands dropped: of an older epoch, for a pool that has gone."},
+     &probe::demands_old},
 };
 constexpr metrics::description connect_metric{"pgsled_pooler_connect_seconds", histogram,
                                               "Time to open a server connection, login included."};

@@ -81,7 +81,7 @@ void server_connection::terminate() {
     if (transport_.tls) transport_.tls->shutdown();
   }
   transport_.tls.reset();
-  transport_.fd.reset();
+  if (transport_.fd) ::shutdown(transport_.fd.get(), SHUT_WR);
 }
 
 void server_connection::shut_down() {

@@ -26,11 +26,11 @@ class server_connection final : public net::watcher {
   // The statement's rows are thrown away. `good`: ReadyForQuery came in time, idle, without an
   // error. A DISCARD ALL that went well also clears the state.
   void run(std::string_view sql, net::duration timeout);
-  // Says Terminate if the socket takes it, and closes.
+  // Says Terminate if the socket takes it, and nothing more after that.
   void terminate();
   // Makes the connection useless for whoever still has a copy of its descriptor.
   void shut_down();
-  // After shut_down: the server has not closed its side yet, so it may still be at work. False where
+  // After shut_down or terminate: the server has not closed its side yet, so it may still be at work. False where
   // the system cannot tell (Unix sockets).
   bool server_still_there() const;
 

@@ -37,11 +37,13 @@ std::uint32_t budgets::grant(pool_holdings& pool, const std::string& pooler, std
   if (wanted > held.sent) {
     std::uint64_t others = 0;
     for (const auto& [name, other] : pool) {
-      if (name != pooler) others += other.bound;
+      if (name != pooler) others += other.most();
     }
     const auto left = others >= size ? 0u : static_cast<std::uint32_t>(size - others);
     value = std::max(held.sent, std::min(wanted, left));
-    if (hold_ && held.adopted) value = held.sent;
+    const bool some_adopted = std::any_of(pool.begin(), pool.end(),
+                                          [](const auto& one) { return one.second.adopted; });
+    if (hold_ && some_adopted) value = held.sent;
     if (value < wanted) pending_ = true;
   }
   if (value != held.sent) {
@@ -94,9 +96,21 @@ bool budgets::acknowledged(const std::string& pooler, std::uint64_t epoch) {
     const auto found = it->second.find(pooler);
     if (found != it->second.end()) {
       settle(found->second, epoch);
-      if (found->second.bound == 0 && found->second.unacknowledged.empty()) it->second.erase(found);
+      if (found->second.nothing()) it->second.erase(found);
     }
     it = it->second.empty() ? pools_.erase(it) : std::next(it);
+  }
+  return pending_;
+}
+
+bool budgets::over(const std::string& pooler,
+                   const std::vector<std::pair<pool_number, std::uint32_t>>& has) {
+  for (auto& [number, pool] : pools_) {
+    const auto found = pool.find(pooler);
+    if (found == pool.end()) continue;
+    const auto said = std::find_if(has.begin(), has.end(),
+                                   [&](const auto& one) { return one.first == number; });
+    found->second.over = said == has.end() ? 0 : said->second;
   }
   return pending_;
 }

@@ -70,7 +70,10 @@ void control::forget(const std::string& from) {
   stale_ = true;
 }
 
-void control::acknowledge(const std::string& from, std::uint64_t epoch) {
+void control::acknowledge(const std::string& from, std::uint64_t epoch,
+                          const std::vector<std::pair<pool_number, std::uint32_t>>& over) {
+  // Before the shares it acknowledges are counted. What it has is so whatever the epoch.
+  if (budgets_.over(from, over)) stale_ = true;
   if (!members_.acknowledge(from, epoch)) return;
   if (budgets_.acknowledged(from, epoch)) stale_ = true;
 }

@@ -40,7 +40,9 @@ class control {
   bool heard(const std::string& from, std::int64_t now) { return members_.heard(from, now); }
   void bye(const std::string& from);
   void forget(const std::string& from);  // as if it had never said hello
-  void acknowledge(const std::string& from, std::uint64_t epoch);
+  // `over`: pools of which it has more connections than its share, and how many.
+  void acknowledge(const std::string& from, std::uint64_t epoch,
+                   const std::vector<std::pair<pool_number, std::uint32_t>>& over = {});
   void tick(std::int64_t now);
 
   struct outgoing {

@@ -178,7 +178,7 @@ struct router_service::state {
     switch (got.header.kind) {
       case kind::heartbeat: send(from, kind::heartbeat, {}); break;
       case kind::ack:
-        truth.acknowledge(from, got.header.epoch);
+        acknowledge(from, got);
         settle_reloads();
         break;
       case kind::bye:
@@ -201,6 +201,18 @@ struct router_service::state {
         }
     }
     plan_refresh();
+  }
+
+  void acknowledge(const std::string& from, const bus::envelope& got) {
+    snapshot::in_effect said;
+    if (!got.payload.empty()) {
+      auto read = snapshot::from_json<snapshot::in_effect>(as_text(got.payload));
+      if (!read) {
+        return log::warn("router", "unreadable ack of {}: {}", from, read.error().message);
+      }
+      said = std::move(*read);
+    }
+    truth.acknowledge(from, got.header.epoch, said.over);
   }
 
   void greet(const std::string& from, const bus::envelope& got) {

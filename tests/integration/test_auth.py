@@ -1,5 +1,8 @@
 """Who is let in, how, and what the others are told."""
 
+import os
+import re
+import signal
 import statistics
 import struct
 import time
@@ -7,8 +10,8 @@ import time
 import pytest
 
 from support import wire
-from support.machine import SLOW
-from support.raw_client import RawClient, ServerError
+from support.machine import SLOW, wait_until
+from support.raw_client import Closed, RawClient, ServerError
 from support.suite import Suite, eventually
 
 
@@ -180,9 +183,47 @@ def test_unix_socket(start):
     suite = Suite(None)
     folder = suite.folder / "clients"
     folder.mkdir()
-    suite = start(pgsled={"unix_socket_dir": folder})
-    client = RawClient(0, path=str(folder / f".s.PGSQL.{suite.port}"))
-    assert client.login().query("SELECT 1") == [["1"]]
+    suite = start(pgsled={"unix_socket_dir": folder}, general={"workers": 3})
+    clients = [RawClient(0, path=str(folder / f".s.PGSQL.{suite.port}")) for _ in range(9)]
+    for client in clients:
+        assert client.login().query("SELECT 1") == [["1"]]
+    homes = [client.pid >> 20 for client in clients]
+    assert sorted(homes.count(one) for one in set(homes)) == [3, 3, 3], "each worker has its part"
+    # A cancel may arrive at another worker than the one that has the client.
+    client = clients[0]
+    client.send(wire.query("SELECT pg_sleep(30)"))
+    time.sleep(0.3)
+    for _ in range(3):
+        with RawClient(0, path=str(folder / f".s.PGSQL.{suite.port}")) as other:
+            other.send(wire.cancel_request(client.pid, client.key))
+    with pytest.raises(ServerError) as failure:
+        client.rows(client.receive_until_ready())
+    assert failure.value.code == "57014"
+    for client in clients:
+        client.close()
+    suite.check_no_leaks()
+
+
+def test_unix_socket_of_two_frontends(start):
+    """One has it; when that ends the other takes it over."""
+    suite = Suite(None)
+    folder = suite.folder / "clients"
+    folder.mkdir()
+    suite = start(pgsled={"unix_socket_dir": folder}, frontends=2)
+    wait_until(lambda: [row["state"] for row in suite.admin("SHOW STATUS")
+                        if re.fullmatch(r"frontend-\d+\.\d+", row["instance"])] == ["ready"] * 4)
+    path = str(folder / f".s.PGSQL.{suite.port}")
+    first = RawClient(0, path=path).login(application_name="local")
+    at = next(row["frontend"].split(".")[0] for row in suite.admin("SHOW CLIENTS")
+              if row["application_name"] == "local")
+    os.kill(suite.processes()[at], signal.SIGKILL)
+    def again():
+        try:
+            return RawClient(0, path=path).login().query("SELECT 1") == [["1"]]
+        except (OSError, Closed):
+            return False
+    wait_until(again, 5)
+    first.socket.close()
 
 
 def test_server_password_wrong(start):

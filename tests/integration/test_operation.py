@@ -15,7 +15,7 @@ import urllib.request
 import psycopg
 import pytest
 
-from support.machine import HOST, binaries, free_port
+from support.machine import HOST, ROOT, binaries, free_port
 from support.probes import Probes
 from support.raw_client import ServerError
 from support.suite import ADMIN_PASSWORD, Suite, eventually
@@ -122,10 +122,11 @@ def test_port_taken(server):
 
 
 def test_status_tells_the_truth(suite):
-    status = suite.status()
-    text = json.dumps(status)
-    for name, pid in suite.processes().items():
-        assert f'"{name}"' in text and str(pid) in text, (name, pid, text)
+    def all_there():
+        text = json.dumps(suite.status())
+        for name, pid in suite.processes().items():
+            assert f'"{name}"' in text and str(pid) in text, (name, pid, text)
+    eventually(all_there)  # ready for clients is not yet everybody's hello
     readable = suite.cli("status", "--run-dir", suite.run_dir).stdout
     for name in suite.processes():
         assert name in readable
@@ -235,6 +236,35 @@ def test_each_process_answers_http(suite):
         except (urllib.error.URLError, ConnectionError, OSError):
             continue
     assert answered >= len(suite.processes()), (answered, text)
+
+
+def documented_metrics():
+    """Heading → {(name, type, meaning)} of docs/metrics.md, and all names it mentions anywhere."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    found = {}
+    for part in text.split("\n## ")[1:]:
+        rows = re.findall(r"^\| `(\w+)` \| (\w+) \| [^|]* \| [^|]* \| (.*) \|$", part, re.M)
+        found[part.split("\n")[0]] = set(rows)
+    return found, set(re.findall(r"`(pgsled_\w+)", text))
+
+
+def test_metrics_page_is_what_is_served(suite):
+    pages, mentioned = documented_metrics()
+    declared = {name for rows in pages.values() for name, _, _ in rows}
+    assert mentioned <= declared, mentioned - declared
+    own = {"router": "Router", "frontend": "Frontend", "pooler": "Pooler", "replicator": None}
+    seen = set()
+    for process in suite.admin("SHOW STATUS"):
+        service = process["service"]
+        with urllib.request.urlopen(f"http://{process['http']}/metrics", timeout=5) as got:
+            text = got.read().decode()
+        kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.M))
+        helps = dict(re.findall(r"^# HELP (\w+) (.*)$", text, re.M))
+        served = {(name, kind, helps[name]) for name, kind in kinds.items()}
+        wanted = pages["Every process"] | pages["The bus"] | pages.get(own[service], set())
+        assert served == wanted, (service, served ^ wanted)
+        seen.add(service)
+    assert seen == set(own)
 
 
 def test_healthcheck_port(start):
@@ -387,6 +417,16 @@ def test_checkout_timeout(start):
     assert failure.value.code in ("57P03", "53300", "08006", "58000")
     holder.query("COMMIT")
     assert suite.raw().query("SELECT 1") == [["1"]]
+
+
+def test_idle_in_transaction_timeout(start):
+    """With the code of PostgreSQL's own time-out of that kind."""
+    suite = start(general={"client_idle_in_transaction_timeout": 400})
+    client, idle = suite.raw(), suite.raw()
+    client.query("BEGIN; SELECT 1")
+    assert client.expect_closed(4)["C"] == "25P03"
+    assert idle.query("SELECT 1") == [["1"]], "not in a transaction"
+    suite.check_no_leaks()
 
 
 def test_database_and_user_settings(start, server):

@@ -167,6 +167,21 @@ def test_prepared_names_are_private(two):
     assert failure.value.code == "42P05"
 
 
+def test_prepared_is_skipped_in_one_batch_only(two):
+    """The connection does not have the statement yet: pgsled prepares it behind an error, where the
+    server skips it. The client has prepared it long ago and may run it in its next batch."""
+    first, second = two
+    assert first.prepared("SELECT 1 / $1::int", [1], name="fails") == [["1"]]
+    assert first.prepared("SELECT $1::int + 2", [1], name="skipped") == [["3"]]
+    second.query("DEALLOCATE ALL")
+    first.send(wire.bind("", "fails", [0]), wire.execute(),
+               wire.bind("", "skipped", [1]), wire.execute(), wire.SYNC,
+               wire.bind("", "skipped", [5]), wire.execute(), wire.SYNC)
+    got = first.receive_until_ready(2)
+    assert "".join(tag for tag, _ in got) in ("EZ2DCZ", "2EZ2DCZ"), got
+    assert wire.data_row(next(body for tag, body in got if tag == "D")) == [b"7"]
+
+
 def test_prepared_survives_schema_change(two, server):
     server.run("DROP TABLE IF EXISTS changing; CREATE TABLE changing (a int); "
                "INSERT INTO changing VALUES (1)")
@@ -176,6 +191,148 @@ def test_prepared_survives_schema_change(two, server):
     second.query("SELECT 1")
     first.send(wire.bind("", "c"), wire.execute(), wire.SYNC)
     assert first.rows(first.receive_until_ready()) == [["2"]]
+
+
+MOST = 5
+
+
+@pytest.fixture(scope="module")
+def narrow_memory(server, dispatch):
+    """One connection that keeps five prepared statements."""
+    with Suite(server, general={"default_pool_size": 1, "checkout_timeout": 2000},
+               pgsled={"dispatch": dispatch, "prepared_statements_per_connection": MOST}) as suite:
+        yield suite
+
+
+@pytest.fixture
+def forgetful(narrow_memory):
+    clients = [narrow_memory.raw() for _ in range(2)]
+    yield clients
+    for client in clients:
+        client.close()
+
+
+def text_of(number, word=""):
+    return f"SELECT {number} * 10 + $1::int, '{word}'"
+
+
+def prepared_there(client):
+    count = int(client.query("SELECT count(*) FROM pg_prepared_statements")[0][0])
+    assert 0 < count <= MOST
+    return count
+
+
+def run_named(client, name, value):
+    client.send(wire.bind("", name, [value]), wire.execute(), wire.SYNC)
+    return client.rows(client.receive_until_ready())
+
+
+@pytest.mark.smoke
+def test_prepared_statements_per_connection(forgetful):
+    """Clients use more than a connection keeps: each gets its own answers all the same."""
+    for number in range(12):
+        for word, client in zip("ab", forgetful):
+            assert client.prepared(text_of(number, word), [1], name=f"s{number}") == [
+                [str(number * 10 + 1), word]]
+            prepared_there(client)
+    for turn in range(3):
+        for number in (0, 11, 5, 5, 7, 1, 2, 3, 4, 6, 8, 9, 10):
+            for word, client in zip("ab", forgetful):
+                assert run_named(client, f"s{number}", turn) == [[str(number * 10 + turn), word]]
+                prepared_there(client)
+    # Describe needs the statement as Bind does; a name that is taken stays taken.
+    for number in range(12):
+        forgetful[0].send(wire.describe("S", f"s{number}"), wire.SYNC)
+        assert "".join(tag for tag, _ in forgetful[0].receive_until_ready()) == "tTZ"
+        with pytest.raises(ServerError) as failure:
+            forgetful[0].prepared("SELECT 1", name=f"s{number}")
+        assert failure.value.code == "42P05"
+    prepared_there(forgetful[0])
+
+
+def test_the_statements_in_use_are_kept(forgetful):
+    """Those unused for longest go, whoever prepared them: one that is used all the time stays."""
+    client = forgetful[0]
+    client.prepared(text_of(99, "kept"), [0], name="kept")
+    def birth():
+        return client.query("SELECT prepare_time FROM pg_prepared_statements"
+                            " WHERE statement LIKE '%''kept''%'")
+    born = birth()
+    assert len(born) == 1
+    for number in range(20):
+        assert client.prepared(text_of(number, "other"), [0], name=f"other{number}")
+        assert run_named(client, "kept", number) == [[str(990 + number), "kept"]]
+    assert birth() == born
+
+
+def pipeline(client, numbers, word, broken=()):
+    """Prepares, runs and forgets nothing; one Sync at the end."""
+    for number in numbers:
+        value = "none" if number in broken else 1
+        client.send(wire.parse(f"{word}{number}", text_of(number, word)),
+                    wire.bind("", f"{word}{number}", [value]), wire.execute())
+    client.send(wire.SYNC)
+
+
+def test_pipelines_of_more_statements_than_are_kept(forgetful):
+    first, second = forgetful
+    for word, client in (("p", first), ("q", second)):
+        pipeline(client, range(12), word)
+        assert client.rows(client.receive_until_ready()) == [
+            [str(number * 10 + 1), word] for number in range(12)]
+        prepared_there(client)
+    # All of it in one batch of statements that are known, twice each, with several Syncs.
+    for _ in range(2):
+        for number in range(12):
+            first.send(wire.bind("", f"p{number}", [2]), wire.execute())
+            first.send(wire.SYNC if number % 5 == 4 else b"")
+        first.send(wire.SYNC)
+        assert first.rows(first.receive_until_ready(3)) == [
+            [str(number * 10 + 2), "p"] for number in range(12)]
+        prepared_there(second)
+
+
+def test_errors_while_statements_are_closed(forgetful):
+    """What the server skips after an error must not be taken for done: neither Parse nor Close."""
+    first, second = forgetful
+    pipeline(first, range(12), "e", broken=(8,))
+    with pytest.raises(ServerError) as failure:
+        first.rows(first.receive_until_ready())
+    assert failure.value.code == "22P02"
+    for number in range(8):
+        assert run_named(first, f"e{number}", 3) == [[str(number * 10 + 3), "e"]]
+    for number in range(9, 12):
+        with pytest.raises(ServerError) as failure:
+            run_named(first, f"e{number}", 3)
+        assert failure.value.code == "26000", "its Parse was skipped"
+    prepared_there(second)
+    first.query("BEGIN")
+    for turn in range(4):
+        first.query("SAVEPOINT here")
+        pipeline(first, range(20 + turn * 10, 29 + turn * 10), "f", broken=(25 + turn * 10,))
+        with pytest.raises(ServerError):
+            first.rows(first.receive_until_ready())
+        first.query("ROLLBACK TO here")
+        for number in (0, 3, 7, 1, 6, 2):
+            assert run_named(first, f"e{number}", turn) == [[str(number * 10 + turn), "e"]]
+        for number in range(20 + turn * 10, 25 + turn * 10):
+            assert run_named(first, f"f{number}", turn) == [[str(number * 10 + turn), "f"]]
+        prepared_there(first)
+    first.query("COMMIT")
+    prepared_there(second)
+
+
+def test_a_name_twice_in_one_batch(forgetful):
+    """Both are answered by pgsled at first: the second must still be refused."""
+    first, second = forgetful
+    second.prepared(text_of(70), [1], name="there")
+    second.prepared(text_of(71), [1], name="there too")
+    first.query("BEGIN")
+    first.send(wire.parse("twice", text_of(70)), wire.parse("twice", text_of(71)), wire.SYNC)
+    with pytest.raises(ServerError) as failure:
+        first.rows(first.receive_until_ready())
+    assert failure.value.code == "42P05"
+    first.query("ROLLBACK")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ class Probe(threading.Thread):
         self.number, self.port, self.login, self.mode, self.pause = number, port, login, mode, pause
         self.stopping = threading.Event()
         self.answered, self.errors, self.wrong = [], [], []
-        self.ever_broken = False
+        self.home, self.error_homes = None, []  # number of the frontend worker; at each error
 
     def run(self):
         client = None
@@ -30,10 +30,12 @@ class Probe(threading.Thread):
                 if client is None:
                     client = RawClient(self.port, timeout=15)
                     client.login(**self.login)
+                    self.home = client.pid >> 20
                 self.ask(client, turn)
                 self.answered.append(time.monotonic())
             except (ServerError, Closed, OSError) as failure:
                 self.errors.append((time.monotonic(), failure))
+                self.error_homes.append(self.home)
                 if client is not None and not (isinstance(failure, ServerError) and
                                                failure.fields.get("S") == "ERROR" and
                                                client.status == "I"):

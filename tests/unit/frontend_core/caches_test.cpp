@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "services/frontend/plans.hpp"
+#include "services/frontend/present.hpp"
 #include "services/frontend/statements.hpp"
 
 namespace pgsled::frontend {
@@ -167,6 +168,30 @@ TEST(statement_cache, recently_used_ones_stay) {
     cache.find_or_add("SELECT " + std::to_string(i), {}, {}, true);
     EXPECT_EQ(cache.find_or_add("SELECT 0", {}, {}, true), kept);
   }
+}
+
+TEST(present_statements, those_unused_for_longest_go_first) {
+  present_statements present;
+  const auto made = std::make_shared<statement>();
+  for (const char* name : {"a", "b", "c", "d"}) present.add(name, made);
+  EXPECT_TRUE(present.use("a"));
+  EXPECT_FALSE(present.use("e"));
+  EXPECT_EQ(present.take_oldest(2), (std::vector<std::string>{"b", "c"}));
+  EXPECT_FALSE(present.contains("b"));
+  EXPECT_EQ(present.size(), 2u);
+  EXPECT_EQ(present.take_oldest(9), (std::vector<std::string>{"d", "a"}));
+}
+
+TEST(present_statements, a_parse_that_was_dropped_takes_only_its_own) {
+  present_statements present;
+  const auto one = std::make_shared<statement>(), other = std::make_shared<statement>();
+  present.add("one", one);
+  present.add("other", other);
+  present.add("came with the lease", nullptr);
+  present.remove(one.get());
+  EXPECT_FALSE(present.contains("one"));
+  EXPECT_TRUE(present.contains("other"));
+  EXPECT_TRUE(present.contains("came with the lease"));
 }
 
 }  // namespace

@@ -43,8 +43,7 @@ std::vector<message> samples() {
           recall{1, 2},
           retire{77},
           cancel_done{5, 6},
-          pool_failed{4, pg_error{"28P01", "wrong password", "look at users.toml", "db1"}},
-          revoked{8}};
+          pool_failed{4, pg_error{"28P01", "wrong password", "look at users.toml", "db1"}}};
 }
 
 TEST(lease_codec, every_message_survives_the_round_trip) {

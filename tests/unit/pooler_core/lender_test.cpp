@@ -5,8 +5,10 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <condition_variable>
 #include <deque>
 #include <future>
+#include <mutex>
 
 #include "common/bus/hub.hpp"
 #include "services/pooler/lease_server.hpp"
@@ -76,9 +78,32 @@ class rig {
     ::rmdir(directory_.c_str());
   }
   void apply() {
-    std::promise<void> done;
-    reactor.post([&] { lend->apply(snap_, [&] { done.set_value(); }); });
-    EXPECT_EQ(done.get_future().wait_for(5s), std::future_status::ready);
+    const auto done = begin_apply();
+    EXPECT_EQ(done->next(), lender::counts{});
+  }
+  // What `done` is told, one after the other.
+  struct told {
+    std::optional<lender::counts> next() {
+      std::unique_lock lock(guard);
+      if (!came.wait_for(lock, 5s, [&] { return !all.empty(); })) return std::nullopt;
+      auto first = std::move(all.front());
+      all.pop_front();
+      return first;
+    }
+    std::mutex guard;
+    std::condition_variable came;
+    std::deque<lender::counts> all;
+  };
+  std::shared_ptr<told> begin_apply() {
+    const auto heard = std::make_shared<told>();
+    reactor.post([this, heard] {
+      lend->apply(snap_, [heard](lender::counts over) {
+        const std::lock_guard lock(heard->guard);
+        heard->all.push_back(std::move(over));
+        heard->came.notify_one();
+      });
+    });
+    return heard;
   }
   template <class F>
   void call(F f) {
@@ -286,7 +311,7 @@ TEST(lender, ends_a_channel_that_breaks_the_rules) {
   garbled.say_bytes("nonsense");
   EXPECT_TRUE(garbled.ended());
   socket_holder impostor(r.path());
-  impostor.say(lease::revoked{1});
+  impostor.say(lease::retire{1});
   EXPECT_TRUE(impostor.ended());
   socket_holder honest(r.path());
   EXPECT_TRUE(honest.ask());
@@ -304,6 +329,61 @@ TEST(lender, serves_a_demand_that_came_before_its_pool) {
   const auto g = h.next<lease::grant>();
   ASSERT_TRUE(g);
   EXPECT_EQ(g->pool, 99u);
+}
+
+TEST(lender, a_demand_of_an_older_epoch_for_a_pool_that_has_gone_is_dropped) {
+  rig r;
+  const auto pool = r.snap().pools[0];
+  socket_holder late(r.path()), newer(r.path());
+  r.snap().epoch = 10;
+  r.snap().pools.clear();
+  r.apply();
+  late.say(lease::demand{pool_number, 1, 9});
+  newer.say(lease::demand{pool_number, 1, 11});
+  std::this_thread::sleep_for(20ms);
+  r.snap().epoch = 12;
+  r.snap().pools = {pool};
+  r.apply();
+  EXPECT_TRUE(newer.next<lease::grant>()) << "it knew of the pool before the pooler did";
+  r.call([&] {
+    EXPECT_EQ(r.lend->pools()[0].machine->counters().lent, 1u) << "nobody waits there";
+  });
+}
+
+TEST(lender, a_demand_that_waits_for_a_pool_is_dropped_when_a_newer_epoch_has_none) {
+  rig r;
+  const auto pool = r.snap().pools[0];
+  socket_holder h(r.path());
+  r.snap().epoch = 10;
+  r.snap().pools.clear();
+  r.apply();
+  h.say(lease::demand{pool_number, 1, 11});
+  std::this_thread::sleep_for(20ms);
+  r.snap().epoch = 12;
+  r.apply();
+  r.snap().epoch = 13;
+  r.snap().pools = {pool};
+  r.apply();
+  r.call([&] { EXPECT_EQ(r.lend->pools()[0].machine->counters().lent, 0u); });
+}
+
+TEST(lender, says_what_it_holds_beyond_its_budget_as_long_as_it_does) {
+  rig r;
+  socket_holder h(r.path());
+  const auto one = h.ask(), two = h.ask();
+  ASSERT_TRUE(one && two);
+  r.call([&] { EXPECT_EQ(r.lend->held(), (lender::counts{{pool_number, 2}})); });
+  r.snap().pools[0].budget = 0;
+  const auto done = r.begin_apply();
+  EXPECT_TRUE(h.next<lease::recall>());
+  h.say(lease::recall_ack{pool_number});
+  EXPECT_EQ(done->next(), (lender::counts{{pool_number, 2}})) << "after two seconds";
+  r.call([&] { EXPECT_EQ(r.lend->held(), (lender::counts{{pool_number, 2}})); });
+  h.back(*one);
+  EXPECT_EQ(done->next(), (lender::counts{{pool_number, 1}}));
+  h.back(*two);
+  EXPECT_EQ(done->next(), lender::counts{});
+  r.call([&] { EXPECT_EQ(r.lend->held(), (lender::counts{{pool_number, 0}})); });
 }
 
 TEST(lender, a_removed_pool_is_drained) {

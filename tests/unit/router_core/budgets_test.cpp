@@ -77,6 +77,42 @@ TEST(budgets, survivors_of_a_router_keep_what_they_have) {
   EXPECT_EQ(ledger.assign({{6, 10, 0, {"a"}}}, 4)[6]["a"].budget, 10u);
 }
 
+TEST(budgets, what_is_still_in_transactions_is_not_handed_on) {
+  budgets ledger;
+  ledger.assign({{6, 10, 0, {"a"}}}, 1);
+  ledger.acknowledged("a", 1);
+  ledger.assign({{6, 10, 0, {"a", "b"}}}, 2);
+  ledger.over("a", {{6, 8}});
+  EXPECT_TRUE(ledger.acknowledged("a", 2));
+  EXPECT_EQ(ledger.assign({{6, 10, 0, {"a", "b"}}}, 3)[6]["b"].budget, 2u);
+  EXPECT_TRUE(ledger.over("a", {{6, 7}}));
+  EXPECT_EQ(ledger.assign({{6, 10, 0, {"a", "b"}}}, 4)[6]["b"].budget, 3u);
+  EXPECT_TRUE(ledger.over("a", {}));
+  EXPECT_EQ(ledger.assign({{6, 10, 0, {"a", "b"}}}, 5)[6]["b"].budget, 5u);
+}
+
+TEST(budgets, what_a_draining_pooler_still_has_counts_until_it_is_gone) {
+  budgets ledger;
+  ledger.assign({{6, 10, 0, {"a", "b"}}}, 1);
+  ledger.acknowledged("a", 1);
+  ledger.acknowledged("b", 1);
+  ledger.assign({{6, 10, 0, {"a"}}}, 2);
+  ledger.over("b", {{6, 4}});
+  ledger.acknowledged("b", 2);
+  EXPECT_EQ(ledger.assign({{6, 10, 0, {"a"}}}, 3)[6]["a"].budget, 6u);
+  ledger.dropped("b");
+  EXPECT_EQ(ledger.assign({{6, 10, 0, {"a"}}}, 4)[6]["a"].budget, 10u);
+}
+
+TEST(budgets, a_newcomer_gets_nothing_while_a_survivor_may_be_on_its_way) {
+  budgets ledger;
+  ledger.hold_growth(true);
+  ledger.adopt("a", {{6, 5}});
+  EXPECT_EQ(ledger.assign({{6, 10, 0, {"a", "c"}}}, 1)[6]["c"].budget, 0u) << "b has the rest";
+  ledger.hold_growth(false);
+  EXPECT_EQ(ledger.assign({{6, 10, 0, {"a", "c"}}}, 2)[6]["c"].budget, 5u);
+}
+
 // Whatever comes in whatever order: what poolers may use never exceeds the size, and once all is
 // acknowledged every connection of the pool is somebody's.
 TEST(budgets, never_more_than_the_size_and_in_the_end_all_of_it) {

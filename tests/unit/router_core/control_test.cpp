@@ -39,12 +39,14 @@ struct suite {
   std::map<std::string, std::uint64_t> last_epoch;
 
   void hello(const std::string& service, const std::string& name,
-             std::vector<std::string> databases = {}, std::uint64_t has_epoch = 0) {
+             std::vector<std::string> databases = {}, std::uint64_t has_epoch = 0,
+             std::vector<std::pair<std::uint32_t, std::uint32_t>> budgets = {}) {
     snapshot::hello said;
     said.service = service;
     said.instance = name;
     said.boot = "1";
     said.databases = std::move(databases);
+    said.budgets = std::move(budgets);
     const std::string json = snapshot::to_json(said);
     const auto outcome = machine.hello(name, as_bytes(json), has_epoch, now);
     ASSERT_NE(outcome.what, membership::greeting::refused);
@@ -178,6 +180,32 @@ TEST(control, a_successor_says_nothing_until_the_others_had_time_to_come) {
   EXPECT_EQ(s.pooler("a").pools[0].budget, 5u);
   EXPECT_EQ(s.pooler("b").pools[0].budget, 5u);
   EXPECT_EQ(s.frontend("f.0").pools[0].targets.size(), 2u);
+}
+
+TEST(control, a_successor_adopts_what_poolers_hold) {
+  suite before;
+  before.machine.configure(two_databases());
+  before.hello("pooler", "a");
+  before.settle();
+  const auto pool = before.pooler("a").pools[0].id;
+  suite s;
+  s.machine.configure(two_databases());
+  s.hello("pooler", "a", {}, 900, {{pool, 5}});
+  s.now = succession_ms;
+  s.machine.tick(s.now);
+  s.hello("pooler", "new");
+  s.settle();
+  EXPECT_EQ(s.pooler("a").pools[0].budget, 5u) << "another may hold the rest and be late";
+  EXPECT_EQ(s.pooler("new").pools[0].budget, 0u);
+  s.hello("pooler", "b", {}, 900, {{pool, 5}});
+  s.settle();
+  EXPECT_EQ(s.pooler("b").pools[0].budget, 3u);
+  for (const char* each : {"a", "b", "new"}) s.machine.heard(each, silence_ms);
+  s.machine.tick(silence_ms);
+  s.settle();
+  EXPECT_EQ(s.pooler("a").pools[0].budget + s.pooler("b").pools[0].budget +
+                s.pooler("new").pools[0].budget,
+            10u);
 }
 
 TEST(control, a_router_that_was_stopped_blames_nobody_for_silence) {

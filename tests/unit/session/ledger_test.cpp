@@ -776,5 +776,27 @@ TEST(ledger, chunks_of_any_size_give_the_same) {
   EXPECT_GT(clean, 250U);
 }
 
+TEST(ledger, counts_the_batches_that_are_answered) {
+  ledger book;
+  recorder to;
+  book.add({owed::parse});
+  book.add({owed::sync});
+  book.add({owed::bind});
+  EXPECT_EQ(book.batch(), 1u);
+  EXPECT_EQ(book.answered(), 0u);
+  const auto first = empty(wire::backend::parse_complete) + ready();
+  book.receive(as_bytes(first), to);
+  EXPECT_EQ(book.answered(), 1u);
+  book.add({owed::sync});
+  const auto failed = error() + ready();
+  book.receive(as_bytes(failed), to);
+  EXPECT_EQ(book.answered(), 2u) << "what an error skips is answered by its Sync";
+  book.add({owed::query});
+  const auto simple = command("SET") + ready();
+  book.receive(as_bytes(simple), to);
+  EXPECT_EQ(book.answered(), 2u);
+  EXPECT_EQ(book.batch(), 2u);
+}
+
 }  // namespace
 }  // namespace pgsled::session

@@ -13,6 +13,7 @@ TEST(snapshot, frontend_survives_the_round_trip) {
   from.settings.port = 6543;
   from.settings.query_size_limit = -1;
   from.settings.statement_cache_bytes = 5ull << 30;
+  from.settings.prepared_statements_per_connection = 77;
   from.users.emplace_back();
   from.users.back().name = "ann \"q\" \n";
   from.users.back().verifiers = {"SCRAM-SHA-256$4096:c2FsdA==$a:b", "second"};
@@ -30,6 +31,7 @@ TEST(snapshot, frontend_survives_the_round_trip) {
   EXPECT_EQ(to_json(*to), to_json(from));
   EXPECT_EQ(to->epoch, from.epoch);
   EXPECT_EQ(to->settings.statement_cache_bytes, 5ull << 30);
+  EXPECT_EQ(to->settings.prepared_statements_per_connection, 77u);
   EXPECT_EQ(to->users[0].name, from.users[0].name);
   EXPECT_EQ(to->users[0].verifiers, from.users[0].verifiers);
   EXPECT_EQ(to->databases[0].bucket_map, from.databases[0].bucket_map);
