@@ -28,7 +28,8 @@ struct options {
 };
 
 // Handles --help and --version itself (returns nullopt and sets exit_status).
-std::optional<options> parse_command_line(const std::string& service, int argc, char** argv, int& exit_status);
+std::optional<options> parse_command_line(const std::string& service, int argc, char** argv,
+                                          int& exit_status);
 
 // Keys in --curve-dir: files of one line of Z85 text each. All empty when `directory` is. Throw
 // std::runtime_error naming the file.

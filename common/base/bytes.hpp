@@ -24,9 +24,12 @@ template <class Integer>
 Integer load_be(const void* from) {
   Integer value;
   std::memcpy(&value, from, sizeof value);
-  if constexpr (sizeof value == 8) return static_cast<Integer>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
-  if constexpr (sizeof value == 4) return static_cast<Integer>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
-  if constexpr (sizeof value == 2) return static_cast<Integer>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
+  if constexpr (sizeof value == 8)
+    return static_cast<Integer>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
+  if constexpr (sizeof value == 4)
+    return static_cast<Integer>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
+  if constexpr (sizeof value == 2)
+    return static_cast<Integer>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
   return value;
 }
 template <class Integer>

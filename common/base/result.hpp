@@ -34,5 +34,6 @@ inline tl::unexpected<pg_error> failure(std::string sqlstate, std::string messag
 }  // namespace pgsled
 
 // Always on. A broken invariant that sessions share ends the process; restart is cheap and tested.
-#define PGSLED_ASSERT(expression) \
-  ((expression) ? static_cast<void>(0) : ::pgsled::assertion_failed(#expression, __FILE__, __LINE__))
+#define PGSLED_ASSERT(expression)      \
+  ((expression) ? static_cast<void>(0) \
+                : ::pgsled::assertion_failed(#expression, __FILE__, __LINE__))

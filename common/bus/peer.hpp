@@ -49,8 +49,9 @@ class peer {
   void start();  // throws std::runtime_error when the endpoint is refused or malformed
 
   // Asks wait for a router that is not there yet or again; plan requests also survive its restart.
-  // Nothing is answered any more once the peer is destroyed. Answer or error arrives exactly once: 57P03 when the router is not there by the deadline,
-  // 53400 when more than the bound of asks is under way.
+  // Nothing is answered any more once the peer is destroyed. Answer or error arrives exactly once:
+  // 57P03 when the router is not there by the deadline, 53400 when more than the bound of asks is
+  // under way.
   using answer = std::function<void(result<envelope>)>;
   void ask(kind, byte_span payload, std::chrono::milliseconds deadline, answer);
   // False when it was not taken: no connection, or the queue is full.

@@ -93,7 +93,8 @@ outcome load(const std::string& pgdog_toml, const std::string& users_toml) {
                              &g.tls_server_certificate, &g.tls_server_private_key}) {
       std::error_code absent;
       const auto when = std::filesystem::last_write_time(*file, absent);
-      if (!absent) g.tls_modified = g.tls_modified * 31 + when.time_since_epoch().count() % 1'000'000'007;
+      if (!absent)
+        g.tls_modified = g.tls_modified * 31 + when.time_since_epoch().count() % 1'000'000'007;
     }
   }
   return read;

@@ -49,7 +49,8 @@ struct database {            // a host in use; hosts of role replica and auto an
   std::uint32_t shard = 0;
   std::optional<std::string> user, password, pooler_mode;
   std::optional<std::uint32_t> pool_size, min_pool_size;
-  std::optional<std::int64_t> statement_timeout, lock_timeout, idle_timeout, server_lifetime, server_lifetime_jitter;
+  std::optional<std::int64_t> statement_timeout, lock_timeout, idle_timeout, server_lifetime,
+      server_lifetime_jitter;
   std::optional<bool> read_only;
 };
 
@@ -60,7 +61,8 @@ struct user {
   std::vector<std::string> passwords;  // password and passwords together
   std::optional<std::string> password_hash, server_user, server_password, pooler_mode;
   std::optional<std::uint32_t> pool_size, min_pool_size;
-  std::optional<std::int64_t> statement_timeout, lock_timeout, idle_timeout, server_lifetime, server_lifetime_jitter;
+  std::optional<std::int64_t> statement_timeout, lock_timeout, idle_timeout, server_lifetime,
+      server_lifetime_jitter;
   std::optional<bool> read_only;
   bool schema_admin = false;
 };
@@ -86,7 +88,10 @@ struct pgsled {              // [pgsled] in pgdog.toml: what PgDog has no key fo
 };
 
 struct admin { std::string name = "admin", user = "admin", password; };
-struct tcp { bool keepalive = true; int time_ms = 0, interval_ms = 0, retries = 0, user_timeout_ms = 0; };
+struct tcp {
+  bool keepalive = true;
+  int time_ms = 0, interval_ms = 0, retries = 0, user_timeout_ms = 0;
+};
 
 struct setting_value {       // for SHOW CONFIG
   std::string name, value;
@@ -101,7 +106,8 @@ struct configuration {
   config::pgsled pgsled;
   config::admin admin;
   config::tcp tcp;
-  std::vector<std::string> unacted;          // "file:line: key" of given keys this version ignores, each once
+  // "file:line: key" of given keys this version ignores, each once
+  std::vector<std::string> unacted;
   std::vector<setting_value> values;         // every scalar setting with its value in effect
 };
 
@@ -117,8 +123,8 @@ struct outcome {
 };
 // A missing file is a mistake that names it. Never throws.
 outcome load(const std::string& pgdog_toml, const std::string& users_toml);
-outcome parse(std::string_view pgdog_text, const std::string& pgdog_name, std::string_view users_text,
-              const std::string& users_name);
+outcome parse(std::string_view pgdog_text, const std::string& pgdog_name,
+              std::string_view users_text, const std::string& users_name);
 std::string format(const std::vector<mistake>&);  // one line each: file:line: key: text
 
 std::string markdown_reference();   // docs/configuration.md

@@ -213,7 +213,8 @@ message read_plain(in& i, Fields Message::*... fields) {
 message read_body(in& i, tag what) {
   switch (what) {
     case tag::hello: return read_hello(i);
-    case tag::demand: return read_plain(i, &demand::pool, &demand::waiting, &demand::epoch, &demand::oldest_ms);
+    case tag::demand:
+      return read_plain(i, &demand::pool, &demand::waiting, &demand::epoch, &demand::oldest_ms);
     case tag::give_back: return read_give_back(i);
     case tag::recall_ack: return read_plain(i, &recall_ack::pool);
     case tag::cancel: return read_plain(i, &cancel::lease, &cancel::generation);

@@ -27,7 +27,7 @@ inline constexpr std::size_t max_statements = 4096;
 
 // What belongs to the connection and travels with the lease, both ways.
 struct connection_state {
-  text_pairs settings;                    // applied on top of the pool's defaults: name, value as SQL text
+  text_pairs settings;  // applied on top of the pool's defaults: name, value as SQL text
   std::vector<statement_id> statements;   // prepared on it by pgsled
   std::string unread;                     // bytes read but not yet parsed
 };
@@ -82,7 +82,7 @@ struct grant {           // socket lane: the descriptor comes with the packet
   text_pairs parameters;  // ParameterStatus values of the connection as it is now
   connection_state state;
 };
-struct recall {          // give back `count` leases of the pool: idle at once, others at transaction end
+struct recall {  // give back `count` leases of the pool: idle at once, others at transaction end
   pool_id pool = 0;
   std::uint32_t count = 0;
 };

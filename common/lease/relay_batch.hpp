@@ -40,7 +40,8 @@ class relay_batch {
   std::string bytes_;
 };
 
-// Reads a payload part by part. next() is nullopt at the end, and at what is malformed: good() tells.
+// Reads a payload part by part. next() is nullopt at the end, and at what is malformed: good()
+// tells.
 class relay_reader {
  public:
   explicit relay_reader(byte_span payload) : rest_(payload) {}

@@ -185,7 +185,8 @@ struct reactor::state {
 
   // Milliseconds, rounded up: waking early would only spin until the timer is due.
   int wait_ms() const {
-    if (!deferred.empty() || !gathered.empty() || stopping.load(std::memory_order_acquire)) return 0;
+    if (!deferred.empty() || !gathered.empty() || stopping.load(std::memory_order_acquire))
+      return 0;
     if (timers.empty()) return -1;
     const auto left = timers.first() - clock::now();
     if (left <= duration::zero()) return 0;

@@ -40,7 +40,9 @@ class reactor {
   // One-shot timers. Ids are never reused; cancelling an unknown or fired id does nothing.
   using timer_id = std::uint64_t;
   timer_id at(time_point when, std::function<void()> task);
-  timer_id after(duration delay, std::function<void()> task) { return at(now() + delay, std::move(task)); }
+  timer_id after(duration delay, std::function<void()> task) {
+    return at(now() + delay, std::move(task));
+  }
   void cancel(timer_id id);
 
   // Runs before the loop waits again, in order; used to look at edge-triggered sources once more.

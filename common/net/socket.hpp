@@ -41,7 +41,8 @@ struct tcp_options {  // [tcp] of pgdog.toml; zero means the kernel's default
 };
 
 // `host` is a numeric address, or empty / "0.0.0.0" / "::"; port 0 lets the kernel choose.
-result<unique_fd> listen_tcp(const std::string& host, std::uint16_t port, bool reuse_port, int backlog);
+result<unique_fd> listen_tcp(const std::string& host, std::uint16_t port, bool reuse_port,
+                             int backlog);
 // Removes a stale socket file first; the mode is set before anyone can connect.
 result<unique_fd> listen_unix(const std::string& path, int type, unsigned mode);
 // Starts a non-blocking connect; EINPROGRESS is success.

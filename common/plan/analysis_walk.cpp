@@ -375,9 +375,9 @@ void analysis::insert_row(const PgQuery__InsertStmt& s, const relation& found, i
   }
   const auto& rows = *s.select_stmt->select_stmt;
   if (rows.n_values_lists == 0) {
-    return refuse("INSERT … SELECT into table " + shown + " may give rows for several shards",
-                  "Insert the rows with VALUES, one statement for each, with a value for " + column +
-                      ".");
+    return refuse(
+        "INSERT … SELECT into table " + shown + " may give rows for several shards",
+        "Insert the rows with VALUES, one statement for each, with a value for " + column + ".");
   }
   if (rows.n_values_lists > 1) {
     return refuse("INSERT of several rows into table " + shown +

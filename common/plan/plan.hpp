@@ -42,8 +42,10 @@ struct plan {
   // compares the normalised values and refuses the statement with `error` when they differ.
   std::vector<pgsled::plan::key> also_equal;
   bool changes_catalog = false;    // DDL: plans and prepared statements made before it may be stale
-  bool own_transaction = false;    // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM)
-  std::vector<std::string> spread_sequences_of;  // all_shards: tables whose sequences become disjoint per shard
+  // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM).
+  bool own_transaction = false;
+  // all_shards: tables whose sequences become disjoint per shard.
+  std::vector<std::string> spread_sequences_of;
   pg_error error;                  // refused; or what to say when `also_equal` is not equal
 };
 

@@ -27,7 +27,7 @@ struct catalog {
   bool loaded = false;                       // false: views and functions are unknown
   std::set<std::string> hides_sharded;       // "schema.name" of views, matviews, foreign and child
                                              // tables through which sharded tables are read
-  std::set<std::string> safe_functions;      // names that can be called on any shard: built in or in C
+  std::set<std::string> safe_functions;  // names that can be called on any shard: built in or in C
   struct column_type {
     std::string name;                        // of the type under all domains: "int8"; with its
                                              // schema when that is not pg_catalog
@@ -41,7 +41,7 @@ struct catalog {
     std::vector<std::string> columns;
     std::vector<column_type> types = {};     // of each column; empty: not known
   };
-  std::vector<table_columns> tables;         // of sharded tables: column order for INSERT without list
+  std::vector<table_columns> tables;  // of sharded tables: column order for INSERT without list
 };
 
 struct database_view {

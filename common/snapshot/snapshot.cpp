@@ -26,11 +26,10 @@ BOOST_DESCRIBE_STRUCT(pool_target, (), (pooler, budget))
 BOOST_DESCRIBE_STRUCT(pool, (), (id, user, database, shard, host, port, role, targets))
 BOOST_DESCRIBE_STRUCT(pooler_ref, (), (instance, host, lease_path, relay, relay_key))
 BOOST_DESCRIBE_STRUCT(frontend_settings, (),
-                      (host, port, unix_socket_dir, workers, tls_certificate, tls_private_key, tls_modified,
-                       tls_client_required, max_client_conn, client_login_timeout,
-                       checkout_timeout, shutdown_timeout, query_size_limit, lane,
-                       plan_cache_bytes, statement_cache_bytes,
-                       prepared_statements_per_connection, log_connections,
+                      (host, port, unix_socket_dir, workers, tls_certificate, tls_private_key,
+                       tls_modified, tls_client_required, max_client_conn, client_login_timeout,
+                       checkout_timeout, shutdown_timeout, query_size_limit, lane, plan_cache_bytes,
+                       statement_cache_bytes, prepared_statements_per_connection, log_connections,
                        log_disconnections, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(frontend, (),

@@ -12,26 +12,26 @@ namespace pgsled::sql {
 
 enum class effect : std::uint8_t {
   none,
-  begin,              // BEGIN, START TRANSACTION
-  commit,             // COMMIT, END (also AND CHAIN), PREPARE TRANSACTION
-  rollback,           // ROLLBACK, ABORT (also AND CHAIN)
-  savepoint,          // name
-  release,            // RELEASE [SAVEPOINT] name
-  rollback_to,        // ROLLBACK TO [SAVEPOINT] name
-  set,                // SET [SESSION] name TO value: name folded to lower case, value as written.
-                      // Also SET TIME ZONE (timezone), NAMES (client_encoding), SCHEMA (search_path),
-                      // ROLE (role), SESSION AUTHORIZATION (session_authorization),
-                      // set_config('name','value',false) with literals as a whole statement
-  set_local,          // SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: ends with the transaction
-  reset,              // RESET name, SET name TO DEFAULT
+  begin,        // BEGIN, START TRANSACTION
+  commit,       // COMMIT, END (also AND CHAIN), PREPARE TRANSACTION
+  rollback,     // ROLLBACK, ABORT (also AND CHAIN)
+  savepoint,    // name
+  release,      // RELEASE [SAVEPOINT] name
+  rollback_to,  // ROLLBACK TO [SAVEPOINT] name
+  set,          // SET [SESSION] name TO value: name folded to lower case, value as written.
+                // Also SET TIME ZONE (timezone), NAMES (client_encoding), SCHEMA (search_path),
+                // ROLE (role), SESSION AUTHORIZATION (session_authorization),
+                // set_config('name','value',false) with literals as a whole statement
+  set_local,    // SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: ends with the transaction
+  reset,        // RESET name, SET name TO DEFAULT
   reset_all,
   discard_all,
-  pin,                // leaves something on the connection that only the same connection has:
-                      // LISTEN, CREATE TEMP …, SELECT … INTO TEMP, PREPARE, session advisory locks,
-                      // DECLARE … WITH HOLD, LOAD, SET SESSION CHARACTERISTICS, set_config whose
-                      // arguments are not all literals and whose third is not true
+  pin,  // leaves something on the connection that only the same connection has:
+        // LISTEN, CREATE TEMP …, SELECT … INTO TEMP, PREPARE, session advisory locks,
+        // DECLARE … WITH HOLD, LOAD, SET SESSION CHARACTERISTICS, set_config whose
+        // arguments are not all literals and whose third is not true
   copy_from_stdin,
-  deallocate,         // DEALLOCATE [PREPARE] name; name empty: ALL
+  deallocate,  // DEALLOCATE [PREPARE] name; name empty: ALL
 };
 
 struct statement {

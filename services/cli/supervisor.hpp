@@ -4,9 +4,10 @@
 //
 // Running: a member that ends is started again, at once the first time, then after 0.1 s doubling
 // to 5 s; one that was up for 10 s has its next end forgiven. A router that ends by itself with
-// status 0 has carried out an operator's SHUTDOWN: everybody is stopped. Stopping: frontends, poolers,
-// replicators and the router get SIGTERM in this order, each group once the one before it has
-// ended or its time is up; what outlives its time gets SIGKILL, so that all is over within 10 s.
+// status 0 has carried out an operator's SHUTDOWN: everybody is stopped. Stopping: frontends,
+// poolers, replicators and the router get SIGTERM in this order, each group once the one before it
+// has ended or its time is up; what outlives its time gets SIGKILL, so that all is over within 10
+// s.
 
 #include <chrono>
 #include <cstddef>

@@ -30,8 +30,8 @@ struct broadcast::leg final : lease_waiter, server_user {
     if (error) return;
     error = std::make_unique<pg_error>();
     if (const auto fields = wire::read_error(body)) {
-      *error = {std::string(fields->sqlstate), std::string(fields->message), std::string(fields->hint),
-                std::string(fields->detail)};
+      *error = {std::string(fields->sqlstate), std::string(fields->message),
+                std::string(fields->hint), std::string(fields->detail)};
     }
   }
   void entry_dropped(const session::entry&) override {}
@@ -70,23 +70,32 @@ void broadcast::run(std::string unit_bytes, std::string sql, const plan::plan* p
   at_ = 0;
   planned_change_ = planned_change_ || (planned != nullptr && planned->changes_catalog);
   spread_ = planned != nullptr ? planned->spread_sequences_of : std::vector<std::string>{};
-  ends_ = effect != nullptr && (effect->effect == sql::effect::commit || effect->effect == sql::effect::rollback);
+  ends_ = effect != nullptr &&
+          (effect->effect == sql::effect::commit || effect->effect == sql::effect::rollback);
   commits_ = ends_ && effect->effect == sql::effect::commit && client_.virtual_status_ == 'T';
   if (client_.virtual_status_ == 'E' && !ends_) {
-    const pg_error aborted{"25P02",
-                           "current transaction is aborted, commands ignored until end of transaction block",
-                           {}, {}};
+    const pg_error aborted{
+        "25P02",
+        "current transaction is aborted, commands ignored until end of transaction block",
+        {},
+        {}};
     return answer(&aborted);
   }
   if (planned != nullptr && planned->own_transaction) {
-    const pg_error why{"0A000", "this statement cannot run inside a transaction block and so not on all shards together",
-                       "Run it on each shard directly.", {}};
+    const pg_error why{
+        "0A000",
+        "this statement cannot run inside a transaction block and so not on all shards together",
+        "Run it on each shard directly.",
+        {}};
     if (explicit_) client_.virtual_status_ = 'E';
     return answer(&why);
   }
   if (planned == nullptr && !ends_) {
-    const pg_error why{"0A000", "in a transaction that changes all shards only statements for all shards are possible",
-                       "Run this statement in a transaction of its own.", {}};
+    const pg_error why{
+        "0A000",
+        "in a transaction that changes all shards only statements for all shards are possible",
+        "Run this statement in a transaction of its own.",
+        {}};
     client_.virtual_status_ = 'E';
     return answer(&why);
   }
@@ -104,8 +113,12 @@ void broadcast::run(std::string unit_bytes, std::string sql, const plan::plan* p
 void broadcast::acquire_next() {
   for (auto& next : legs_) {
     if (next->lease != nullptr) continue;
-    auto* pool = next->shard < client_.endpoint_->pools.size() ? client_.endpoint_->pools[next->shard] : nullptr;
-    if (pool == nullptr) return fail(pg_error{"57P03", "shard " + std::to_string(next->shard) + " has no host", {}, {}});
+    auto* pool = next->shard < client_.endpoint_->pools.size()
+                     ? client_.endpoint_->pools[next->shard]
+                     : nullptr;
+    if (pool == nullptr)
+      return fail(
+          pg_error{"57P03", "shard " + std::to_string(next->shard) + " has no host", {}, {}});
     next->waiting = true;
     server* lent = pool->take(next.get());
     if (lent == nullptr) return;  // granted() goes on
@@ -163,14 +176,21 @@ std::string broadcast::spreading_sql(std::size_t shard) const {
   for (const auto& name : spread_) {
     names += (names.empty() ? "" : ",") + session::quote_literal(name);
   }
-  return "DO $pgsled$ DECLARE r record; BEGIN FOR r IN SELECT s.seqrelid::pg_catalog.regclass::text AS name "
+  return "DO $pgsled$ DECLARE r record; BEGIN FOR r IN SELECT "
+         "s.seqrelid::pg_catalog.regclass::text AS name "
          "FROM pg_catalog.pg_sequence s WHERE s.seqincrement = 1 AND (s.seqrelid IN (SELECT "
-         "pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" + names + "]::text[]) n) OR EXISTS (SELECT FROM "
-         "pg_catalog.pg_depend d WHERE d.objid = s.seqrelid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass "
-         "AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i') AND d.refobjid IN "
-         "(SELECT pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" + names + "]::text[]) n))) LOOP EXECUTE "
-         "pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY 1024 START WITH " + std::to_string(shard + 1) +
-         " RESTART', r.name); END LOOP; END $pgsled$";
+         "pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" +
+         names +
+         "]::text[]) n) OR EXISTS (SELECT FROM "
+         "pg_catalog.pg_depend d WHERE d.objid = s.seqrelid AND d.classid = "
+         "'pg_catalog.pg_class'::pg_catalog.regclass "
+         "AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', "
+         "'i') AND d.refobjid IN "
+         "(SELECT pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" +
+         names +
+         "]::text[]) n))) LOOP EXECUTE "
+         "pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY 1024 START WITH " +
+         std::to_string(shard + 1) + " RESTART', r.name); END LOOP; END $pgsled$";
 }
 
 void broadcast::advance() {
@@ -210,7 +230,8 @@ void broadcast::step_done(leg& on) {
     on.lease->settings_unknown = false;
   }
   if (done.commit) {
-    if (done.tag == "ROLLBACK") return fail(pg_error{"40000", "the transaction was rolled back on a shard", {}, {}});
+    if (done.tag == "ROLLBACK")
+      return fail(pg_error{"40000", "the transaction was rolled back on a shard", {}, {}});
     ++committed_;
   }
   ++at_;
@@ -268,7 +289,8 @@ void broadcast::finish() {
   }
   if (planned_change_ && over && (!ends_ || commits_)) {
     planned_change_ = false;
-    const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" + log::json_escape(client_.endpoint_->database.name) + "\"}";
+    const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
+                      log::json_escape(client_.endpoint_->database.name) + "\"}";
     worker_.router().tell(bus::kind::command, as_bytes(told));
   }
   if (over && ends_) {

@@ -25,8 +25,8 @@ class broadcast {
 
   // Takes the client's unit (whole messages) and answers it when all is done. `planned` is null
   // for the transaction's end; anything else that is not for all shards is refused.
-  void run(std::string unit_bytes, std::string sql, const plan::plan* planned, const sql::statement* effect,
-           bool in_transaction);
+  void run(std::string unit_bytes, std::string sql, const plan::plan* planned,
+           const sql::statement* effect, bool in_transaction);
   void cancel();
   void abandon();  // the client is gone
 

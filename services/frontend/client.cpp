@@ -23,7 +23,10 @@ constexpr std::size_t max_routed_batch = 16u << 20;
 }  // namespace
 
 client::client(worker& w, net::unique_fd fd, bool local)
-    : worker_(w), transport_(std::move(fd)), login_(std::make_unique<login_state>()), local_(local) {
+    : worker_(w),
+      transport_(std::move(fd)),
+      login_(std::make_unique<login_state>()),
+      local_(local) {
   connected_at_ = last_request_ = w.loop().now();
   serial_ = w.next_serial();
   watched_ = EPOLLIN;
@@ -50,7 +53,9 @@ char client::status() const {
   return virtual_status_;
 }
 
-bool client::in_transaction() const { return status() != 'I' || (server_ != nullptr && !server_->quiet()); }
+bool client::in_transaction() const {
+  return status() != 'I' || (server_ != nullptr && !server_->quiet());
+}
 
 void client::watch() {
   if (state_ == state::closed || (login_ && login_->in_tls_handshake)) return;
@@ -117,7 +122,8 @@ void client::consume(byte_span fresh) {
   processing_ = true;
   if (pending_.empty()) {
     const auto used = process(fresh);
-    if (used < fresh.size() && state_ != state::closed) pending_.assign(as_text(fresh.subspan(used)));
+    if (used < fresh.size() && state_ != state::closed)
+      pending_.assign(as_text(fresh.subspan(used)));
   } else {
     pending_.append(as_text(fresh));
     const auto used = process(as_bytes(pending_));
@@ -187,16 +193,19 @@ std::size_t client::process(byte_span bytes) {
       }
       streaming_ = frame.total();
       dropping_ = true;
-      refuse(pg_error{"54000", "query is longer than query_size_limit (" + std::to_string(limit) + " bytes)",
-                      "Send less in one statement, or raise query_size_limit.", {}},
+      refuse(pg_error{"54000",
+                      "query is longer than query_size_limit (" + std::to_string(limit) + " bytes)",
+                      "Send less in one statement, or raise query_size_limit.",
+                      {}},
              frame.type == wire::frontend::query);
       continue;
     }
     // The snapshot may have changed while this client waited for a plan: its map is the one to use.
     if (endpoint_->stale && unit_left_ == 0) snapshot_changed();
     if (state_ == state::closed) return bytes.size();
-    if (endpoint_->planned && unit_left_ == 0 && !skip_to_sync_ && frame.type != wire::frontend::copy_data &&
-        frame.type != wire::frontend::copy_done && frame.type != wire::frontend::copy_fail) {
+    if (endpoint_->planned && unit_left_ == 0 && !skip_to_sync_ &&
+        frame.type != wire::frontend::copy_data && frame.type != wire::frontend::copy_done &&
+        frame.type != wire::frontend::copy_fail) {
       out.flush(server_);
       out.restart();
       if (rest.size() < unit_need_) break;
@@ -306,7 +315,8 @@ void client::cancel() {
   if (broadcast_) return broadcast_->cancel();
   // What runs while settings are applied is ours, and short.
   if (state_ == state::applying || state_ == state::refusing) return;
-  if (server_ == nullptr || server_->ledger.empty() || server_->cancelling || server_->orphan) return;
+  if (server_ == nullptr || server_->ledger.empty() || server_->cancelling || server_->orphan)
+    return;
   server_->cancelling = true;
   worker_.tell_pooler(server_->pooler(), lease::cancel{server_->id(), server_->generation()});
 }
@@ -318,7 +328,8 @@ void client::check_timeouts(net::time_point now) {
   if (login_) {
     if (past(connected_at_, worker_.settings().client_login_timeout)) {
       refuse_login(pg_error{"08P01", "login was not finished within client_login_timeout", {}, {}});
-    } else if (login_->waits_for_router && past(connected_at_, worker_.settings().checkout_timeout)) {
+    } else if (login_->waits_for_router &&
+               past(connected_at_, worker_.settings().checkout_timeout)) {
       refuse_login(pg_error{"57P03", "the router is not there yet", "Try again in a moment.", {}});
     }
     return;
@@ -328,8 +339,10 @@ void client::check_timeouts(net::time_point now) {
   if (quiet && status() == 'I' && past(last_request_, user.client_idle_timeout)) {
     end(pg_error{"57P05", "terminating connection due to client_idle_timeout", {}, {}});
   } else if (quiet && status() != 'I' && past(last_request_, user.idle_in_transaction_timeout)) {
-    end(pg_error{"25P03", "terminating connection due to client_idle_in_transaction_timeout", {}, {}});
-  } else if (server_ != nullptr && !server_->ledger.empty() && past(last_request_, user.query_timeout)) {
+    end(pg_error{
+        "25P03", "terminating connection due to client_idle_in_transaction_timeout", {}, {}});
+  } else if (server_ != nullptr && !server_->ledger.empty() &&
+             past(last_request_, user.query_timeout)) {
     end(pg_error{"57014", "canceling statement due to query_timeout", {}, {}});
   }
 }
@@ -406,8 +419,8 @@ std::string client::address() const {
   socklen_t length = sizeof name;
   if (::getpeername(transport_.fd(), reinterpret_cast<sockaddr*>(&name), &length) != 0) return "?";
   char host[NI_MAXHOST], port[NI_MAXSERV];
-  if (::getnameinfo(reinterpret_cast<const sockaddr*>(&name), length, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+  if (::getnameinfo(reinterpret_cast<const sockaddr*>(&name), length, host, sizeof host, port,
+                    sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return "?";
   }
   return std::string(host) + ":" + port;

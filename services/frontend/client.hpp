@@ -68,7 +68,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void server_drained() override;
 
   // From the worker.
-  bool matches_secret(std::string_view secret) const { return !secret.empty() && secret == secret_; }
+  bool matches_secret(std::string_view secret) const {
+    return !secret.empty() && secret == secret_;
+  }
   void cancel();
   void check_timeouts(net::time_point now);
   void drain();                        // close as soon as no transaction is open
@@ -218,7 +220,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   net::time_point connected_at_, last_request_, transaction_since_;
   std::uint32_t slot_ = ~0u;
   std::uint32_t watched_ = 0;
-  // Plans that are not kept (dispatch = "always", an incomplete shape), by text, for the unit in hand.
+  // Plans that are not kept (dispatch = "always", an incomplete shape), by text, for the unit in
+  // hand.
   std::vector<std::pair<std::string, plan_ref>> answers_;
   state state_ = state::login;
   char virtual_status_ = 'I';               // of a transaction that no server knows yet

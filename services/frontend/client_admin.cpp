@@ -28,12 +28,14 @@ result<table> read_table(std::string_view text) {
   const auto& object = parsed.as_object();
   const auto text_of = [](const json::value& v) { return std::string(v.as_string()); };
   table made;
-  if (const auto* columns = object.if_contains("columns"); columns != nullptr && columns->is_array()) {
+  if (const auto* columns = object.if_contains("columns");
+      columns != nullptr && columns->is_array()) {
     for (const auto& column : columns->as_array()) {
       const auto* fields = column.if_object();
       if (fields == nullptr) continue;
       wire::column next;
-      if (const auto* name = fields->if_contains("name"); name != nullptr && name->is_string()) next.name = text_of(*name);
+      if (const auto* name = fields->if_contains("name"); name != nullptr && name->is_string())
+        next.name = text_of(*name);
       if (const auto* type = fields->if_contains("type"); type != nullptr && type->is_int64()) {
         next.type = static_cast<std::uint32_t>(type->as_int64());
       }
@@ -56,7 +58,8 @@ result<table> read_table(std::string_view text) {
       values.resize(made.columns.size());
     }
   }
-  if (const auto* tag = object.if_contains("tag"); tag != nullptr && tag->is_string()) made.tag = text_of(*tag);
+  if (const auto* tag = object.if_contains("tag"); tag != nullptr && tag->is_string())
+    made.tag = text_of(*tag);
   if (const auto* notice = object.if_contains("notice"); notice != nullptr && notice->is_string()) {
     made.notice = text_of(*notice);
   }
@@ -73,18 +76,21 @@ client::routed client::admin(byte_span bytes) {
   bool wanted = false;
   for (const auto& part : now.parts) {
     if (part.type == fe::query) sql = wire::read_query(part.body).value_or("");
-    if (part.target && (part.type == fe::parse || part.type == fe::bind || part.type == fe::describe)) {
+    if (part.target &&
+        (part.type == fe::parse || part.type == fe::bind || part.type == fe::describe)) {
       sql = part.target->sql;
       if (part.type == fe::parse) {
         if (const auto sent = wire::read_parse(part.body); sent && !sent->name.empty()) {
-          if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+          if (!prepared_)
+            prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
           (*prepared_)[std::string(sent->name)] = part.target;
         } else {
           unnamed_ = part.target;
         }
       }
     }
-    wanted = wanted || part.type == fe::query || part.type == fe::execute || part.type == fe::describe;
+    wanted =
+        wanted || part.type == fe::query || part.type == fe::execute || part.type == fe::describe;
   }
   std::string unit_bytes(as_text(bytes.first(now.bytes)));
   if (!wanted) {
@@ -93,7 +99,8 @@ client::routed client::admin(byte_span bytes) {
   }
   ++counts_.queries;
   set_state(state::asking);
-  const json::object request{{"user", endpoint_->user.name}, {"sql", json::string(sql.data(), sql.size())}};
+  const json::object request{{"user", endpoint_->user.name},
+                             {"sql", json::string(sql.data(), sql.size())}};
   const auto payload = json::serialize(request);
   auto& owner = worker_;
   const auto pid = worker_.cancel_pid(slot_);
@@ -101,7 +108,9 @@ client::routed client::admin(byte_span bytes) {
   worker_.router().ask(bus::kind::admin_request, as_bytes(payload), std::chrono::seconds(15),
                        [&owner, pid, serial, unit_bytes](result<bus::envelope> reply) {
                          auto* asker = owner.client_of(pid);
-                         if (asker == nullptr || asker->serial_ != serial || asker->state_ != state::asking) return;
+                         if (asker == nullptr || asker->serial_ != serial ||
+                             asker->state_ != state::asking)
+                           return;
                          asker->set_state(state::ready);
                          if (reply) {
                            asker->admin_answer(unit_bytes, std::string(as_text(reply->payload)));
@@ -118,7 +127,8 @@ void client::admin_answer(const std::string& unit_bytes, result<std::string> ans
   namespace be = wire::backend;
   unit now;
   read_unit(as_bytes(unit_bytes), now);
-  result<table> made = answered ? read_table(*answered) : result<table>(tl::unexpected<pg_error>(answered.error()));
+  result<table> made =
+      answered ? read_table(*answered) : result<table>(tl::unexpected<pg_error>(answered.error()));
   if (!made) return refuse_unit(now, made.error());
   std::string bytes;
   const auto rows = [&] {
@@ -132,7 +142,8 @@ void client::admin_answer(const std::string& unit_bytes, result<std::string> ans
       wire::write_row_description(bytes, made->columns);
     }
   };
-  if (!made->notice.empty()) wire::write_notice(bytes, "NOTICE", pg_error{"01000", made->notice, {}, {}});
+  if (!made->notice.empty())
+    wire::write_notice(bytes, "NOTICE", pg_error{"01000", made->notice, {}, {}});
   for (const auto& part : now.parts) {
     switch (part.type) {
       case fe::query:

@@ -99,9 +99,12 @@ std::size_t client::startup_packet(byte_span bytes) {
   }
   const auto major = packet->code >> 16;
   if (major != 3) {
-    refuse_login(pg_error{"0A000", "unsupported frontend protocol " + std::to_string(major) + "." +
-                                       std::to_string(packet->code & 0xffff) + ": server supports 3.0 to 3.2",
-                          {}, {}});
+    refuse_login(pg_error{"0A000",
+                          "unsupported frontend protocol " + std::to_string(major) + "." +
+                              std::to_string(packet->code & 0xffff) +
+                              ": server supports 3.0 to 3.2",
+                          {},
+                          {}});
     return 0;
   }
   if (!worker_.configured()) {
@@ -138,7 +141,11 @@ bool client::continue_tls() {
       login_->in_tls_handshake = false;
       if (login_->direct_tls && transport_.tls()->alpn() != "postgresql") {
         worker_.counters().client_violations.add();
-        refuse_login(pg_error{"08P01", "received direct SSL connection request without ALPN protocol negotiation extension", {}, {}});
+        refuse_login(pg_error{
+            "08P01",
+            "received direct SSL connection request without ALPN protocol negotiation extension",
+            {},
+            {}});
         return false;
       }
       if (watched_ != EPOLLIN) {
@@ -170,7 +177,8 @@ void client::start_session(const std::vector<std::pair<std::string, std::string>
     }
   }
   if (login_->user.empty()) {
-    return refuse_login(pg_error{"28000", "no PostgreSQL user name specified in startup packet", {}, {}});
+    return refuse_login(
+        pg_error{"28000", "no PostgreSQL user name specified in startup packet", {}, {}});
   }
   if (login_->database.empty()) login_->database = login_->user;
   const auto minor = login_->protocol & 0xffff;
@@ -179,14 +187,18 @@ void client::start_session(const std::vector<std::pair<std::string, std::string>
     wire::write_negotiate(reply, minor == 1 ? wire::protocol_3_0 : wire::protocol_3_2, unknown);
     write(reply);
     reply.clear();
-    login_->protocol = minor == 1 ? wire::protocol_3_0 : std::min(login_->protocol, wire::protocol_3_2);
+    login_->protocol =
+        minor == 1 ? wire::protocol_3_0 : std::min(login_->protocol, wire::protocol_3_2);
   }
   if (!session::startup_settings(parameters, login_->settings)) {
-    return refuse_login(pg_error{"22023", "invalid command-line arguments in parameter \"options\"", {}, {}});
+    return refuse_login(
+        pg_error{"22023", "invalid command-line arguments in parameter \"options\"", {}, {}});
   }
   if (worker_.settings().tls_client_required && !transport_.tls() && !local_) {
-    return refuse_login(pg_error{"28000", "connections without TLS are refused (tls_client_required)",
-                                 "Use sslmode=require.", {}});
+    return refuse_login(pg_error{"28000",
+                                 "connections without TLS are refused (tls_client_required)",
+                                 "Use sslmode=require.",
+                                 {}});
   }
   if (worker_.draining()) {
     return refuse_login(pg_error{"57P01", "the pooler is shutting down", {}, {}});
@@ -223,7 +235,8 @@ void client::authenticated() {
   }
   if (!endpoint_) {
     if (!login_->database_known) {
-      return refuse_login(pg_error{"3D000", "database \"" + login_->database + "\" does not exist", {}, {}});
+      return refuse_login(
+          pg_error{"3D000", "database \"" + login_->database + "\" does not exist", {}, {}});
     }
     return refuse_login(pg_error{"28000", "user \"" + login_->user + "\" may not use database \"" +
                                               login_->database + "\"", {}, {}});
@@ -246,9 +259,11 @@ void client::authenticated() {
   local_pool* pool = nullptr;
   for (auto* each : endpoint_->pools) pool = pool == nullptr ? each : pool;
   const auto shard = own_shard();
-  if (shard < endpoint_->pools.size() && endpoint_->pools[shard] != nullptr) pool = endpoint_->pools[shard];
+  if (shard < endpoint_->pools.size() && endpoint_->pools[shard] != nullptr)
+    pool = endpoint_->pools[shard];
   if (pool == nullptr) {
-    return refuse_login(pg_error{"57P03", "database \"" + login_->database + "\" has no host yet", {}, {}});
+    return refuse_login(
+        pg_error{"57P03", "database \"" + login_->database + "\" has no host yet", {}, {}});
   }
   if ((reported_ = worker_.known_parameters(pool, shadow_->current()))) return finish_login();
   server* lent = pool->take(this);
@@ -261,7 +276,8 @@ void client::finish_login() {
     worker_.learn_parameters(&server_->pool(), shadow_->current(), reported_);
   }
   std::string bytes;
-  for (const auto& [name, value] : reported_->entries) wire::write_parameter_status(bytes, name, value);
+  for (const auto& [name, value] : reported_->entries)
+    wire::write_parameter_status(bytes, name, value);
   secret_ = auth::random_bytes(login_->protocol >= wire::protocol_3_2 ? 32 : 4);
   wire::write_backend_key(bytes, worker_.cancel_pid(slot_), secret_);
   wire::write_ready(bytes, 'I');

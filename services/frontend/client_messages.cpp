@@ -43,7 +43,8 @@ statement_ref client::cached_statement(const wire::parse_message& sent) {
     own.append(context);
     context = own;
   }
-  return worker_.statements().find_or_add(sent.sql, sent.parameter_types, context, standard_strings());
+  return worker_.statements().find_or_add(sent.sql, sent.parameter_types, context,
+                                          standard_strings());
 }
 
 bool client::message(char type, byte_span body, byte_span whole, output& out) {
@@ -140,7 +141,8 @@ bool client::unattached(char type, byte_span body) {
       // must not wait for one another's leases: what a server has accepted for the same user,
       // database and settings is answered here. Were it to fail now, Bind would say so.
       const auto sent = wire::read_parse(body);
-      if (!sent || sent->name.empty() || endpoint_->mode == pool_mode::session || virtual_status_ == 'E') {
+      if (!sent || sent->name.empty() || endpoint_->mode == pool_mode::session ||
+          virtual_status_ == 'E') {
         return false;
       }
       const auto known =
@@ -150,7 +152,8 @@ bool client::unattached(char type, byte_span body) {
           known->proven_settings != shadow_->current() || find_prepared(sent->name) != nullptr) {
         return false;
       }
-      if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+      if (!prepared_)
+        prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
       if (prepared_->size() >= max_prepared) return false;
       prepared_->emplace(std::string(sent->name), known);
       std::string reply;
@@ -252,7 +255,8 @@ bool client::query(byte_span body, output& out) {
 // DEALLOCATE of a name that was prepared by the extended protocol. On the server the statement has
 // another name and stays for the next client; an empty one is prepared and deallocated instead, so
 // that the answer is the server's own.
-std::string client::rewritten_deallocate(const sql::statement& statement, output& out, bool simple) {
+std::string client::rewritten_deallocate(const sql::statement& statement, output& out,
+                                         bool simple) {
   auto* prepared = statement.name.empty() ? nullptr : find_prepared(statement.name);
   if (prepared == nullptr || server_->ledger.status() == 'E') return {};
   prepared_->erase(statement.name);

@@ -10,7 +10,9 @@
 namespace pgsled::frontend {
 
 struct client::output {
-  output(std::string& scratch, byte_span input) : scratch_(scratch), input_(input) { scratch_.clear(); }
+  output(std::string& scratch, byte_span input) : scratch_(scratch), input_(input) {
+    scratch_.clear();
+  }
 
   std::size_t position() const { return position_; }
   void pass(std::size_t count) { position_ += count; }

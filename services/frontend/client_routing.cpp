@@ -38,9 +38,10 @@ bool starts_with_word(std::string_view text, std::string_view lower_words) {
 
 pg_error two_shards(std::uint32_t first, std::uint32_t second) {
   return {"0A000",
-          "the statements of one transaction go to different shards (" + std::to_string(first) + " and " +
-              std::to_string(second) + ")",
-          "A transaction stays on one shard: commit before the next statement, or use keys of one shard.",
+          "the statements of one transaction go to different shards (" + std::to_string(first) +
+              " and " + std::to_string(second) + ")",
+          "A transaction stays on one shard: commit before the next statement, or use keys of one "
+          "shard.",
           {}};
 }
 
@@ -124,7 +125,8 @@ bool client::read_unit(byte_span bytes, unit& into) {
 
 // False: suspended until the router has answered. `into` stays null when the parser does not know
 // the syntax; the error then says so.
-bool client::plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into) {
+bool client::plan_statement(std::string_view sql, byte_span types, statement* remember,
+                            plan_ref& into) {
   const auto* path = shadow_->current()->find("search_path");
   const bool cached = endpoint_->database.dispatch != "always";
   auto& key = worker_.plan_key();
@@ -134,7 +136,8 @@ bool client::plan_statement(std::string_view sql, byte_span types, statement* re
   key.push_back('\0');
   const auto scope_length = key.size();
   for (const auto& [text, answer] : answers_) {
-    if (std::string_view(text).starts_with(sql) && std::string_view(text).substr(sql.size()) == as_text(types)) {
+    if (std::string_view(text).starts_with(sql) &&
+        std::string_view(text).substr(sql.size()) == as_text(types)) {
       into = answer;
       return true;
     }
@@ -168,12 +171,14 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
   plan::request request;
   request.database = endpoint_->database.name;
   request.user = endpoint_->user.name;
-  if (const auto* path = shadow_->current()->find("search_path")) request.search_path = path->substr(1);
+  if (const auto* path = shadow_->current()->find("search_path"))
+    request.search_path = path->substr(1);
   request.sql = sql;
   for (std::size_t i = 0; i + 4 <= types.size(); i += 4) {
     request.parameter_types.push_back(load_be<std::uint32_t>(types.data() + i));
   }
-  for (const auto& literal : worker_.shape().literals) request.literal_offsets.push_back(literal.offset);
+  for (const auto& literal : worker_.shape().literals)
+    request.literal_offsets.push_back(literal.offset);
   // Without a tree the parser does not know the syntax: the router decides what that means.
   // With standard_conforming_strings off it would read backslashes as the server does not.
   if (!worker_.shape().backslashes) {
@@ -186,7 +191,8 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
   const auto serial = serial_;
   std::string text(sql);
   text.append(as_text(types));
-  const auto limit = std::chrono::milliseconds(std::max<std::int64_t>(1, worker_.settings().checkout_timeout));
+  const auto limit =
+      std::chrono::milliseconds(std::max<std::int64_t>(1, worker_.settings().checkout_timeout));
   worker_.router().ask(
       bus::kind::plan_request, as_bytes(payload), limit,
       [&owner, pid, serial, key = std::move(key), scope = std::move(scope),
@@ -206,7 +212,8 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
           made = fresh;
           if (!key.empty() && fresh->epoch == owner.epoch()) owner.plans().insert(key, made);
         }
-        if (asker == nullptr || asker->serial_ != serial || asker->state_ != state::planning) return;
+        if (asker == nullptr || asker->serial_ != serial || asker->state_ != state::planning)
+          return;
         if (!made) {
           asker->set_state(state::waiting);
           asker->not_granted(why);
@@ -236,7 +243,8 @@ client::routed client::route(byte_span bytes) {
   plan_ref keep;
   session::effects executed;
   std::string_view text;
-  const auto join = [&](const plan_ref& planned, std::string_view sql, const byte_span* bind, bool runs) {
+  const auto join = [&](const plan_ref& planned, std::string_view sql, const byte_span* bind,
+                        bool runs) {
     const auto& p = planned->plan;
     if (refused || !endpoint_->sharded) return;
     if (p.destination == destination::refused) {
@@ -245,7 +253,10 @@ client::routed client::route(byte_span bytes) {
     } else if (p.destination == destination::all_shards) {
       if (!runs) return;
       if (target.where == aim::kind::shard) {
-        why = {"0A000", "a statement for all shards cannot run in a transaction that has begun on one", {}, {}};
+        why = {"0A000",
+               "a statement for all shards cannot run in a transaction that has begun on one",
+               {},
+               {}};
         refused = true;
       }
       target.where = aim::kind::all;
@@ -254,8 +265,10 @@ client::routed client::route(byte_span bytes) {
     } else if (p.destination == destination::one_shard && runs) {
       std::uint32_t shard = 0;
       if (target.where == aim::kind::all) {
-        why = {"0A000", "a statement for all shards cannot share a batch with one for a single shard",
-               "Send Sync between them.", {}};
+        why = {"0A000",
+               "a statement for all shards cannot share a batch with one for a single shard",
+               "Send Sync between them.",
+               {}};
         refused = true;
       } else if (!key_shard(p, sql, bind, shard, why)) {
         refused = true;
@@ -333,9 +346,12 @@ client::routed client::route(byte_span bytes) {
       } else if (movable()) {
         return settle_elsewhere();
       } else {
-        refuse_unit(now, pg_error{"0A000",
-                                  "a statement for all shards cannot run in a transaction that has begun on one",
-                                  "Run it in a transaction of its own.", {}});
+        refuse_unit(
+            now,
+            pg_error{"0A000",
+                     "a statement for all shards cannot run in a transaction that has begun on one",
+                     "Run it in a transaction of its own.",
+                     {}});
         return routed::done;
       }
     }
@@ -351,7 +367,9 @@ client::routed client::route(byte_span bytes) {
         if (virtual_status_ == 'I' && (now.executes == 1 || now.simple)) {
           virtual_status_ = 'T';
           virtual_begin_ = text;
-          return virtual_unit(now, *effect, text.starts_with('S') || text.starts_with('s') ? "START TRANSACTION" : "BEGIN");
+          return virtual_unit(
+              now, *effect,
+              text.starts_with('S') || text.starts_with('s') ? "START TRANSACTION" : "BEGIN");
         }
         break;
       case sql::effect::commit:
@@ -360,18 +378,21 @@ client::routed client::route(byte_span bytes) {
           const bool failed = virtual_status_ == 'E';
           virtual_status_ = 'I';
           virtual_begin_.clear();
-          return virtual_unit(now, *effect,
-                              failed || effect->effect == sql::effect::rollback ? "ROLLBACK" : "COMMIT");
+          return virtual_unit(
+              now, *effect,
+              failed || effect->effect == sql::effect::rollback ? "ROLLBACK" : "COMMIT");
         }
         break;
       case sql::effect::savepoint:
       case sql::effect::set_local:
         // Replayed with BEGIN wherever the transaction begins.
-        if (virtual_status_ == 'T' && (now.executes == 1 || now.simple) && !starts_with_word(text, "set constraints")) {
+        if (virtual_status_ == 'T' && (now.executes == 1 || now.simple) &&
+            !starts_with_word(text, "set constraints")) {
           if (virtual_begin_.size() + text.size() > max_replay) break;
           virtual_begin_.append(";").append(text);
           local_settings_ = local_settings_ || effect->effect == sql::effect::set_local;
-          return virtual_unit(now, *effect, effect->effect == sql::effect::savepoint ? "SAVEPOINT" : "SET");
+          return virtual_unit(now, *effect,
+                              effect->effect == sql::effect::savepoint ? "SAVEPOINT" : "SET");
         }
         break;
       default:
@@ -379,9 +400,12 @@ client::routed client::route(byte_span bytes) {
     }
   }
   if (virtual_status_ == 'E' && server_ == nullptr && (now.simple || now.executes > 0)) {
-    refuse_unit(now, pg_error{"25P02",
-                              "current transaction is aborted, commands ignored until end of transaction block",
-                              {}, {}});
+    refuse_unit(
+        now,
+        pg_error{"25P02",
+                 "current transaction is aborted, commands ignored until end of transaction block",
+                 {},
+                 {}});
     return routed::done;
   }
   if (target.where == aim::kind::any) {
@@ -435,7 +459,8 @@ void client::refuse_unit(const unit& refused, const pg_error& why) {
   }
 }
 
-client::routed client::virtual_unit(const unit& answered, const sql::statement& done, std::string_view tag) {
+client::routed client::virtual_unit(const unit& answered, const sql::statement& done,
+                                    std::string_view tag) {
   ++counts_.queries;
   worker_.counters().queries.add();
   shadow_->succeeded(done, tag, worker_.pairs());
@@ -464,7 +489,8 @@ void client::answer_unit(const unit& answered, std::string_view tag) {
           if (sent->name.empty()) {
             unnamed_ = part.target;
           } else {
-            if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+            if (!prepared_)
+              prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
             prepared_->insert_or_assign(std::string(sent->name), part.target);
           }
         }
@@ -483,7 +509,8 @@ void client::answer_unit(const unit& answered, std::string_view tag) {
         wire::write_command_complete(bytes, tag);
         break;
       case fe::close:
-        if (const auto sent = wire::read_described(part.body); sent && sent->what == 'S' && prepared_) {
+        if (const auto sent = wire::read_described(part.body);
+            sent && sent->what == 'S' && prepared_) {
           prepared_->erase(std::string(sent->name));
         }
         wire::write_empty(bytes, be::close_complete);

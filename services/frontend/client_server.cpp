@@ -67,7 +67,8 @@ void client::statement_done(const sql::statement* done, std::string_view tag, bo
   for (const auto& [name, value] : kept) bytes += name.size() + value.size();
   if (kept.size() > session::pair_table::max_entries || bytes > session::pair_table::max_bytes) {
     worker_.schedule([this] {
-      end(pg_error{"53200", "too many settings in one session", "RESET those that are no longer used.", {}});
+      end(pg_error{
+          "53200", "too many settings in one session", "RESET those that are no longer used.", {}});
     });
   }
 }
@@ -129,7 +130,8 @@ void client::entry_dropped(const session::entry& gone) {
   const auto& [name, prepared, closed, repeated] = (*unconfirmed_)[gone.mark - 1];
   if (repeated) return;
   // The first change of a name that is taken back decides: it says what was before all of them.
-  if (std::find(settled_names_->begin(), settled_names_->end(), name) != settled_names_->end()) return;
+  if (std::find(settled_names_->begin(), settled_names_->end(), name) != settled_names_->end())
+    return;
   settled_names_->push_back(name);
   if (name.empty()) {
     // A Parse that failed leaves no unnamed statement; one that was skipped leaves the one before.
@@ -164,7 +166,8 @@ void client::server_ready(char server_status, bool proxy) {
       }
     }
     // A failed implicit transaction has taken its settings back.
-    if (!server_->settings_unknown && state_ != state::login) server_->settings = shadow_->current();
+    if (!server_->settings_unknown && state_ != state::login)
+      server_->settings = shadow_->current();
   }
   light_ = true;
   if (server_status == 'I') local_settings_ = false;
@@ -175,7 +178,8 @@ void client::server_ready(char server_status, bool proxy) {
   }
   if (server_->ledger.empty() && unconfirmed_) {
     for (const auto& [name, prepared, closed, repeated] : *unconfirmed_) {
-      if (closed || repeated || name.empty() || find_prepared(name) == nullptr) continue;  // the latter: it has failed
+      if (closed || repeated || name.empty() || find_prepared(name) == nullptr)
+        continue;  // the latter: it has failed
       prepared->proven_endpoint = endpoint_;
       prepared->proven_settings = shadow_->current();
     }
@@ -355,8 +359,9 @@ void client::not_granted(const pg_error& why) {
   set_state(state::ready);
   unit_left_ = 0;
   wire::frame frame;
-  const bool simple = wire::peek(as_bytes(pending_), frame) == wire::frame_state::complete &&
-                      (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
+  const bool simple =
+      wire::peek(as_bytes(pending_), frame) == wire::frame_state::complete &&
+      (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
   if (simple && pending_.size() >= frame.total()) {
     pending_.erase(0, frame.total());
   } else if (simple) {

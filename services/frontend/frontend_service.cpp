@@ -21,7 +21,8 @@ class service {
     shared_.mock_seed = auth::random_bytes(32);
     shared_.boot = process.boot();
     shared_.options = process.opts();
-    if (!process.opts().curve_dir.empty()) shared_.curve = app::load_curve(process.opts().curve_dir);
+    if (!process.opts().curve_dir.empty())
+      shared_.curve = app::load_curve(process.opts().curve_dir);
     shared_.on_shutdown_command = [this] { drain(); };
     shared_.metrics_text = [] { return metrics::process_registry().expose({}, false); };
   }
@@ -88,7 +89,8 @@ class service {
       });
     }
     started_ = true;
-    log::info("listen", "listening on {}:{} with {} workers", first.settings.host, first.settings.port, count);
+    log::info("listen", "listening on {}:{} with {} workers", first.settings.host,
+              first.settings.port, count);
   }
 
   std::string hello() const {

@@ -64,10 +64,12 @@ json::object client_row(const worker& w, const client& c, net::time_point now) {
 
 std::string answer_gather(const worker& w, std::string_view request_json) {
   boost::system::error_code failed;
-  const auto request = json::parse(json::string_view(request_json.data(), request_json.size()), failed);
+  const auto request =
+      json::parse(json::string_view(request_json.data(), request_json.size()), failed);
   std::string what;
   if (!failed && request.is_object()) {
-    if (const auto* text = request.as_object().if_contains("what"); text != nullptr && text->is_string()) {
+    if (const auto* text = request.as_object().if_contains("what");
+        text != nullptr && text->is_string()) {
       what = std::string(text->as_string());
     }
   }
@@ -77,7 +79,9 @@ std::string answer_gather(const worker& w, std::string_view request_json) {
   bool truncated = false;
   if (what == "clients") {
     for (const auto& [key, each] : w.clients()) {
-      if (!each->where() || each->now_in() == client::state::login || each->now_in() == client::state::closed) continue;
+      if (!each->where() || each->now_in() == client::state::login ||
+          each->now_in() == client::state::closed)
+        continue;
       if (rows.size() == max_rows) {
         truncated = true;
         break;
@@ -87,7 +91,8 @@ std::string answer_gather(const worker& w, std::string_view request_json) {
   } else if (what == "pools") {
     for (const auto& [id, pool] : w.pools()) {
       if (pool->waiting() == 0 && pool->leases() == 0) continue;
-      const auto wait = std::chrono::duration_cast<std::chrono::microseconds>(pool->longest_wait(now));
+      const auto wait =
+          std::chrono::duration_cast<std::chrono::microseconds>(pool->longest_wait(now));
       rows.push_back(json::object{{"pool", id},
                                   {"cl_waiting", pool->waiting()},
                                   {"cl_active", pool->leases() - pool->idle()},
@@ -112,12 +117,14 @@ std::string answer_gather(const worker& w, std::string_view request_json) {
   } else if (what == "lists") {
     std::size_t waiting = 0;
     for (const auto& [id, pool] : w.pools()) waiting += pool->waiting();
-    rows.push_back(json::object{{"used_clients", w.clients().size()}, {"waiting_clients", waiting}});
+    rows.push_back(
+        json::object{{"used_clients", w.clients().size()}, {"waiting_clients", waiting}});
   } else if (what == "ready") {
     rows.push_back(json::object{{"missing", w.snapshot().poolers.empty() ? "no pooler" : ""}});
   } else if (what == "metrics") {
     auto& shared = const_cast<worker&>(w).shared();
-    return json::serialize(json::object{{"text", w.number() == 0 && shared.metrics_text ? shared.metrics_text() : ""}});
+    return json::serialize(json::object{
+        {"text", w.number() == 0 && shared.metrics_text ? shared.metrics_text() : ""}});
   }
   json::object answer{{"rows", std::move(rows)}};
   if (truncated) answer["truncated"] = true;

@@ -83,7 +83,8 @@ bool lease_channel::receive_one() {
   }
   auto message = lease::decode(byte_span(buffer.data(), static_cast<std::size_t>(got)));
   if (!message) {
-    log::error("lease", "{} sent a message that cannot be read: {}", pooler_.instance, message.error());
+    log::error("lease", "{} sent a message that cannot be read: {}", pooler_.instance,
+               message.error());
     down();
     return false;
   }

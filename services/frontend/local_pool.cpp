@@ -206,9 +206,9 @@ void local_pool::pooler_gone(const std::string& pooler) {
 }
 
 std::uint32_t local_pool::orphans_of(const std::string& pooler) const {
-  return static_cast<std::uint32_t>(std::count_if(servers_.begin(), servers_.end(), [&](const auto& s) {
-    return s->orphan && s->pooler() == pooler;
-  }));
+  return static_cast<std::uint32_t>(
+      std::count_if(servers_.begin(), servers_.end(),
+                    [&](const auto& s) { return s->orphan && s->pooler() == pooler; }));
 }
 
 void local_pool::hand_back(server& lent, lease::condition condition) {
@@ -243,9 +243,10 @@ void local_pool::erase(server& lent) {
 void local_pool::count() { worker_.count_leases(); }
 
 std::size_t local_pool::idle_in_transaction() const {
-  return static_cast<std::size_t>(std::count_if(servers_.begin(), servers_.end(), [](const auto& s) {
-    return s->user() != nullptr && s->ledger.empty() && s->ledger.status() != 'I';
-  }));
+  return static_cast<std::size_t>(
+      std::count_if(servers_.begin(), servers_.end(), [](const auto& s) {
+        return s->user() != nullptr && s->ledger.empty() && s->ledger.status() != 'I';
+      }));
 }
 
 net::duration local_pool::longest_wait(net::time_point now) const {

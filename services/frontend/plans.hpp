@@ -37,7 +37,9 @@ class plan_cache {
     std::string key;
     plan_ref plan;
   };
-  std::size_t bytes_of(const item& i) const { return sizeof i + i.key.size() * 2 + sizeof(cached_plan) + 128; }
+  std::size_t bytes_of(const item& i) const {
+    return sizeof i + i.key.size() * 2 + sizeof(cached_plan) + 128;
+  }
   void erase(std::list<item>::iterator);
 
   probe& probe_;

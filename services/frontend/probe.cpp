@@ -27,7 +27,8 @@ constexpr declared cells[] = {
      &probe::transactions},
     {{"pgsled_client_received_bytes_total", type::counter, "Bytes read from clients."},
      &probe::bytes_from_clients},
-    {{"pgsled_client_sent_bytes_total", type::counter, "Bytes for clients."}, &probe::bytes_to_clients},
+    {{"pgsled_client_sent_bytes_total", type::counter, "Bytes for clients."},
+     &probe::bytes_to_clients},
     {{"pgsled_leases", type::gauge, "Server connections held by this worker."}, &probe::leases},
     {{"pgsled_leases_idle", type::gauge, "Of these, held for no client."}, &probe::leases_idle},
     {{"pgsled_leases_granted_total", type::counter, "Server connections lent by poolers."},
@@ -41,7 +42,8 @@ constexpr declared cells[] = {
     {{"pgsled_plans_cold_total", type::counter, "Plans asked of the router."}, &probe::plans_cold},
     {{"pgsled_statements_refused_total", type::counter, "Statements refused by their plan."},
      &probe::plans_refused},
-    {{"pgsled_plan_cache_bytes", type::gauge, "Memory of the plan cache."}, &probe::plan_cache_bytes},
+    {{"pgsled_plan_cache_bytes", type::gauge, "Memory of the plan cache."},
+     &probe::plan_cache_bytes},
     {{"pgsled_plan_cache_evictions_total", type::counter, "Plans dropped at plan_cache_bytes."},
      &probe::plan_cache_evictions},
     {{"pgsled_statement_cache_bytes", type::gauge, "Memory of the statement cache."},
@@ -49,17 +51,22 @@ constexpr declared cells[] = {
     {{"pgsled_statement_cache_evictions_total", type::counter,
       "Statements dropped at statement_cache_bytes."},
      &probe::statement_cache_evictions},
-    {{"pgsled_statements_prepared_total", type::counter, "Prepared on a server connection by pgsled."},
+    {{"pgsled_statements_prepared_total", type::counter,
+      "Prepared on a server connection by pgsled."},
      &probe::statements_prepared},
-    {{"pgsled_checkout_timeouts_total", type::counter, "Clients that waited longer than checkout_timeout."},
+    {{"pgsled_checkout_timeouts_total", type::counter,
+      "Clients that waited longer than checkout_timeout."},
      &probe::checkout_timeouts},
-    {{"pgsled_client_protocol_errors_total", type::counter, "Clients cut off for breaking the protocol."},
+    {{"pgsled_client_protocol_errors_total", type::counter,
+      "Clients cut off for breaking the protocol."},
      &probe::client_violations},
     {{"pgsled_server_protocol_errors_total", type::counter, "Servers that broke the protocol."},
      &probe::server_violations},
-    {{"pgsled_cancels_total", type::counter, "Cancel requests that named a session of this worker."},
+    {{"pgsled_cancels_total", type::counter,
+      "Cancel requests that named a session of this worker."},
      &probe::cancels},
-    {{"pgsled_settings_applied_total", type::counter, "Times a connection's settings were changed for its next client."},
+    {{"pgsled_settings_applied_total", type::counter,
+      "Times a connection's settings were changed for its next client."},
      &probe::settings_applied},
 };
 constexpr description wait_description{"pgsled_client_wait_seconds", type::histogram,
@@ -70,7 +77,8 @@ std::vector<std::shared_ptr<void>> probe::publish(metrics::registry& registry,
                                                   const std::string& worker) const {
   std::vector<std::shared_ptr<void>> tokens;
   const metrics::labels labels{{"worker", worker}};
-  for (const auto& entry : cells) tokens.push_back(registry.add(entry.what, labels, this->*entry.cell));
+  for (const auto& entry : cells)
+    tokens.push_back(registry.add(entry.what, labels, this->*entry.cell));
   tokens.push_back(registry.add(wait_description, labels, wait));
   return tokens;
 }

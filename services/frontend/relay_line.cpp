@@ -206,7 +206,8 @@ class relay_line::flow final : public server_stream {
   void gave(std::size_t bytes) {
     written_ += bytes;
     if (written_ < credit_step || line_ == nullptr) return;
-    line_->batch().add_credit(id_, generation_, static_cast<std::uint32_t>(std::exchange(written_, 0)));
+    line_->batch().add_credit(id_, generation_,
+                              static_cast<std::uint32_t>(std::exchange(written_, 0)));
   }
 
   static constexpr std::size_t most_at_once = 64 * 1024;

@@ -80,9 +80,11 @@ void server::stream_writable() {
 }
 
 void server::stream_ended() {
-  lost(pg_error{"08006", "the server closed the connection unexpectedly (" + pool_.where() + ")",
-                "The transaction in progress is lost; if COMMIT had been sent its outcome is unknown.",
-                {}});
+  lost(pg_error{
+      "08006",
+      "the server closed the connection unexpectedly (" + pool_.where() + ")",
+      "The transaction in progress is lost; if COMMIT had been sent its outcome is unknown.",
+      {}});
 }
 
 void server::stream_bytes(byte_span fresh) {

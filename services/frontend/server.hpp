@@ -107,7 +107,8 @@ class server final : private server_stream_user, private session::ledger_events 
   void inject(std::string_view bytes) override;
   void command_complete(const sql::statement* done, std::string_view tag, bool proxy) override;
   void error(const session::entry* head, byte_span body, bool proxy) override;
-  bool rewrite_error(const session::entry* head, byte_span body, std::string& replacement) override {
+  bool rewrite_error(const session::entry* head, byte_span body,
+                     std::string& replacement) override {
     return user_ != nullptr && user_->rewrite_error(head, body, replacement);
   }
   void dropped(const session::entry&) override;

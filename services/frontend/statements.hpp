@@ -35,7 +35,9 @@ struct statement {
   // of SHA-256; computed when first needed.
   const lease::statement_id& id() const;
   const std::string& server_name() const;
-  std::size_t bytes() const { return sizeof *this + sql.size() + types.size() + context.size() + 128; }
+  std::size_t bytes() const {
+    return sizeof *this + sql.size() + types.size() + context.size() + 128;
+  }
 
  private:
   mutable lease::statement_id id_{};

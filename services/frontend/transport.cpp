@@ -44,7 +44,8 @@ ssize_t transport::send_some(std::string_view bytes) {
         sent += n;
         continue;
       }
-      if (outcome == net::tls_stream::io::want_read || outcome == net::tls_stream::io::want_write) break;
+      if (outcome == net::tls_stream::io::want_read || outcome == net::tls_stream::io::want_write)
+        break;
       return -1;
     }
     return static_cast<ssize_t>(sent);

@@ -21,7 +21,8 @@ constexpr int accepts_per_turn = 64;
 
 class worker::listener final : public net::watcher {
  public:
-  listener(worker& w, net::unique_fd fd, bool local) : worker_(w), fd_(std::move(fd)), local_(local) {
+  listener(worker& w, net::unique_fd fd, bool local)
+      : worker_(w), fd_(std::move(fd)), local_(local) {
     worker_.loop().add(fd_.get(), EPOLLIN, this);
   }
   ~listener() { worker_.loop().remove(fd_.get()); }
@@ -29,7 +30,8 @@ class worker::listener final : public net::watcher {
     for (int i = 0; i < accepts_per_turn; ++i) {
       net::unique_fd accepted(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (!accepted) {
-        if (errno == EMFILE || errno == ENFILE) log::error("listen", "out of file descriptors; raise the limit of open files");
+        if (errno == EMFILE || errno == ENFILE)
+          log::error("listen", "out of file descriptors; raise the limit of open files");
         break;
       }
       if (local_) {
@@ -78,7 +80,9 @@ worker::worker(process_shared& shared, unsigned number, snapshot::frontend first
     from_router(message);
     run_scheduled();
   };
-  callbacks.link = [](bool up) { log::info("router", "{}", up ? "router is there" : "router is not heard"); };
+  callbacks.link = [](bool up) {
+    log::info("router", "{}", up ? "router is there" : "router is not heard");
+  };
   peer_ = std::make_unique<bus::peer>(loop_, shared.bus, options, std::move(callbacks));
 }
 
@@ -124,7 +128,8 @@ void worker::drain() {
   loop_.post([this] {
     if (draining_) return;
     draining_ = true;
-    drain_deadline_ = loop_.now() + std::chrono::milliseconds(std::max<std::int64_t>(0, settings().shutdown_timeout));
+    drain_deadline_ = loop_.now() + std::chrono::milliseconds(
+                                        std::max<std::int64_t>(0, settings().shutdown_timeout));
     listeners_.clear();
     peer_->tell(bus::kind::bye, {});
     for (const auto& [key, each] : clients_) each->drain();
@@ -238,7 +243,8 @@ void worker::apply_poolers() {
 void worker::rebuild_endpoints() {
   for (auto it = pools_.begin(); it != pools_.end();) {
     const auto& wanted = snapshot_.pools;
-    const bool stays = std::any_of(wanted.begin(), wanted.end(), [&](const auto& p) { return p.id == it->first; });
+    const bool stays =
+        std::any_of(wanted.begin(), wanted.end(), [&](const auto& p) { return p.id == it->first; });
     if (stays) {
       ++it;
       continue;
@@ -277,15 +283,16 @@ void worker::rebuild_endpoints() {
                                                    : pool_mode::transaction;
     made->pools.resize(std::max<std::size_t>(1, database->shards));
     for (const auto& pool : snapshot_.pools) {
-      if (pool.user == user.name && pool.database == user.database && pool.shard < made->pools.size() &&
-          pool.role != "replica") {
+      if (pool.user == user.name && pool.database == user.database &&
+          pool.shard < made->pools.size() && pool.role != "replica") {
         made->pools[pool.shard] = pools_[pool.id].get();
         made->alive.push_back(pools_[pool.id]);
       }
     }
     for (std::uint32_t shard = 0; shard < database->shards; ++shard) {
       const auto& map = database->bucket_map;
-      if (map.empty() || std::find(map.begin(), map.end(), shard) != map.end()) made->serving.push_back(shard);
+      if (map.empty() || std::find(map.begin(), map.end(), shard) != map.end())
+        made->serving.push_back(shard);
     }
     endpoints_[user.name + '\0' + user.database] = std::move(made);
   }
@@ -318,8 +325,8 @@ bool worker::knows_database(const std::string& database) const {
 
 void worker::accepted(net::unique_fd fd, bool local) {
   const auto& s = snapshot_.settings;
-  net::apply(fd.get(), net::tcp_options{s.tcp_keepalive, s.tcp_time_s, s.tcp_interval_s, s.tcp_retries,
-                                        s.tcp_user_timeout_ms});
+  net::apply(fd.get(), net::tcp_options{s.tcp_keepalive, s.tcp_time_s, s.tcp_interval_s,
+                                        s.tcp_retries, s.tcp_user_timeout_ms});
   probe_.clients_accepted.add();
   auto made = std::make_unique<client>(*this, std::move(fd), local);
   auto* fresh = made.get();
@@ -328,8 +335,11 @@ void worker::accepted(net::unique_fd fd, bool local) {
   const auto total = shared_.clients.fetch_add(1) + 1;
   if (s.max_client_conn > 0 && total > static_cast<std::int64_t>(s.max_client_conn)) {
     probe_.clients_refused.add();
-    fresh->refuse_at_startup(pg_error{"53300", "sorry, too many clients already",
-                                      "max_client_conn is " + std::to_string(s.max_client_conn) + ".", {}});
+    fresh->refuse_at_startup(
+        pg_error{"53300",
+                 "sorry, too many clients already",
+                 "max_client_conn is " + std::to_string(s.max_client_conn) + ".",
+                 {}});
   }
 }
 
@@ -405,7 +415,8 @@ lease::hello worker::greeting(const std::string& pooler) const {
   hello.epoch = snapshot_.epoch;
   hello.network = app::host_identity();
   for (const auto& [id, pool] : pools_) {
-    if (const auto count = pool->orphans_of(pooler); count > 0) hello.orphans.emplace_back(id, count);
+    if (const auto count = pool->orphans_of(pooler); count > 0)
+      hello.orphans.emplace_back(id, count);
   }
   return hello;
 }
@@ -440,7 +451,8 @@ void worker::from_pooler(const std::string& pooler, lease::message&& message,
   if (auto* grant = std::get_if<lease::grant>(&message)) {
     auto* pool = pool_of(grant->pool);
     if (pool == nullptr || !stream) {
-      tell_pooler(pooler, lease::give_back{grant->lease, grant->generation, lease::condition::broken, {}});
+      tell_pooler(pooler,
+                  lease::give_back{grant->lease, grant->generation, lease::condition::broken, {}});
       return;
     }
     pool->add(pooler, std::move(*grant), std::move(stream));
@@ -453,7 +465,8 @@ void worker::from_pooler(const std::string& pooler, lease::message&& message,
   } else if (const auto* retire = std::get_if<lease::retire>(&message)) {
     if (auto* s = lent(retire->lease)) s->pool().retire(*s);
   } else if (const auto* done = std::get_if<lease::cancel_done>(&message)) {
-    if (auto* s = lent(done->lease); s != nullptr && s->generation() == done->generation) s->pool().cancel_done(*s);
+    if (auto* s = lent(done->lease); s != nullptr && s->generation() == done->generation)
+      s->pool().cancel_done(*s);
   } else if (const auto* failed = std::get_if<lease::pool_failed>(&message)) {
     if (auto* pool = pool_of(failed->pool)) pool->failed(failed->error);
   }
@@ -463,15 +476,18 @@ pg_error worker::why_no_lease(const local_pool& pool) const {
   const auto& d = pool.description();
   const auto seconds = std::to_string(settings().checkout_timeout) + " ms (checkout_timeout)";
   if (!peer_->connected() && d.targets.empty()) {
-    return {"57P03", "the router is not there yet; waited " + seconds, "Try again in a moment.", {}};
+    return {
+        "57P03", "the router is not there yet; waited " + seconds, "Try again in a moment.", {}};
   }
   if (d.targets.empty()) {
     return {"57P03", "no pooler serves database \"" + d.database + "\"; waited " + seconds,
             "Start pgsled-pooler.", {}};
   }
-  return {"53300", "no server connection of user \"" + d.user + "\" to database \"" + d.database + "\" at " +
-                       pool.where() + " became free within " + seconds,
-          "Raise default_pool_size or pool_size, or make transactions shorter.", {}};
+  return {"53300",
+          "no server connection of user \"" + d.user + "\" to database \"" + d.database + "\" at " +
+              pool.where() + " became free within " + seconds,
+          "Raise default_pool_size or pool_size, or make transactions shorter.",
+          {}};
 }
 
 void worker::count_leases() {
@@ -484,7 +500,8 @@ void worker::count_leases() {
   probe_.leases_idle.set(idle);
 }
 
-session::pair_set_ref worker::known_parameters(const local_pool* pool, const session::pair_set_ref& settings) const {
+session::pair_set_ref worker::known_parameters(const local_pool* pool,
+                                               const session::pair_set_ref& settings) const {
   for (const auto& entry : learned_) {
     if (entry.pool == pool && entry.settings == settings) return entry.parameters;
   }
@@ -498,7 +515,8 @@ void worker::learn_parameters(const local_pool* pool, const session::pair_set_re
   learned_.push_back({pool, settings, std::move(parameters)});
 }
 
-// --- the router -----------------------------------------------------------------------------------
+// --- the router
+// -----------------------------------------------------------------------------------
 
 std::string worker::hello() const {
   snapshot::hello hello;
@@ -518,7 +536,8 @@ void worker::from_router(const bus::envelope& message) {
   switch (message.header.kind) {
     case bus::kind::cancel:
       if (message.payload.size() >= 8) {
-        cancel(load_le<std::uint32_t>(message.payload.data()), as_text(message.payload.subspan(4)), true);
+        cancel(load_le<std::uint32_t>(message.payload.data()), as_text(message.payload.subspan(4)),
+               true);
       }
       break;
     case bus::kind::gather: {
@@ -527,7 +546,8 @@ void worker::from_router(const bus::envelope& message) {
       break;
     }
     case bus::kind::command:
-      if (as_text(message.payload).find("\"shutdown\"") != std::string_view::npos && shared_.on_shutdown_command) {
+      if (as_text(message.payload).find("\"shutdown\"") != std::string_view::npos &&
+          shared_.on_shutdown_command) {
         shared_.on_shutdown_command();
       }
       break;

@@ -70,14 +70,18 @@ class worker {
   bool draining() const { return draining_; }
   bool configured() const { return snapshot_.holder != 0; }
   std::span<std::uint8_t> read_buffer() { return {read_buffer_.get(), read_buffer_size}; }
-  std::span<std::uint8_t> message_buffer() { return {message_buffer_.get(), lease::max_message_bytes}; }
+  std::span<std::uint8_t> message_buffer() {
+    return {message_buffer_.get(), lease::max_message_bytes};
+  }
   std::string& server_out() { return server_out_; }
   std::string& client_out() { return client_out_; }
   sql::shape& shape() { return shape_; }
   std::string& plan_key() { return plan_key_; }
   // Which text shape() was last made of; valid within one call into a client only.
   void set_shaped(std::string_view text) { shaped_ = text; }
-  bool is_shaped(std::string_view text) const { return shaped_.data() == text.data() && shaped_.size() == text.size(); }
+  bool is_shaped(std::string_view text) const {
+    return shaped_.data() == text.data() && shaped_.size() == text.size();
+  }
 
   // Runs before this turn of the loop ends, not on top of the caller.
   void schedule(std::function<void()> task);
@@ -101,14 +105,17 @@ class worker {
   // Leases.
   void tell_pooler(const std::string& pooler, lease::message message);
   // `stream`: of what a grant lends.
-  void from_pooler(const std::string& pooler, lease::message&&, std::unique_ptr<server_stream> stream);
+  void from_pooler(const std::string& pooler, lease::message&&,
+                   std::unique_ptr<server_stream> stream);
   lease::hello greeting(const std::string& pooler) const;
   void pooler_up();
   void pooler_down(const std::string& pooler);
   pg_error why_no_lease(const local_pool&) const;
   void count_leases();
   const std::unordered_map<client*, std::unique_ptr<client>>& clients() const { return clients_; }
-  const std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>>& pools() const { return pools_; }
+  const std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>>& pools() const {
+    return pools_;
+  }
   unsigned number() const { return number_; }
   const std::string& instance() const { return instance_; }
 

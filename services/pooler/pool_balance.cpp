@@ -110,7 +110,8 @@ void pool::lend_idle(time_point now) {
   }
 }
 
-// Among those that wait, first those below their allotment or starving, then the others; in order of arrival.
+// Among those that wait, first those below their allotment or starving, then the others; in order
+// of arrival.
 holder_id pool::next_to_serve() const {
   bool turns = false;
   const auto allotted = allotments(turns);

@@ -1,7 +1,7 @@
 #pragma once
 // relay_server: the relay lane's end of the pooler. Holders reach it over ZeroMQ; lease messages
-// and the bytes of lent connections share one channel each (docs/formats/lease.md). Thread rule: the
-// reactor's. Bounds: credit of `window` bytes per lease and direction; a holder not heard for
+// and the bytes of lent connections share one channel each (docs/formats/lease.md). Thread rule:
+// the reactor's. Bounds: credit of `window` bytes per lease and direction; a holder not heard for
 // `silence` is dropped.
 
 #include <map>

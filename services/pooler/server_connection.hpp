@@ -30,8 +30,8 @@ class server_connection final : public net::watcher {
   void terminate();
   // Makes the connection useless for whoever still has a copy of its descriptor.
   void shut_down();
-  // After shut_down or terminate: the server has not closed its side yet, so it may still be at work. False where
-  // the system cannot tell (Unix sockets).
+  // After shut_down or terminate: the server has not closed its side yet, so it may still be at
+  // work. False where the system cannot tell (Unix sockets).
   bool server_still_there() const;
 
   pooler::transport& transport() { return transport_; }
