@@ -48,7 +48,6 @@ statement_ref statement_cache::find_or_add(std::string_view sql, byte_span types
     const auto matters = [](const sql::statement& s) { return s.effect != sql::effect::none; };
     if (std::any_of(scratch_.begin(), scratch_.end(), matters)) {
       made->effects = std::make_shared<const std::vector<sql::statement>>(scratch_);
-      made->begins = scratch_.front().effect == sql::effect::begin;
     }
   }
   recent_.push_front(made);

@@ -25,7 +25,6 @@ struct statement {
   std::string types;            // as in Parse: 4 bytes each, network order
   std::string context;          // settings under which it is parsed: pair_set::parse_context
   session::effects effects;     // null: none
-  bool begins = false;          // BEGIN or START TRANSACTION
   std::shared_ptr<const cached_plan> plan;  // of the last look-up; valid for its key only
   // A server has accepted it for these: who prepares it again need not have a server for that.
   std::weak_ptr<const void> proven_endpoint;

@@ -138,8 +138,6 @@ TEST(statement_cache, effects_are_found_once) {
   ASSERT_NE(set->effects, nullptr);
   ASSERT_EQ(set->effects->size(), 1U);
   EXPECT_EQ(set->effects->front().name, "a.b");
-  EXPECT_FALSE(set->begins);
-  EXPECT_TRUE(cache.find_or_add("begin isolation level serializable", {}, {}, true)->begins);
 }
 
 TEST(statement_cache, evicts_at_its_limit_and_lives_on_while_used) {
