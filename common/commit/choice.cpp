@@ -15,7 +15,7 @@ result<choice> choose(const std::vector<participant>& all) {
                                  "prepared (shard {}: {}; shard {}: {})",
                                  bound->shard, one.shard, bound->shard, bound->unpreparable,
                                  one.shard, one.unpreparable),
-                     "At most one shard of a transaction may use what PostgreSQL does not prepare.");
+                     "Use what PostgreSQL cannot prepare on one shard only.");
     }
     bound = &one;
     made.coordinator = one.shard;

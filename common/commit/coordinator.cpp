@@ -15,8 +15,9 @@ constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
 constexpr std::string_view nobody_has_it = "42704", somebody_is_at_it = "55000";
 
 pg_error not_committed(std::uint32_t shard, std::string_view tag) {
-  return {"40000", fmt::format("the transaction was rolled back: shard {} answered {} to its commit",
-                               shard, tag.empty() ? "nothing" : tag.substr(0, 64)), {}, {}};
+  const std::string_view said = tag.empty() ? "nothing" : tag.substr(0, 64);
+  return {"40000", fmt::format("the transaction was rolled back: shard {} answered {} to its "
+                               "commit", shard, said), {}, {}};
 }
 
 }  // namespace
