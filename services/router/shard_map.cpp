@@ -105,12 +105,13 @@ std::optional<std::vector<std::uint32_t>> buckets_from_text(std::string_view tex
   return buckets;
 }
 
-// Clients have no right on any of it: the schema, the table and the functions are the owner's.
+// Clients have no right on any of it: the table and the functions are the owner's. The schema
+// they may look into, for what decision_schema() lets them call.
 // The functions are SECURITY DEFINER so that a later version can grant single ones to a role.
 const char* shard_map_schema() {
   return R"sql(
 CREATE SCHEMA IF NOT EXISTS pgsled;
-REVOKE ALL ON SCHEMA pgsled FROM PUBLIC;
+REVOKE CREATE ON SCHEMA pgsled FROM PUBLIC;
 CREATE TABLE IF NOT EXISTS pgsled.shard_map (
   database text PRIMARY KEY,
   epoch bigint NOT NULL CHECK (epoch > 0),
