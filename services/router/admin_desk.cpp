@@ -52,6 +52,9 @@ void admin_desk::show(const asker& who, const admin_statement& asked) {
   if (what == "config") return give(who, show_config(truth_.configuration()), asked.columns);
   if (what == "databases") return give(who, show_databases(truth_), asked.columns);
   if (what == "status") return give(who, show_status(truth_, calls_.self()), asked.columns);
+  if (what == "transactions") {
+    return give(who, show_transactions(calls_.transactions()), asked.columns);
+  }
   if (what == "clients") return show_gathered(who, asked, {"frontend"});
   if (what == "servers") return show_gathered(who, asked, {"pooler"});
   if (what == "pools" || what == "stats" || what == "lists") {

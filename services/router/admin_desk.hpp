@@ -27,6 +27,7 @@ class admin_desk {
     std::function<void(std::function<void(std::string, std::vector<std::string>)> done)> reload;
     std::function<void()> shutdown;
     std::function<router_facts()> self;
+    std::function<std::vector<open_transaction>()> transactions;
     std::function<std::int64_t()> now;
   };
   admin_desk(const control& truth, gatherer& questions, callbacks calls)

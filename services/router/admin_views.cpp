@@ -95,9 +95,27 @@ admin_table show_help() {
   line("SHOW DATABASES", "databases, shards and the state of their maps");
   line("SHOW CONFIG", "every setting, its value, and whether this version acts on it");
   line("SHOW STATUS", "the processes of the suite");
+  line("SHOW TRANSACTIONS", "prepared on shards by commits over several of them; age in seconds");
   line("SHOW VERSION", "version");
   line("RELOAD", "read both files again; returns when every process has acknowledged");
   line("SHUTDOWN", "drain and end all processes");
+  return to;
+}
+
+admin_table show_transactions(const std::vector<open_transaction>& open) {
+  admin_table to;
+  for (const char* name : {"database", "user", "transaction_name", "transaction_state"}) {
+    to.column(name);
+  }
+  to.column("age", column_type::number);
+  to.column("coordinator", column_type::number);
+  for (const char* name : {"participants", "gid", "reason"}) to.column(name);
+  for (const open_transaction& one : open) {
+    to.rows.push_back({one.database, one.owner, one.key, one.state, std::to_string(one.age / 1000),
+                       std::to_string(one.coordinator),
+                       fmt::format("{}", fmt::join(one.participants, ",")),
+                       fmt::format("{}", fmt::join(one.gids, ",")), one.reason});
+  }
   return to;
 }
 

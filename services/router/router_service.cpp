@@ -11,6 +11,7 @@
 #include "common/bus/hub.hpp"
 #include "common/log/log.hpp"
 #include "services/router/admin_desk.hpp"
+#include "services/router/commit_service.hpp"
 #include "services/router/cancels.hpp"
 #include "services/router/commands.hpp"
 #include "services/router/configuration.hpp"
@@ -51,6 +52,7 @@ struct router_service::state {
   gatherer questions;
   plan_desk plans;
   shard_service shards;
+  commit_service commits;
   admin_desk admin;
   router_metrics series;
   std::string key_problem;
@@ -75,6 +77,7 @@ struct router_service::state {
         }),
         plans(plan_callbacks()),
         shards(loop, truth, plans, [this] { plan_refresh(); }),
+        commits(loop, truth),
         admin(truth, questions, admin_callbacks()),
         hub(loop, p.bus(), hub_options(p.opts()),
             [this](const std::string& from, const bus::envelope& got) { receive(from, got); }),
@@ -113,6 +116,7 @@ struct router_service::state {
     calls.reload = [this](auto done) { reload(std::move(done)); };
     calls.shutdown = [this] { shut_down(); };
     calls.now = steady_ms;
+    calls.transactions = [this] { return commits.open(); };
     calls.self = [this] {
       router_facts self;
       self.instance = process.opts().instance;
@@ -285,6 +289,7 @@ struct router_service::state {
     reload_keys();
     truth.configure(std::move(*outcome.config));
     shards.configure();
+    commits.configure();
     series.reloads.add();
     refresh();
     log::info("router", "configuration reloaded, epoch {}", truth.epoch());
@@ -344,6 +349,7 @@ struct router_service::state {
     questions.tick(steady_ms());
     plans.tick(steady_ms());
     shards.tick(steady_ms());
+    commits.tick(steady_ms());
     settle_reloads();
     plan_refresh();
     series.update(truth, plans);
@@ -369,9 +375,11 @@ struct router_service::state {
     if (!unacted.empty()) log::warn("router", "{}", unacted);
     log::info("router", "listening on {}, epoch {}", bound, truth.epoch());
     shards.configure();
+    commits.configure();
     tick();
     loop.run();
     shards.stop();
+    commits.stop();
     return 0;
   }
 };

@@ -110,6 +110,7 @@ std::optional<std::vector<std::uint32_t>> buckets_from_text(std::string_view tex
 // The functions are SECURITY DEFINER so that a later version can grant single ones to a role.
 const char* shard_map_schema() {
   return R"sql(
+SELECT pg_catalog.pg_advisory_xact_lock(20737, 1);  -- IF NOT EXISTS is none for two at once
 CREATE SCHEMA IF NOT EXISTS pgsled;
 REVOKE CREATE ON SCHEMA pgsled FROM PUBLIC;
 CREATE TABLE IF NOT EXISTS pgsled.shard_map (

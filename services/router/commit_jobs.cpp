@@ -1,0 +1,222 @@
+#include "services/router/commit_jobs.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <charconv>
+#include <optional>
+
+#include "common/commit/statements.hpp"
+#include "services/router/decision_schema.hpp"
+#include "services/router/shard_map.hpp"
+
+namespace pgsled::router {
+
+namespace {
+
+constexpr std::chrono::milliseconds connect_timeout{2000};
+constexpr commit::resolver_limits bounds;
+
+using links = std::vector<std::optional<management_connection>>;
+
+std::int64_t number(const std::string& text) {
+  std::int64_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+// A standby shows nothing as prepared and must not be taken for a shard that has confirmed.
+constexpr const char* begin_sql =
+    "SELECT set_config('synchronous_commit', 'on', false), "
+    "set_config('lock_timeout', '2s', false); "
+    "SELECT pg_is_in_recovery()";
+
+constexpr const char* prepared_sql = R"sql(
+SELECT gid, coalesce(owner, ''), (extract(epoch FROM clock_timestamp() - prepared) * 1000)::bigint,
+       coalesce(pg_has_role(owner, CASE WHEN current_setting('server_version_num')::int >= 160000
+                                        THEN 'SET' ELSE 'MEMBER' END), false)
+FROM pg_prepared_xacts
+WHERE database = current_database() AND starts_with(gid, 'pgsled_'))sql";
+
+std::optional<pg_error> make_schema(management_connection& link) {
+  const auto ready = link.query(decision_schema_ready());
+  if (!ready) return ready.error();
+  if (!ready->empty() && (*ready)[0][0] == "t") return std::nullopt;
+  const auto made = link.query(decision_schema());
+  return made ? std::nullopt : std::optional(made.error());
+}
+
+class round {
+ public:
+  round(const commit_job& job, const std::atomic<bool>& stop)
+      : job_(job), stop_(stop), links_(job.shards.size()), found_(job.shards.size()) {}
+
+  commit_report run() {
+    for (std::uint32_t shard = 0; shard < links_.size() && !stop_; ++shard) {
+      if (const auto error = open(shard)) lose(shard, error->message);
+    }
+    // Only now the decisions: what is prepared without one has none yet.
+    for (std::uint32_t shard = 0; shard < links_.size() && !stop_; ++shard) {
+      if (!links_[shard]) continue;
+      if (const auto error = read_decisions(shard)) lose(shard, error->message);
+    }
+    if (stop_) return {};
+    for (commit::resolution& one : commit::resolve(job_.database, found_, bounds)) finish(one);
+    return std::move(report_);
+  }
+
+ private:
+  void lose(std::uint32_t shard, const std::string& why) {
+    links_[shard].reset();
+    found_[shard] = {false, why, {}, {}};
+    problem(shard, why);
+  }
+  void problem(std::uint32_t shard, const std::string& why) {
+    report_.problems.push_back(fmt::format("shard {}: {}", shard, why));
+  }
+
+  std::optional<pg_error> open(std::uint32_t shard) {
+    auto link = management_connection::open(job_.shards[shard], job_.tls, connect_timeout, stop_);
+    if (!link) return link.error();
+    const auto begun = link->query(begin_sql);
+    if (!begun) return begun.error();
+    if (begun->empty() || (*begun)[0][0] != "f") return pg_error{"25006", "a standby", {}, {}};
+    // Without the functions there are no decisions to be read here, and none to be made.
+    if (const auto error = make_schema(*link)) return error;
+    const auto prepared = link->query(prepared_sql);
+    if (!prepared) return prepared.error();
+    for (const auto& row : *prepared) {
+      found_[shard].prepared.push_back({row[0], row[1], number(row[2]), row[3] == "t"});
+    }
+    if (!job_.roles.empty()) check_roles(shard, *link);
+    links_[shard].emplace(std::move(*link));
+    return std::nullopt;
+  }
+
+  void check_roles(std::uint32_t shard, management_connection& link) {
+    std::string names;
+    for (const std::string& role : job_.roles) {
+      names += (names.empty() ? "" : ",") + link.literal(role);
+    }
+    const auto rows = link.query(fmt::format(
+        "SELECT rolname FROM pg_roles WHERE rolname IN ({}) AND NOT pg_has_role(oid, CASE WHEN "
+        "current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) "
+        "ORDER BY 1", names));
+    if (!rows) return;
+    for (const auto& row : *rows) {
+      problem(shard, fmt::format("commits of role \"{}\" could not be finished: \"{}\" may not "
+                                 "become it (GRANT it)", row[0], job_.shards[shard].user));
+    }
+  }
+
+  std::optional<pg_error> read_decisions(std::uint32_t shard) {
+    auto& link = *links_[shard];
+    std::string keys;
+    for (const auto& one : found_) {
+      for (const auto& prepared : one.prepared) {
+        const auto gid = commit::parse_gid(prepared.gid);
+        if (!gid || gid->of.coordinator != shard) continue;
+        keys += (keys.empty() ? "" : ",") + gid->of.key();   // of digits and `_`
+      }
+    }
+    const auto rows = link.query(fmt::format(
+        "SELECT key, outcome, participants, age_ms FROM pgsled.read_decisions({}, '{{{}}}', {})",
+        link.literal(job_.database), keys, bounds.keep_rows));
+    if (!rows) return rows.error();
+    for (const auto& row : *rows) {
+      commit::found_decision one;
+      one.key = row[0];
+      one.what = row[1] == "commit" ? commit::outcome::commit : commit::outcome::abort;
+      one.participants = buckets_from_text(row[2]).value_or(std::vector<std::uint32_t>());
+      one.age = number(row[3]);
+      found_[shard].decisions.push_back(std::move(one));
+    }
+    found_[shard].reached = true;
+    return std::nullopt;
+  }
+
+  void finish(commit::resolution& one) {
+    while (const auto next = one.next()) {
+      if (stop_) return;
+      auto value = perform(*next);
+      if (value) {
+        one.succeeded(*value);
+      } else {
+        one.failed(value.error());
+      }
+    }
+    if (one.of().id.empty()) return;   // only a row to be forgotten
+    if (one.finished()) {
+      report_.finished.push_back(fmt::format("{}: {} on shard {}", one.of().key(),
+                                             one.state_name() == "committing" ? "committed"
+                                                                              : "rolled back",
+                                             fmt::join(one.participants(), ", ")));
+      return;
+    }
+    open_transaction row;
+    row.database = job_.database;
+    row.key = one.of().mark.empty() ? one.of().id : one.of().key();
+    row.state = one.state_name();
+    row.reason = one.reason();
+    row.coordinator = one.of().coordinator;
+    row.participants = one.participants();
+    row.age = one.age();
+    for (const std::uint32_t shard : one.participants()) {
+      for (const auto& prepared : found_[shard].prepared) {
+        const auto gid = commit::parse_gid(prepared.gid);
+        if (gid ? gid->of != one.of() : prepared.gid != one.of().id) continue;
+        row.gids.push_back(prepared.gid);
+        row.owner = prepared.owner;
+      }
+    }
+    report_.open.push_back(std::move(row));
+  }
+
+  result<std::string> perform(const commit::step& next) {
+    if (!links_[next.shard]) return failure("08006", "not reached");
+    auto& link = *links_[next.shard];
+    const auto ask = [&](const std::string& sql) -> result<std::string> {
+      const auto rows = link.query(sql);
+      if (!rows) return tl::unexpected(rows.error());
+      return rows->empty() ? std::string() : (*rows)[0][0];
+    };
+    switch (next.what) {
+      case commit::step::kind::end_backend:
+        return ask(fmt::format("SELECT pgsled.end_coordinator({})", link.literal(next.key)));
+      case commit::step::kind::settle:
+        return ask(fmt::format("SELECT pgsled.settle({}, {})", link.literal(next.key),
+                               link.literal(job_.database)));
+      case commit::step::kind::finish: {
+        const auto become = ask(fmt::format("SET ROLE {}", quoted(next.owner)));
+        if (!become) return become;
+        auto done = ask(commit::statements::finish(next.gid, next.commit));
+        if (const auto back = ask("RESET ROLE"); !back) return back;
+        return done;
+      }
+      case commit::step::kind::forget:
+        return ask(fmt::format("SELECT pgsled.forget_decisions(ARRAY[{}], {})",
+                               link.literal(next.key), bounds.keep_rows));
+    }
+    return failure("XX000", "no such step");
+  }
+
+  static std::string quoted(const std::string& role) {
+    std::string made = "\"";
+    for (const char c : role) made += c == '"' ? std::string("\"\"") : std::string(1, c);
+    return made + '"';
+  }
+
+  const commit_job& job_;
+  const std::atomic<bool>& stop_;
+  links links_;
+  std::vector<commit::shard_findings> found_;
+  commit_report report_;
+};
+
+}  // namespace
+
+commit_report resolve_commits(const commit_job& job, const std::atomic<bool>& stop) {
+  return round(job, stop).run();
+}
+
+}  // namespace pgsled::router

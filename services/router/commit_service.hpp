@@ -1,0 +1,47 @@
+#pragma once
+// commit_service: has what coordinators of commits left behind looked for and finished, on a helper
+// thread of its own (it waits for shards that are down), and keeps what is open for SHOW
+// TRANSACTIONS. Life cycle: construct, configure() after every configuration, tick(), stop().
+// Thread rule: the reactor's thread.
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "common/net/reactor.hpp"
+#include "services/router/commit_jobs.hpp"
+#include "services/router/control.hpp"
+#include "services/router/shard_worker.hpp"
+
+namespace pgsled::router {
+
+class commit_service {
+ public:
+  commit_service(net::reactor&, control&);
+
+  void configure();
+  void tick(std::int64_t now);
+  std::vector<open_transaction> open() const;   // as the last rounds found them
+  std::uint64_t resolved() const { return resolved_; }
+  void stop() { worker_.stop(); }
+
+ private:
+  struct database_rounds {
+    bool under_way = false;
+    std::int64_t next_at = 0;
+    std::vector<open_transaction> open;
+    std::set<std::string> problems;            // said in the log already
+  };
+  void ask(const std::string& database, database_rounds&);
+  void heard(const std::string& database, const commit_report&);
+
+  net::reactor& loop_;
+  control& truth_;
+  std::map<std::string, database_rounds> rounds_;
+  std::uint64_t resolved_ = 0;
+  shard_worker worker_;                        // last: its jobs use the others
+};
+
+}  // namespace pgsled::router
