@@ -69,6 +69,7 @@ general make_general(const checked_file& file, findings& found) {
   to.tls_server_private_key = from.text("tls_server_private_key");
   to.log_connections = from.flag("log_connections");
   to.log_disconnections = from.flag("log_disconnections");
+  to.two_phase_commit = from.flag("two_phase_commit");
   to.log_format = from.text("log_format");
 
   // A limit that would only warn must not refuse: left out until warning is there.

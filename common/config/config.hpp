@@ -38,6 +38,7 @@ struct general {             // the keys that are acted on; the others are check
   std::int64_t tls_modified = 0;  // of all TLS files together; another number: one was replaced
   std::string tls_server_ca_certificate, tls_server_certificate, tls_server_private_key;
   bool log_connections = true, log_disconnections = true;
+  bool two_phase_commit = false;  // for now only: orphans of such commits are looked for
   std::string log_level = "info", log_format = "text";
 };
 

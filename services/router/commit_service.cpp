@@ -18,6 +18,8 @@ commit_service::commit_service(net::reactor& loop, control& truth) : loop_(loop)
 
 void commit_service::configure() {
   std::map<std::string, database_rounds> kept;
+  // Nothing of the suite commits in two phases yet: who does not ask for it pays nothing for it.
+  if (!truth_.configuration().general.two_phase_commit) return rounds_.clear();
   for (const database_definition& one : truth_.topology().databases) {
     if (!one.sharded || one.shards < 2) continue;
     if (const auto found = rounds_.find(one.name); found != rounds_.end()) {
