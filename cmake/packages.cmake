@@ -6,13 +6,17 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(prometheus-cpp REQUIRED)
 pkg_check_modules(ZeroMQ REQUIRED IMPORTED_TARGET libzmq)
+# libzmq names the include folders of what only it includes, in a form that CMake takes for folders
+# when it configures first and for options when it does so again: every command line would change,
+# and everything be built twice.
+set_target_properties(PkgConfig::ZeroMQ PROPERTIES
+  INTERFACE_COMPILE_OPTIONS "" INTERFACE_INCLUDE_DIRECTORIES "${ZeroMQ_INCLUDEDIR}")
 pkg_check_modules(LibPQ REQUIRED IMPORTED_TARGET libpq)
 find_package(PgQuery REQUIRED)
 find_path(BOOST_INCLUDE boost/asio.hpp REQUIRED)
 find_path(TOML11_INCLUDE toml.hpp REQUIRED)
 find_path(EXPECTED_INCLUDE tl/expected.hpp REQUIRED)
 find_path(CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
-find_path(CPPZMQ_INCLUDE zmq.hpp REQUIRED)
 if(PGSLED_TESTS)
   find_package(GTest REQUIRED)
 endif()

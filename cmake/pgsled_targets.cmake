@@ -26,7 +26,8 @@ if(PGSLED_SANITIZE)
   endif()
 endif()
 
-file(WRITE ${CMAKE_BINARY_DIR}/pch_anchor.cpp "// carries the precompiled header\n")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pch_anchor.cpp
+  CONTENT "// carries the precompiled header\n" @ONLY)  # written when it changes, not each time
 add_library(pgsled_pch STATIC ${CMAKE_BINARY_DIR}/pch_anchor.cpp)
 target_link_libraries(pgsled_pch PUBLIC pgsled_flags)
 target_precompile_headers(pgsled_pch PRIVATE

@@ -4,7 +4,7 @@
 #                            apt-get line when that would need root
 
 packages_build=(
-  cmake ninja-build g++ ccache lld pkg-config libboost1.81-dev libzmq3-dev cppzmq-dev libpq-dev
+  cmake ninja-build g++ ccache lld pkg-config libboost1.81-dev libzmq3-dev libpq-dev
   libpg-query-dev libprotobuf-c-dev libssl-dev libtoml11-dev prometheus-cpp-dev libfmt-dev
   libspdlog-dev libexpected-dev libcli11-dev libgtest-dev libgmock-dev)
 packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
