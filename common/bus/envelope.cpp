@@ -44,7 +44,9 @@ bool known(bus::kind value) {
     case kind::bye:
     case kind::command:
     case kind::lease:
-    case kind::relay: return true;
+    case kind::relay:
+    case kind::move_request:
+    case kind::move_answer: return true;
   }
   return false;
 }

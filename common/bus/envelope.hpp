@@ -30,6 +30,8 @@ enum class kind : std::uint16_t {
   command = 15,        // router → peer, JSON {command:"shutdown"|…}
   lease = 20,          // relay lane, worker ↔ pooler: one lease message
   relay = 21,          // relay lane: bytes, credits and ends of leases' streams, in a batch
+  move_request = 25,   // replicator → router, JSON: see snapshot::move_request
+  move_answer = 26,    // router → replicator, JSON: snapshot::move_where or move_answer
 };
 
 // False for a kind of a newer version; whoever gets one answers with an error, never with silence.

@@ -4,12 +4,17 @@
 // value of the wrong kind or range with the path to it.
 
 #include <boost/describe/members.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 #include <boost/mp11/algorithm.hpp>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "common/snapshot/snapshot.hpp"
 
 namespace pgsled::snapshot::fields {
 
@@ -26,6 +31,12 @@ inline constexpr bool is_pair<std::pair<A, B>> = true;
 
 template <class T>
 using members_of = boost::describe::describe_members<T, boost::describe::mod_public>;
+
+// A key that C++ has as a word of its own is a member with an underscore at its end.
+inline std::string_view key_of(std::string_view member) {
+  if (member.ends_with('_')) member.remove_suffix(1);
+  return member;
+}
 
 template <class T>
 json::value encode(const T& from) {
@@ -46,7 +57,7 @@ json::value encode(const T& from) {
   } else {
     json::object to;
     boost::mp11::mp_for_each<members_of<T>>(
-        [&](auto member) { to[member.name] = encode(from.*member.pointer); });
+        [&](auto member) { to[key_of(member.name)] = encode(from.*member.pointer); });
     return to;
   }
 }
@@ -88,11 +99,12 @@ bool decode(const json::value& from, T& to, std::string& path) {
     bool ok = true;
     boost::mp11::mp_for_each<members_of<T>>([&](auto member) {
       if (!ok) return;
-      const json::value* value = from.get_object().if_contains(member.name);
+      const json::value* value = from.get_object().if_contains(key_of(member.name));
       if (value == nullptr) return;
       std::string below;
       if (decode(*value, to.*member.pointer, below)) return;
-      path = below.empty() ? std::string(member.name) : std::string(member.name) + "." + below;
+      const std::string name(key_of(member.name));
+      path = below.empty() ? name : name + "." + below;
       ok = false;
     });
     return ok;
@@ -100,3 +112,27 @@ bool decode(const json::value& from, T& to, std::string& path) {
 }
 
 }  // namespace pgsled::snapshot::fields
+
+namespace pgsled::snapshot {
+
+template <class T>
+std::string to_json(const T& value) {
+  return boost::json::serialize(fields::encode(value));
+}
+
+template <class T>
+result<T> from_json(std::string_view text) {
+  boost::json::error_code ec;
+  const boost::json::value parsed =
+      boost::json::parse(boost::json::string_view(text.data(), text.size()), ec);
+  if (ec) return failure("08P01", "not JSON: " + ec.message());
+  T to;
+  std::string path;
+  if (!fields::decode(parsed, to, path)) {
+    return failure("08P01", path.empty() ? "a JSON object was expected"
+                                         : "value of \"" + path + "\" has the wrong type or range");
+  }
+  return to;
+}
+
+}  // namespace pgsled::snapshot

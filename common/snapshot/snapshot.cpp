@@ -1,8 +1,6 @@
 #include "common/snapshot/snapshot.hpp"
 
 #include <boost/describe/class.hpp>
-#include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 
 #include "common/snapshot/fields.hpp"
 
@@ -46,28 +44,8 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        lane, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys))
-BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, log_level, log_format))
+BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(in_effect, (), (over))
-
-template <class T>
-std::string to_json(const T& value) {
-  return boost::json::serialize(fields::encode(value));
-}
-
-template <class T>
-result<T> from_json(std::string_view text) {
-  boost::json::error_code ec;
-  const boost::json::value parsed =
-      boost::json::parse(boost::json::string_view(text.data(), text.size()), ec);
-  if (ec) return failure("08P01", "not JSON: " + ec.message());
-  T to;
-  std::string path;
-  if (!fields::decode(parsed, to, path)) {
-    return failure("08P01", path.empty() ? "a JSON object was expected"
-                                         : "value of \"" + path + "\" has the wrong type or range");
-  }
-  return to;
-}
 
 template std::string to_json(const hello&);
 template std::string to_json(const frontend&);

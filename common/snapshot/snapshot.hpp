@@ -152,6 +152,7 @@ struct pooler {
 struct replicator {
   std::uint64_t epoch = 0;
   std::string version;
+  std::vector<std::string> databases;   // those with tables sharded by hash: whose buckets may move
   std::string log_level = "info", log_format = "text";
 };
 

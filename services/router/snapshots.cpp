@@ -1,6 +1,7 @@
 #include "services/router/snapshots.hpp"
 
 #include <algorithm>
+#include <set>
 
 namespace pgsled::router {
 
@@ -190,6 +191,11 @@ snapshot::replicator replicator_snapshot(const config::configuration& config) {
   to.version = PGSLED_VERSION;
   to.log_level = config.general.log_level;
   to.log_format = config.general.log_format;
+  std::set<std::string> names;
+  for (const config::sharded_table& table : config.sharded_tables) {
+    if (table.acted_on && !table.mapping) names.insert(table.database);
+  }
+  to.databases.assign(names.begin(), names.end());
   return to;
 }
 
