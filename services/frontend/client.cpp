@@ -307,7 +307,7 @@ void client::cancel() {
     not_granted(cancelled);
     return;
   }
-  if (state_ == state::planning) {
+  if (state_ == state::planning || state_ == state::fenced) {
     set_state(state::waiting);
     not_granted(cancelled);
     return;
@@ -334,6 +334,17 @@ void client::check_timeouts(net::time_point now) {
     }
     return;
   }
+  if (state_ == state::fenced && past(fenced_since_, worker_.settings().checkout_timeout)) {
+    set_state(state::waiting);
+    not_granted(pg_error{"57P03",
+                         "rows of database \"" + endpoint_->database.name +
+                             "\" are being moved between shards; waited " +
+                             std::to_string(worker_.settings().checkout_timeout) +
+                             " ms (checkout_timeout)",
+                         "Try again.",
+                         {}});
+    return;
+  }
   const auto& user = endpoint_->user;
   const bool quiet = state_ == state::ready && (server_ == nullptr || server_->ledger.empty());
   if (quiet && status() == 'I' && past(last_request_, user.client_idle_timeout)) {
@@ -354,6 +365,44 @@ void client::drain() {
   } else if (login_) {
     close("shutting down");
   }
+}
+
+// What this client has under way may be on any shard by now.
+void client::fence_raised() {
+  if (!endpoint_ || login_ || endpoint_->owners->fence.empty()) return;
+  before_fence_ = true;
+  before_fence_ = before_fence();
+}
+
+bool client::before_fence() {
+  if (!before_fence_) return false;
+  const bool busy = state_ != state::closed &&
+                    (broadcast_ != nullptr || unit_left_ != 0 || streaming_ != 0 ||
+                     (server_ != nullptr && in_transaction()));
+  before_fence_ = busy;
+  return busy;
+}
+
+void client::fence_fell() {
+  fenced_since_ = {};
+  look_at_fence();
+}
+
+void client::look_at_fence() {
+  if (state_ != state::fenced) return;
+  set_state(state::ready);
+  resume();
+}
+
+// Its unit has not begun: without a server nothing of it has been sent.
+void client::place_again() {
+  if (state_ != state::waiting || login_ || server_ != nullptr || !endpoint_->sharded) return;
+  for (auto* pool : endpoint_->pools) {
+    if (pool != nullptr) pool->forget(this);
+  }
+  unit_left_ = 0;
+  set_state(state::ready);
+  resume();
 }
 
 void client::snapshot_changed() {

@@ -44,6 +44,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
     waiting,     // for a lease
     applying,    // settings and BEGIN are on their way to the new server
     planning,    // for an answer of the router
+    fenced,      // for rows that are being moved to be where they belong
     settling,    // for the server to owe nothing: the next unit goes elsewhere
     refusing,    // the transaction on the server is being failed, too
     broadcast,   // a statement runs on all shards
@@ -78,6 +79,12 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void refuse_at_startup(const pg_error& why);  // answered once the client has spoken
   void snapshot_changed();
   bool in_transaction() const;
+  // A fence goes up: what runs now counts as begun before it until before_fence() says no more.
+  void fence_raised();
+  bool before_fence();
+  void fence_fell();
+  void look_at_fence();    // what else holds it may be over
+  void place_again();      // who waits for a shard may have to wait for another
 
   struct counters {
     std::uint32_t queries = 0, transactions = 0, errors = 0;
@@ -166,6 +173,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   // client_routing.cpp
   enum class routed { go, need_more, suspended, done };
+  routed hold_at_fence(bool fenced);
+  bool unseen() const;
   routed route(byte_span bytes);
   bool read_unit(byte_span bytes, unit& into);
   bool plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into);
@@ -182,7 +191,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
                                      std::string_view sql, const byte_span* bind_body,
                                      std::string& room);
   bool key_shard(const plan::plan&, std::string_view sql, const byte_span* bind_body,
-                 std::uint32_t& shard, pg_error& why);
+                 std::uint32_t& shard, bool& fenced, pg_error& why);
 
   // client_admin.cpp
   routed admin(byte_span bytes);
@@ -217,7 +226,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through
   std::size_t unit_left_ = 0;               // bytes of a routed unit still to process
   counters counts_;
-  net::time_point connected_at_, last_request_, transaction_since_;
+  net::time_point connected_at_, last_request_, fenced_since_;
   std::uint32_t slot_ = ~0u;
   std::uint32_t watched_ = 0;
   // Plans that are not kept (dispatch = "always", an incomplete shape), by text, for the unit in
@@ -231,6 +240,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool owes_ready_ = false, draining_ = false, processing_ = false, resume_scheduled_ = false;
   bool local_settings_ = false;             // SET LOCAL has run in this transaction
   bool datestyle_changed_ = false;
+  bool before_fence_ = false;               // its transaction is older than the fence that is up
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet
   std::unique_ptr<std::vector<std::string>> settled_names_;  // by what an error has taken back
   std::uint32_t pins_ = 0, pins_when_discarded_ = 0;

@@ -238,7 +238,7 @@ client::routed client::route(byte_span bytes) {
   worker_.set_shaped({});
   aim target;
   pg_error why;
-  bool refused = false;
+  bool refused = false, fenced = false;
   const plan::plan* everywhere = nullptr;
   plan_ref keep;
   session::effects executed;
@@ -260,17 +260,19 @@ client::routed client::route(byte_span bytes) {
         refused = true;
       }
       target.where = aim::kind::all;
+      fenced = fenced || !endpoint_->owners->fence.empty() || unseen();
       keep = planned;
       everywhere = &keep->plan;
     } else if (p.destination == destination::one_shard && runs) {
       std::uint32_t shard = 0;
+      bool in_fence = false;
       if (target.where == aim::kind::all) {
         why = {"0A000",
                "a statement for all shards cannot share a batch with one for a single shard",
                "Send Sync between them.",
                {}};
         refused = true;
-      } else if (!key_shard(p, sql, bind, shard, why)) {
+      } else if (!key_shard(p, sql, bind, shard, in_fence, why)) {
         refused = true;
       } else if (target.where == aim::kind::shard && target.shard != shard) {
         why = two_shards(target.shard, shard);
@@ -278,6 +280,7 @@ client::routed client::route(byte_span bytes) {
       } else {
         target = {aim::kind::shard, shard};
       }
+      fenced = fenced || in_fence || unseen();
     }
   };
   encoding_uncertain_ = false;
@@ -333,6 +336,13 @@ client::routed client::route(byte_span bytes) {
     }
     refuse_unit(now, why);
     return routed::done;
+  }
+  if (endpoint_->owners->moving) {
+    const auto held = hold_at_fence(fenced);
+    if (held != routed::go) {
+      unit_left_ = 0;
+      return held;
+    }
   }
   const auto* effect = only_effect(executed);
   if (broadcast_ || (target.where == aim::kind::all && now.executes + (now.simple ? 1 : 0) > 0)) {
@@ -422,6 +432,35 @@ client::routed client::route(byte_span bytes) {
   if (movable()) return settle_elsewhere();
   refuse_unit(now, two_shards(server_->pool().description().shard, target.shard));
   return routed::done;
+}
+
+// While rows of the database are moved, a worker that the router has given up may know an old map
+// and nothing of a fence. Without the router it runs nothing by key, transactions that are open
+// included.
+bool client::unseen() const {
+  return endpoint_->owners->moving && !worker_.router().present();
+}
+
+// Whether a unit belongs to a transaction that is older than the fence is known only when the
+// server owes nothing.
+client::routed client::hold_at_fence(bool fenced) {
+  if (!fenced && !before_fence_) {
+    fenced_since_ = {};
+    return routed::go;
+  }
+  if (server_ != nullptr && !server_->ledger.empty()) {
+    settle();
+    return routed::suspended;
+  }
+  const bool open = broadcast_ != nullptr || (server_ != nullptr && status() != 'I');
+  before_fence_ = before_fence_ && open;
+  if (!fenced || (before_fence_ && !unseen())) {
+    fenced_since_ = {};
+    return routed::go;
+  }
+  if (fenced_since_ == net::time_point{}) fenced_since_ = worker_.loop().now();
+  set_state(state::fenced);
+  return routed::suspended;
 }
 
 // The server has only parsed and described for this unit's predecessors: end that with a Sync of

@@ -83,10 +83,11 @@ void local_pool::tell_demand() {
   told_at_ = worker_.loop().now();
   const auto oldest = static_cast<std::uint32_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(longest_wait(told_at_)).count());
+  const auto map_epoch = worker_.map_epoch(description_.database);
   for (const auto& target : description_.targets) {
     if (target.budget == 0) continue;
-    worker_.tell_pooler(target.pooler,
-                        lease::demand{description_.id, wanted, worker_.epoch(), oldest});
+    worker_.tell_pooler(target.pooler, lease::demand{description_.id, wanted, worker_.epoch(),
+                                                     oldest, map_epoch});
   }
 }
 

@@ -67,6 +67,7 @@ class worker {
   const std::shared_ptr<net::tls_context>& tls() const { return tls_; }
   process_shared& shared() { return shared_; }
   std::uint64_t epoch() const { return snapshot_.epoch; }
+  std::uint64_t map_epoch(const std::string& database) const;
   bool draining() const { return draining_; }
   bool configured() const { return snapshot_.holder != 0; }
   std::span<std::uint8_t> read_buffer() { return {read_buffer_.get(), read_buffer_size}; }
@@ -131,6 +132,7 @@ class worker {
   void apply(snapshot::frontend next);
   void apply_poolers();
   void rebuild_endpoints();
+  void acknowledge();
   void load_tls();
   void accepted(net::unique_fd fd, bool local);
   void accepted_local(net::unique_fd fd);
@@ -154,6 +156,10 @@ class worker {
   std::unique_ptr<bus::peer> peer_;
   std::vector<std::unique_ptr<listener>> listeners_;
   std::unordered_map<std::string, endpoint_ref> endpoints_;
+  std::unordered_map<std::string, std::shared_ptr<ownership>> owners_;  // by database
+  std::vector<std::string> fences_, drained_;  // that are up; those with nothing before them here
+  std::uint64_t acknowledged_ = 0;
+  net::reactor::timer_id fence_timer_ = 0;
   std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>> pools_;
   std::vector<std::shared_ptr<local_pool>> withdrawn_pools_;
   std::unordered_map<std::string, std::unique_ptr<lease_line>> lines_;
