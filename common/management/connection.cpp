@@ -95,7 +95,7 @@ struct connection::state {
     return PQgetResult(link);
   }
   std::optional<pg_error> ask(const std::string& sql, rows* got,
-                              std::vector<std::int64_t>* touched);
+                              std::vector<std::int64_t>* touched, std::string* tag = nullptr);
   // The last statement of `sql` is the COPY; what stands before it has no rows that matter.
   result<bool> begin_copy(const std::string& sql, ExecStatusType wanted) {
     if (PQsendQuery(link, sql.c_str()) != 1) return tl::unexpected(failed());
@@ -241,7 +241,8 @@ result<connection> connection::open(const address& to, const tls& tls,
 }
 
 std::optional<pg_error> connection::state::ask(const std::string& sql, rows* got,
-                                               std::vector<std::int64_t>* touched) {
+                                               std::vector<std::int64_t>* touched,
+                                               std::string* tag) {
   if (PQsendQuery(link, sql.c_str()) != 1) return failed();
   const auto until = clock::now() + query_timeout;
   std::optional<pg_error> error;
@@ -252,6 +253,7 @@ std::optional<pg_error> connection::state::ask(const std::string& sql, rows* got
     if (!one) return error;
     const ExecStatusType status = PQresultStatus(one.get());
     if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
+      if (tag != nullptr) *tag = PQcmdStatus(one.get());
       if (touched != nullptr) touched->push_back(count_of(one.get()));
       if (status == PGRES_TUPLES_OK && got != nullptr) read(one.get(), *got);
     } else if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
@@ -266,6 +268,16 @@ result<connection::rows> connection::query(const std::string& sql) {
   rows got;
   if (auto error = state_->ask(sql, &got, nullptr)) return tl::unexpected(std::move(*error));
   return got;
+}
+
+result<connection::told> connection::answer(const std::string& sql) {
+  rows got;
+  told to;
+  if (auto error = state_->ask(sql, &got, nullptr, &to.tag)) {
+    return tl::unexpected(std::move(*error));
+  }
+  if (!got.empty() && !got.front().empty()) to.value = got.front().front();
+  return to;
 }
 
 result<std::vector<std::int64_t>> connection::run(const std::string& sql) {

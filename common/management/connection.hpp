@@ -49,6 +49,11 @@ class connection {
   result<rows> query(const std::string& sql);
   // As query(); how many rows each statement has touched (0 for those that touch none).
   result<std::vector<std::int64_t>> run(const std::string& sql);
+  // As query(): the last command tag, and the first column of the first row, if any.
+  struct told {
+    std::string tag, value;
+  };
+  result<told> answer(const std::string& sql);
   std::string literal(const std::string& text) const;   // quoted for use in query()
 
   // COPY … TO STDOUT. `sink` gets each row as the server sent it; its error ends the copy (by a
