@@ -55,6 +55,7 @@ struct peer::state : std::enable_shared_from_this<peer::state> {
   bool ack_owed = false;
   bool welcomed = false, stopped = false, refused = false;
   net::time_point heard{}, hello_said{};
+  std::int64_t present_from = 0;   // ms: when a heartbeat was sent that has been answered
   net::reactor::timer_id tick_timer = 0;
 
   state(net::reactor& l, std::shared_ptr<context> c, peer_options o, callbacks u)
@@ -131,8 +132,16 @@ struct peer::state : std::enable_shared_from_this<peer::state> {
     }
     if (refused) open();
     if (!welcomed) return say_hello(false);
-    send(kind::heartbeat, {}, 0);
+    beat();
     settle();
+  }
+
+  // The router repeats the number: what it answers says when it was asked, not when it was read.
+  void beat() {
+    const auto now = net::clock::now().time_since_epoch();
+    send(kind::heartbeat, {},
+         static_cast<std::uint64_t>(
+             std::chrono::duration_cast<std::chrono::milliseconds>(now).count()));
   }
 
   void lose() {
@@ -166,7 +175,8 @@ struct peer::state : std::enable_shared_from_this<peer::state> {
       case kind::welcome: return welcome(*got);
       case kind::heartbeat:
         // Another start of the router knows nothing of us; neither does one that we had given up.
-        if (!welcomed || head.trace != router_boot) say_hello(false);
+        if (!welcomed || head.trace != router_boot) return say_hello(false);
+        present_from = std::max(present_from, static_cast<std::int64_t>(head.request));
         return;
       case kind::config:
         if (welcomed && up.snapshot) up.snapshot(got->payload, head.epoch);
@@ -187,10 +197,12 @@ struct peer::state : std::enable_shared_from_this<peer::state> {
     const bool news = !welcomed;
     router_boot = got.header.trace;
     welcomed = true;
+    if (another || news) present_from = 0;
     if (another) forget_sent();
     if (stopped) return;
     if (news && up.link) up.link(true);
     if (!stopped && up.snapshot) up.snapshot(got.payload, got.header.epoch);
+    if (!stopped) beat();
     if (!stopped) settle();
   }
 
@@ -280,5 +292,12 @@ void peer::acknowledge(std::uint64_t epoch, std::string payload) {
   state_->ack_owed = state_->send(kind::ack, as_bytes(state_->ack_payload), 0) != 0;
 }
 bool peer::connected() const { return state_->welcomed; }
+
+bool peer::present() const {
+  const auto now = net::clock::now().time_since_epoch();
+  const auto bound = unheard_heartbeats * state_->options.heartbeat;
+  return state_->welcomed && state_->present_from != 0 &&
+         now - std::chrono::milliseconds(state_->present_from) < bound;
+}
 
 }  // namespace pgsled::bus

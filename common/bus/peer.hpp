@@ -59,6 +59,10 @@ class peer {
   // `payload` goes with it; it is repeated until it has been taken.
   void acknowledge(std::uint64_t epoch, std::string payload = {});
   bool connected() const;
+  // The router has answered a heartbeat that was sent less than three seconds ago, so it cannot
+  // have given this peer up yet: nothing that needs everybody's consent happens without it. By the
+  // clock, not by the loop's time: a process that slept finds out before it does anything.
+  bool present() const;
 
  private:
   struct state;

@@ -115,7 +115,8 @@ struct encoder {
     for (const auto& [pool, count] : m.orphans) o.put(pool).put(count);
   }
   void operator()(const demand& m) const {
-    out(to, tag::demand).put(m.pool).put(m.waiting).put(m.epoch).put(m.oldest_ms);
+    out(to, tag::demand).put(m.pool).put(m.waiting).put(m.epoch).put(m.oldest_ms)
+        .put(m.map_epoch);
   }
   void operator()(const give_back& m) const {
     out(to, tag::give_back)
@@ -214,7 +215,8 @@ message read_body(in& i, tag what) {
   switch (what) {
     case tag::hello: return read_hello(i);
     case tag::demand:
-      return read_plain(i, &demand::pool, &demand::waiting, &demand::epoch, &demand::oldest_ms);
+      return read_plain(i, &demand::pool, &demand::waiting, &demand::epoch, &demand::oldest_ms,
+                        &demand::map_epoch);
     case tag::give_back: return read_give_back(i);
     case tag::recall_ack: return read_plain(i, &recall_ack::pool);
     case tag::cancel: return read_plain(i, &cancel::lease, &cancel::generation);

@@ -44,6 +44,7 @@ struct demand {          // absolute, not a difference; 0 clears
   std::uint32_t waiting = 0;
   std::uint64_t epoch = 0;
   std::uint32_t oldest_ms = 0;  // how long the first of them has waited
+  std::uint64_t map_epoch = 0;  // of the bucket map by which they came to this shard
 };
 enum class condition : std::uint8_t {
   clean = 0,   // may be lent at once

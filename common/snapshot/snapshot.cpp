@@ -19,7 +19,8 @@ BOOST_DESCRIBE_STRUCT(user, (), (name, database, auth, verifiers, md5, pooler_mo
                                  query_timeout, client_idle_timeout, idle_in_transaction_timeout))
 BOOST_DESCRIBE_STRUCT(sharded_table, (), (schema, name, column, data_type))
 BOOST_DESCRIBE_STRUCT(database, (),
-                      (name, shards, sharded, admin, bucket_map, mappings, catalog, dispatch))
+                      (name, shards, sharded, admin, bucket_map, map_epoch, mappings, catalog, dispatch,
+                       moving, fence, fenced))
 BOOST_DESCRIBE_STRUCT(pool_target, (), (pooler, budget))
 BOOST_DESCRIBE_STRUCT(pool, (), (id, user, database, shard, host, port, role, targets))
 BOOST_DESCRIBE_STRUCT(pooler_ref, (), (instance, host, lease_path, relay, relay_key))
@@ -34,7 +35,7 @@ BOOST_DESCRIBE_STRUCT(frontend, (),
                       (epoch, version, holder, settings, users, databases, pools, poolers))
 BOOST_DESCRIBE_STRUCT(server_pool, (),
                       (id, user, database, shard, host, port, server_database, server_user,
-                       server_password, role, budget, min_size, startup, idle_timeout,
+                       server_password, role, map_epoch, budget, min_size, startup, idle_timeout,
                        server_lifetime, server_lifetime_jitter))
 BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                       (tls_verify, tls_server_ca_certificate, tls_server_certificate,
@@ -43,9 +44,10 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        healthcheck_timeout, rollback_timeout, recall_deadline, shutdown_timeout,
                        lane, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
                        tcp_user_timeout_ms, log_level, log_format))
-BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys))
+BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys, fences,
+                            holders))
 BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, log_level, log_format))
-BOOST_DESCRIBE_STRUCT(in_effect, (), (over))
+BOOST_DESCRIBE_STRUCT(in_effect, (), (over, drained))
 
 template std::string to_json(const hello&);
 template std::string to_json(const frontend&);

@@ -56,10 +56,17 @@ struct database {
   // bucket → shard. Empty when not sharded, and for a sharded one while the map is not known:
   // statements with a key then wait. A shard that is not in it is joining: it gets DDL only.
   std::vector<std::uint32_t> bucket_map;
+  std::uint64_t map_epoch = 0;  // of bucket_map, as stored on the shards
   // What plans name by id: lists and ranges of its tables, each once.
   std::vector<placement::mapping> mappings;
   std::uint64_t catalog = 0;  // another one: the catalogs differ, earlier plans are void
   std::string dispatch = "cached";
+  // A job moves rows between shards: some may lie on two, and bucket_map says which count.
+  bool moving = false;
+  // Not empty: transactions that begin now wait before they touch these buckets, or write to all
+  // shards. Who has none left that began before says so (in_effect::drained).
+  std::string fence;
+  std::vector<std::uint32_t> fenced;
 };
 
 struct pool_target {       // where a pool is served from
@@ -121,6 +128,8 @@ struct server_pool {
   std::uint16_t port = 5432;
   std::string server_database, server_user, server_password;
   std::string role = "primary";
+  // Of the database's bucket map: who asks for leases by an older one gets none.
+  std::uint64_t map_epoch = 0;
   std::uint32_t budget = 10;            // this pooler's share of the pool size
   std::uint32_t min_size = 0;           // this pooler's share
   std::vector<std::pair<std::string, std::string>> startup;  // statement_timeout, lock_timeout, …
@@ -147,6 +156,10 @@ struct pooler {
   pooler_settings settings;
   std::vector<server_pool> pools;
   std::vector<std::string> relay_client_keys;  // CURVE public keys of frontends
+  // Of all databases. While there is one, only these holders may have leases: one that the router
+  // has not heard for long knows nothing of the fence. When the connections of others have ended
+  // it says so (in_effect::drained).
+  std::vector<std::string> fences, holders;
 };
 
 struct replicator {
@@ -156,11 +169,13 @@ struct replicator {
   std::string log_level = "info", log_format = "text";
 };
 
-// With the ack of a pooler; an ack without it says the same as an empty one.
+// With the ack of a pooler or worker; an ack without it says the same as an empty one.
 struct in_effect {
   // Pools that have more connections than their budget, because leases are not back yet, and how
   // many. Said again when it has changed.
   std::vector<std::pair<std::uint32_t, std::uint32_t>> over;
+  // Fences with nothing left behind them here. Said again when one more has come.
+  std::vector<std::string> drained;
 };
 
 // Unknown keys are skipped and missing ones keep their defaults, so that versions can differ

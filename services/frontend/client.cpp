@@ -9,6 +9,7 @@
 #include "services/frontend/broadcast.hpp"
 #include "services/frontend/client_login.hpp"
 #include "services/frontend/client_output.hpp"
+#include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/worker.hpp"
 
 namespace pgsled::frontend {
@@ -307,12 +308,13 @@ void client::cancel() {
     not_granted(cancelled);
     return;
   }
-  if (state_ == state::planning) {
+  if (state_ == state::planning || state_ == state::fenced) {
     set_state(state::waiting);
     not_granted(cancelled);
     return;
   }
   if (broadcast_) return broadcast_->cancel();
+  if (state_ == state::spreading) return spread_->cancel();
   // What runs while settings are applied is ours, and short.
   if (state_ == state::applying || state_ == state::refusing) return;
   if (server_ == nullptr || server_->ledger.empty() || server_->cancelling || server_->orphan)
@@ -332,6 +334,17 @@ void client::check_timeouts(net::time_point now) {
                past(connected_at_, worker_.settings().checkout_timeout)) {
       refuse_login(pg_error{"57P03", "the router is not there yet", "Try again in a moment.", {}});
     }
+    return;
+  }
+  if (state_ == state::fenced && past(fenced_since_, worker_.settings().checkout_timeout)) {
+    set_state(state::waiting);
+    not_granted(pg_error{"57P03",
+                         "rows of database \"" + endpoint_->database.name +
+                             "\" are being moved between shards; waited " +
+                             std::to_string(worker_.settings().checkout_timeout) +
+                             " ms (checkout_timeout)",
+                         "Try again.",
+                         {}});
     return;
   }
   const auto& user = endpoint_->user;
@@ -356,6 +369,44 @@ void client::drain() {
   }
 }
 
+// What this client has under way may be on any shard by now.
+void client::fence_raised() {
+  if (!endpoint_ || login_ || endpoint_->owners->fence.empty()) return;
+  before_fence_ = true;
+  before_fence_ = before_fence();
+}
+
+bool client::before_fence() {
+  if (!before_fence_) return false;
+  const bool busy = state_ != state::closed &&
+                    (broadcast_ != nullptr || unit_left_ != 0 || streaming_ != 0 ||
+                     (server_ != nullptr && in_transaction()));
+  before_fence_ = busy;
+  return busy;
+}
+
+void client::fence_fell() {
+  fenced_since_ = {};
+  look_at_fence();
+}
+
+void client::look_at_fence() {
+  if (state_ != state::fenced) return;
+  set_state(state::ready);
+  resume();
+}
+
+// Its unit has not begun: without a server nothing of it has been sent.
+void client::place_again() {
+  if (state_ != state::waiting || login_ || server_ != nullptr || !endpoint_->sharded) return;
+  for (auto* pool : endpoint_->pools) {
+    if (pool != nullptr) pool->forget(this);
+  }
+  unit_left_ = 0;
+  set_state(state::ready);
+  resume();
+}
+
 void client::snapshot_changed() {
   if (login_ && login_->waits_for_router) {
     login_->waits_for_router = false;
@@ -363,7 +414,7 @@ void client::snapshot_changed() {
     return;
   }
   if (!endpoint_ || !endpoint_->stale || login_) return;
-  if (state_ != state::ready || server_ != nullptr || broadcast_) return;
+  if (state_ != state::ready || server_ != nullptr || broadcast_ || spread_) return;
   auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
   if (!fresh) {
     end(pg_error{"57P01", "user \"" + endpoint_->user.name + "\" of database \"" +
@@ -397,6 +448,15 @@ void client::close(std::string_view reason) {
     }
   }
   if (broadcast_) broadcast_->abandon();
+  if (spread_) {
+    server_ = nullptr;  // a leg's
+    // What has been decided is carried out.
+    if (spread_->must_finish()) {
+      spread_->forget_client();
+      worker_.carry_on(std::move(spread_));
+    }
+    spread_.reset();
+  }
   if (pinned_) worker_.counters().pinned.subtract();
   if (worker_.settings().log_disconnections) {
     log::info("client", "client {} disconnected: {}", address(), reason);

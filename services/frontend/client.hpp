@@ -7,6 +7,7 @@
 //   client_login.cpp     from the first byte to the first ReadyForQuery
 //   client_messages.cpp  one message after the other to the attached server
 //   client_routing.cpp   which shard a unit of messages goes to, and answers without a server
+//   client_shards.cpp    a transaction over several shards
 //   client_admin.cpp     the admin database
 // Thread rule: its worker's.
 
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "common/net/reactor.hpp"
+#include "common/session/script.hpp"
 #include "common/session/shadow.hpp"
 #include "common/wire/messages.hpp"
 #include "services/frontend/endpoint.hpp"
@@ -30,6 +32,8 @@ namespace pgsled::frontend {
 
 class worker;
 class broadcast;
+class shard_transaction;
+struct aim;
 struct login_state;
 struct unit;
 
@@ -44,9 +48,11 @@ class client final : public net::watcher, public lease_waiter, public server_use
     waiting,     // for a lease
     applying,    // settings and BEGIN are on their way to the new server
     planning,    // for an answer of the router
+    fenced,      // for rows that are being moved to be where they belong
     settling,    // for the server to owe nothing: the next unit goes elsewhere
     refusing,    // the transaction on the server is being failed, too
     broadcast,   // a statement runs on all shards
+    spreading,   // something happens to all shards of the transaction
     asking,      // the router answers for the admin database
     closed,
   };
@@ -78,6 +84,12 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void refuse_at_startup(const pg_error& why);  // answered once the client has spoken
   void snapshot_changed();
   bool in_transaction() const;
+  // A fence goes up: what runs now counts as begun before it until before_fence() says no more.
+  void fence_raised();
+  bool before_fence();
+  void fence_fell();
+  void look_at_fence();    // what else holds it may be over
+  void place_again();      // who waits for a shard may have to wait for another
 
   struct counters {
     std::uint32_t queries = 0, transactions = 0, errors = 0;
@@ -115,17 +127,17 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool ensure_server(std::uint32_t shard);  // false: suspended
   bool attach(server& lent);
   void applied();
-  void tell_parameters();
+  void tell_parameters(const session::pair_set_ref& now);
   void let_go();
   bool may_let_go() const;
   // Something has run on the server since the last Sync, and in its transaction at all.
   void touched() {
     light_ = false;
-    if (!virtual_begin_.empty()) virtual_begin_.clear();
+    unrun_ = false;
   }
   bool movable() const {
     return light_ && !server_->ledger.skipping() &&
-           (status() == 'I' || (status() == 'T' && !virtual_begin_.empty()));
+           (status() == 'I' || (status() == 'T' && unrun_));
   }
   char status() const;
 
@@ -166,6 +178,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   // client_routing.cpp
   enum class routed { go, need_more, suspended, done };
+  routed hold_at_fence(bool fenced);
+  bool unseen() const;
   routed route(byte_span bytes);
   bool read_unit(byte_span bytes, unit& into);
   bool plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into);
@@ -176,13 +190,28 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::uint32_t own_shard() const;
   void refuse_unit(const unit&, const pg_error& why);
 
+  // client_shards.cpp
+  routed grow(const unit&, std::uint32_t shard);
+  routed route_shards(const unit&, byte_span bytes, const aim&, const session::effects& executed,
+                      std::size_t controls, std::string_view text);
+  void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
+  void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
+  void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
+                     const std::string& warning = {});
+  bool shards_ended(const sql::statement& effect, std::string_view tag);
+  void bind_session(std::uint32_t shard);
+  routed sync_first();
+  routed join(std::uint32_t shard);
+  void park();
+  void lend(std::uint32_t shard);
+
   // client_keys.cpp
   placement::encoding key_encoding() const;
   result<placement::value> key_value(const plan::key&, const placement::rule&,
                                      std::string_view sql, const byte_span* bind_body,
                                      std::string& room);
   bool key_shard(const plan::plan&, std::string_view sql, const byte_span* bind_body,
-                 std::uint32_t& shard, pg_error& why);
+                 std::uint32_t& shard, bool& fenced, pg_error& why);
 
   // client_admin.cpp
   routed admin(byte_span bytes);
@@ -209,15 +238,16 @@ class client final : public net::watcher, public lease_waiter, public server_use
   statement_ref unnamed_;
   std::unique_ptr<broadcast> broadcast_;
   std::string pending_;                     // read, not yet processed
-  // BEGIN answered by us. Kept until something has run in the transaction: up to then it can
-  // still begin on another shard.
-  std::string virtual_begin_;
+  // Of a sharded database: how the open transaction has begun, for the shards that join it.
+  session::script script_;
+  // The transaction over several shards. server_ is one of its legs, lent, or null.
+  std::unique_ptr<shard_transaction> spread_;
   std::string secret_;
   std::unique_ptr<pg_error> apply_error_;
   std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through
   std::size_t unit_left_ = 0;               // bytes of a routed unit still to process
   counters counts_;
-  net::time_point connected_at_, last_request_, transaction_since_;
+  net::time_point connected_at_, last_request_, fenced_since_;
   std::uint32_t slot_ = ~0u;
   std::uint32_t watched_ = 0;
   // Plans that are not kept (dispatch = "always", an incomplete shape), by text, for the unit in
@@ -230,7 +260,12 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool dropping_ = false;                   // what streams is thrown away
   bool owes_ready_ = false, draining_ = false, processing_ = false, resume_scheduled_ = false;
   bool local_settings_ = false;             // SET LOCAL has run in this transaction
+  // BEGIN was answered by us and nothing but the script has run since: the transaction can still
+  // begin on another shard.
+  bool unrun_ = false;
+  bool wrote_ = false;                      // a plan said that it writes; false: perhaps
   bool datestyle_changed_ = false;
+  bool before_fence_ = false;               // its transaction is older than the fence that is up
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet
   std::unique_ptr<std::vector<std::string>> settled_names_;  // by what an error has taken back
   std::uint32_t pins_ = 0, pins_when_discarded_ = 0;

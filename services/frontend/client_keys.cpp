@@ -23,7 +23,7 @@ encoding client::key_encoding() const {
   if (server_ != nullptr && server_->ledger.effects_pending()) return encoding::converted;
   if (server_ == nullptr && local_settings_) {
     // SET LOCAL that waits for the transaction's shard: only its text is there.
-    std::string text = virtual_begin_;
+    std::string text = script_.sql();
     std::transform(text.begin(), text.end(), text.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     for (const char* hint : {"encoding", "names", "\\"}) {
@@ -101,7 +101,7 @@ result<placement::value> client::key_value(const plan::key& key, const placement
 }
 
 bool client::key_shard(const plan::plan& planned, std::string_view sql, const byte_span* bind_body,
-                       std::uint32_t& shard, pg_error& why) {
+                       std::uint32_t& shard, bool& fenced, pg_error& why) {
   const auto fail = [&](pg_error error) {
     why = std::move(error);
     return false;
@@ -117,11 +117,14 @@ bool client::key_shard(const plan::plan& planned, std::string_view sql, const by
   }
   const auto& database = endpoint_->database;
   if (rule.mapping == 0) {
-    if (database.bucket_map.empty()) {
+    const auto& owners = *endpoint_->owners;
+    if (owners.bucket_map.empty()) {
       return fail({"57P03", "the shard map of database \"" + database.name + "\" is not known yet",
                    "The router reads it from the shards; see its log if this lasts.", {}});
     }
-    shard = placement::shard_of(placement::hash_of(rule.hasher, *value), database.bucket_map);
+    const auto bucket = placement::hash_of(rule.hasher, *value) % owners.bucket_map.size();
+    shard = owners.bucket_map[bucket];
+    fenced = owners.is_fenced(bucket);
   } else {
     const auto& all = *endpoint_->mappings;
     const auto mapping = std::find_if(all.begin(), all.end(),

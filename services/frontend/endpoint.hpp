@@ -15,6 +15,19 @@ class local_pool;
 
 enum class pool_mode : std::uint8_t { transaction, session, statement };
 
+// Where the rows of a database are now. One object for all of its endpoints, old ones too: a
+// transaction that outlives a snapshot must not place a key by the map it began with.
+struct ownership {
+  std::vector<std::uint32_t> bucket_map;  // empty: not known
+  std::uint64_t map_epoch = 0;
+  bool moving = false;                    // the map may change while the router is not heard
+  // Up: who begins a transaction waits before it touches these buckets or writes to all shards.
+  std::string fence;
+  std::vector<bool> fenced;               // by bucket
+
+  bool is_fenced(std::size_t bucket) const { return bucket < fenced.size() && fenced[bucket]; }
+};
+
 struct endpoint {
   snapshot::user user;
   snapshot::database database;
@@ -26,6 +39,7 @@ struct endpoint {
   std::vector<std::shared_ptr<local_pool>> alive;  // keeps them while a client may look here
   // Shards that own rows. One that is only joining takes part in DDL and answers nothing.
   std::vector<std::uint32_t> serving;
+  std::shared_ptr<const ownership> owners;  // never null
   // Lists and ranges of the database's tables, one for all of its users; never null.
   std::shared_ptr<const std::vector<placement::mapping_index>> mappings;
 };

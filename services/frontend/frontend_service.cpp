@@ -37,8 +37,13 @@ class service {
     callbacks.hello = [this] { return hello(); };
     callbacks.snapshot = [this](byte_span json, std::uint64_t epoch) {
       auto next = snapshot::from_json<snapshot::frontend>(as_text(json));
+      snapshot::in_effect said;
+      for (const auto& database : next ? next->databases : std::vector<snapshot::database>{}) {
+        // No client is served by this link; each worker says it for its own.
+        if (!database.fence.empty()) said.drained.push_back(database.fence);
+      }
       if (next && workers_.empty() && !draining_) start_workers(std::move(*next));
-      peer_->acknowledge(epoch);
+      peer_->acknowledge(epoch, said.drained.empty() ? std::string() : snapshot::to_json(said));
     };
     callbacks.message = [this](const bus::envelope& message) {
       if (message.header.kind == bus::kind::gather) {

@@ -9,6 +9,7 @@
 #include "services/frontend/client.hpp"
 #include "services/frontend/gather.hpp"
 #include "services/frontend/relay_line.hpp"
+#include "services/frontend/shard_transaction.hpp"
 
 namespace pgsled::frontend {
 
@@ -17,6 +18,7 @@ constexpr auto tick_interval = std::chrono::milliseconds(20);
 constexpr std::uint32_t max_slots = 1u << 20;  // bits of the slot in a cancel key
 constexpr std::size_t max_learned = 1024;
 constexpr int accepts_per_turn = 64;
+constexpr auto fence_poll = std::chrono::milliseconds(2);
 }  // namespace
 
 class worker::listener final : public net::watcher {
@@ -73,7 +75,7 @@ worker::worker(process_shared& shared, unsigned number, snapshot::frontend first
     }
     next->epoch = epoch;
     apply(std::move(*next));
-    peer_->acknowledge(epoch);
+    acknowledge();
     run_scheduled();
   };
   callbacks.message = [this](const bus::envelope& message) {
@@ -87,6 +89,7 @@ worker::worker(process_shared& shared, unsigned number, snapshot::frontend first
 }
 
 worker::~worker() {
+  finishing_.clear();
   lines_.clear();
   clients_.clear();
 }
@@ -165,8 +168,13 @@ void worker::run_scheduled() {
   running_scheduled_ = false;
 }
 
+void worker::carry_on(std::unique_ptr<shard_transaction> commit) {
+  finishing_.push_back(std::move(commit));
+}
+
 void worker::tick() {
   const auto now = loop_.now();
+  if (!finishing_.empty()) std::erase_if(finishing_, [](const auto& one) { return one->over(); });
   for (const auto& [id, pool] : pools_) pool->tick(now);
   std::erase_if(withdrawn_pools_, [](const auto& pool) { return pool->leases() == 0; });
   // Time-outs of clients are seconds: a tenth of them a tick is often enough.
@@ -176,6 +184,7 @@ void worker::tick() {
   for (const auto& [key, each] : clients_) {
     if (index++ % share == tick_number_ && each->now_in() != client::state::closed) {
       each->check_timeouts(now);
+      each->look_at_fence();
       each->snapshot_changed();
     }
   }
@@ -263,6 +272,23 @@ void worker::rebuild_endpoints() {
   }
   for (auto& [key, old] : endpoints_) old->stale = true;
   endpoints_.clear();
+  const auto fences_before = std::exchange(fences_, {});
+  auto owners_before = std::exchange(owners_, {});
+  bool new_map = false;
+  for (const auto& database : snapshot_.databases) {
+    auto& owners = owners_[database.name] = std::move(owners_before[database.name]);
+    if (!owners) owners = std::make_shared<ownership>();
+    new_map = new_map || owners->map_epoch != database.map_epoch;
+    owners->bucket_map = database.bucket_map;
+    owners->map_epoch = database.map_epoch;
+    owners->moving = database.moving;
+    owners->fence = database.fence;
+    owners->fenced.assign(database.fenced.empty() ? 0 : database.bucket_map.size(), false);
+    for (const auto bucket : database.fenced) {
+      if (bucket < owners->fenced.size()) owners->fenced[bucket] = true;
+    }
+    if (!database.fence.empty()) fences_.push_back(database.fence);
+  }
   std::map<std::string_view, std::shared_ptr<const std::vector<placement::mapping_index>>> mappings;
   for (const auto& database : snapshot_.databases) {
     mappings[database.name] = std::make_shared<const std::vector<placement::mapping_index>>(
@@ -276,6 +302,7 @@ void worker::rebuild_endpoints() {
     made->user = user;
     made->database = *database;
     made->mappings = mappings[database->name];
+    made->owners = owners_[database->name];
     made->sharded = !database->admin && database->shards > 1;
     made->planned = database->admin || made->sharded || database->dispatch == "always";
     made->mode = user.pooler_mode == "session"     ? pool_mode::session
@@ -297,7 +324,38 @@ void worker::rebuild_endpoints() {
     endpoints_[user.name + '\0' + user.database] = std::move(made);
   }
   learned_.clear();
-  for (const auto& [key, each] : clients_) each->snapshot_changed();
+  const bool new_fence = std::any_of(fences_.begin(), fences_.end(), [&](const auto& fence) {
+    return std::find(fences_before.begin(), fences_before.end(), fence) == fences_before.end();
+  });
+  for (const auto& [key, each] : clients_) {
+    if (new_map || new_fence) each->place_again();
+    if (new_fence) each->fence_raised();
+    each->fence_fell();
+    each->snapshot_changed();
+  }
+}
+
+std::uint64_t worker::map_epoch(const std::string& database) const {
+  const auto found = owners_.find(database);
+  return found == owners_.end() ? 0 : found->second->map_epoch;
+}
+
+// Said again when what began before a fence has ended. (A fence that goes up while another is
+// waited for makes that one wait longer, no more.)
+void worker::acknowledge() {
+  loop_.cancel(fence_timer_);
+  bool left = false;
+  if (!fences_.empty()) {
+    for (const auto& [key, each] : clients_) left = each->before_fence() || left;
+  }
+  const snapshot::in_effect said{{}, left ? std::vector<std::string>{} : fences_};
+  const bool news = said.drained != drained_ || acknowledged_ != epoch();
+  drained_ = said.drained;
+  acknowledged_ = epoch();
+  if (news) {
+    peer_->acknowledge(epoch(), drained_.empty() ? std::string() : snapshot::to_json(said));
+  }
+  if (left) fence_timer_ = loop_.after(fence_poll, [this] { acknowledge(); });
 }
 
 endpoint_ref worker::find_endpoint(const std::string& user, const std::string& database) const {

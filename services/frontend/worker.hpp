@@ -30,6 +30,7 @@
 namespace pgsled::frontend {
 
 class client;
+class shard_transaction;
 class worker;
 
 // Shared by the workers of one process.
@@ -67,6 +68,7 @@ class worker {
   const std::shared_ptr<net::tls_context>& tls() const { return tls_; }
   process_shared& shared() { return shared_; }
   std::uint64_t epoch() const { return snapshot_.epoch; }
+  std::uint64_t map_epoch(const std::string& database) const;
   bool draining() const { return draining_; }
   bool configured() const { return snapshot_.holder != 0; }
   std::span<std::uint8_t> read_buffer() { return {read_buffer_.get(), read_buffer_size}; }
@@ -99,6 +101,8 @@ class worker {
   std::uint32_t cancel_pid(std::uint32_t slot) const { return snapshot_.holder << 20 | slot; }
   void cancel(std::uint32_t pid, std::string_view secret, bool forwarded);
   void client_gone(client*);
+  // A commit whose client has gone, until it is over.
+  void carry_on(std::unique_ptr<shard_transaction>);
   std::uint64_t next_serial() { return ++serials_; }
   client* client_of(std::uint32_t pid) const;  // null when it has gone
 
@@ -131,6 +135,7 @@ class worker {
   void apply(snapshot::frontend next);
   void apply_poolers();
   void rebuild_endpoints();
+  void acknowledge();
   void load_tls();
   void accepted(net::unique_fd fd, bool local);
   void accepted_local(net::unique_fd fd);
@@ -154,6 +159,10 @@ class worker {
   std::unique_ptr<bus::peer> peer_;
   std::vector<std::unique_ptr<listener>> listeners_;
   std::unordered_map<std::string, endpoint_ref> endpoints_;
+  std::unordered_map<std::string, std::shared_ptr<ownership>> owners_;  // by database
+  std::vector<std::string> fences_, drained_;  // that are up; those with nothing before them here
+  std::uint64_t acknowledged_ = 0;
+  net::reactor::timer_id fence_timer_ = 0;
   std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>> pools_;
   std::vector<std::shared_ptr<local_pool>> withdrawn_pools_;
   std::unordered_map<std::string, std::unique_ptr<lease_line>> lines_;
@@ -162,6 +171,7 @@ class worker {
     session::pair_set_ref settings, parameters;
   };
   std::vector<learned> learned_;
+  std::vector<std::unique_ptr<shard_transaction>> finishing_;
   std::unordered_map<client*, std::unique_ptr<client>> clients_;
   std::vector<client*> slots_;
   std::vector<std::uint32_t> free_slots_;

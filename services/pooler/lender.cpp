@@ -265,6 +265,7 @@ void lender::finish_close(connection& c) {
   const auto at = connections_.find(id);
   bury(std::move(at->second));
   connections_.erase(at);
+  expelled_.erase(id);
   entry.machine->closed(id, net::clock::now());
   run(entry);
 }
@@ -366,6 +367,9 @@ void lender::receive(holder_id who, lease::message&& what) {
 void lender::hear(holder_id who, lease::hello& what) {
   auto& h = holders_[who];
   if (what.orphans.size() > most_early_pools) return refuse(who, "too many orphans");
+  if (!allowed(what.holder)) {
+    return lose(who, "the router does not hear it, and rows are being moved");
+  }
   h.name = what.holder;
   if (!std::exchange(h.greeted, true)) {
     log::info(component, "holder {} is here", h.name);
@@ -396,7 +400,10 @@ void lender::hear(holder_id who, lease::demand& what) {
     early[what.pool] = {what.waiting, what.epoch};
     return;
   }
-  at->second->machine->demand(who, what.waiting, net::clock::now(), what.oldest_ms);
+  // Its clients may be on their way to a shard that has not got their rows any more.
+  const bool old = what.map_epoch < at->second->settings.map_epoch;
+  if (old) probe_.demands_old.add();
+  at->second->machine->demand(who, old ? 0 : what.waiting, net::clock::now(), what.oldest_ms);
   run(*at->second);
 }
 

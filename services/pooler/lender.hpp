@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -30,6 +31,9 @@ class lender {
   // time the numbers change, with those that have more: leases may be in long transactions. Not
   // called any more once the next snapshot has come.
   void apply(const snapshot::pooler&, std::function<void(counts over)> done);
+  // While there are fences: the holders that may not have leases have none any more, and their
+  // connections have ended.
+  bool expelled() const { return expelled_.empty(); }
   // Of each pool its budget, or the connections it has (orphans too) when those are more.
   counts held() const;
   void drain();  // lends nothing more and takes everything back; over when empty()
@@ -101,6 +105,8 @@ class lender {
   void maybe_settled();
   static std::uint32_t over(const pool_entry&);  // what it has, when more than its budget; else 0
   void announce(pool_entry&);
+  bool allowed(const std::string& name) const;
+  void expel(const snapshot::pooler&);
   void use_settings(const snapshot::pooler_settings&);
   pool_limits limits_of(const snapshot::server_pool&) const;
   dial_target target_of(const snapshot::server_pool&) const;
@@ -123,6 +129,9 @@ class lender {
   std::map<holder_id, holder> holders_;
   std::uint64_t epoch_ = 0;
   std::function<void(counts)> settled_;
+  bool fenced_ = false;
+  std::set<std::string> allowed_;       // while fenced_: holders that may have leases
+  std::set<lease_id> expelled_;         // connections of others, until they have ended
   bool settling_long_ = false;
   net::reactor::timer_id settle_timer_ = 0;
   std::vector<std::shared_ptr<void>> graveyard_;

@@ -1,5 +1,7 @@
 // The lender's dealings with snapshots, and its views.
 
+#include <algorithm>
+
 #include "common/log/log.hpp"
 #include "services/pooler/lender.hpp"
 #include "services/pooler/lender_state.hpp"
@@ -72,6 +74,30 @@ dial_target lender::target_of(const snapshot::server_pool& from) const {
   return {from.host, from.port, settings_.tls_verify, tls_, tcp};
 }
 
+bool lender::allowed(const std::string& name) const {
+  return !fenced_ || allowed_.contains(name);
+}
+
+// Who is not among the members knows nothing of the fence: it may have slept, and would go on with
+// the map it had.
+void lender::expel(const snapshot::pooler& next) {
+  fenced_ = !next.fences.empty();
+  allowed_ = {next.holders.begin(), next.holders.end()};
+  if (!fenced_) return expelled_.clear();
+  std::vector<holder_id> strangers;
+  for (const auto& [id, h] : holders_) {
+    if (h.greeted && !allowed(h.name)) strangers.push_back(id);
+  }
+  for (const auto& [id, entry] : pools_) {
+    for (const auto& one : entry->machine->connections()) {
+      if (std::find(strangers.begin(), strangers.end(), one.holder) != strangers.end()) {
+        expelled_.insert(one.id);
+      }
+    }
+  }
+  for (const auto id : strangers) lose(id, "the router does not hear it, and rows are being moved");
+}
+
 void lender::apply(const snapshot::pooler& next, std::function<void(counts)> done) {
   const bool new_tls = !same_tls(settings_, next.settings) || settings_.lane != next.settings.lane;
   use_settings(next.settings);
@@ -107,6 +133,7 @@ void lender::apply(const snapshot::pooler& next, std::function<void(counts)> don
   reactor_.cancel(settle_timer_);
   for (auto& [id, entry] : pools_) run(*entry);
   settled_ = std::move(done);
+  expel(next);
   settle_timer_ = reactor_.after(longest_settling, [this] {
     settling_long_ = true;
     maybe_settled();

@@ -21,6 +21,7 @@ namespace {
 namespace json = boost::json;
 constexpr const char* component = "pooler";
 constexpr auto drain_poll = std::chrono::milliseconds(20);
+constexpr auto fence_poll = std::chrono::milliseconds(20);
 // How long one that drains and has nothing left waits for the router to take its shares back: else
 // the others get them only when it has been silent for long enough.
 constexpr auto farewell = std::chrono::milliseconds(500);
@@ -68,6 +69,9 @@ struct pooler_service::state {
   net::time_point drain_until;
   net::time_point farewell_until;
   bool draining = false, gave_up_shares = false;
+  snapshot::in_effect effect;              // as told last
+  std::vector<std::string> fences;
+  net::reactor::timer_id fence_timer = 0;
   std::atomic<bool> configured{false}, linked{false};
 
   int run() {
@@ -151,14 +155,27 @@ struct pooler_service::state {
     auto keys = next->relay_client_keys;
     keys.insert(keys.end(), known_clients.begin(), known_clients.end());
     relay->allow(keys);
+    reactor.cancel(fence_timer);
+    fences = next->fences;
     lend.apply(*next, [this, epoch](lender::counts over) {
       if (!router) return;
       gave_up_shares = draining && over.empty();
-      router->acknowledge(
-          epoch, over.empty() ? std::string() : snapshot::to_json(snapshot::in_effect{over}));
+      effect.over = std::move(over);
+      effect.drained.clear();
+      acknowledge(epoch);
     });
     configured = true;
     log::info(component, "epoch {}: {} pools", epoch, next->pools.size());
+  }
+
+  // Says again what is in effect when nobody is left behind a fence.
+  void acknowledge(std::uint64_t epoch) {
+    reactor.cancel(fence_timer);
+    if (lend.expelled()) effect.drained = fences;
+    const bool nothing = effect.over.empty() && effect.drained.empty();
+    router->acknowledge(epoch, nothing ? std::string() : snapshot::to_json(effect));
+    if (effect.drained.size() == fences.size()) return;
+    fence_timer = reactor.after(fence_poll, [this, epoch] { acknowledge(epoch); });
   }
 
   void receive(const bus::envelope& got) {

@@ -29,10 +29,7 @@ void control::configure(config::configuration config) {
 
 void control::set_state(const std::string& name, database_state state) {
   database_state& kept = states_[name];
-  if (kept.bucket_map == state.bucket_map && kept.catalog == state.catalog &&
-      kept.refused == state.refused) {
-    return;
-  }
+  if (kept == state) return;
   kept = std::move(state);
   stale_ = true;
 }
@@ -71,7 +68,9 @@ void control::forget(const std::string& from) {
 }
 
 void control::acknowledge(const std::string& from, std::uint64_t epoch,
-                          const std::vector<std::pair<pool_number, std::uint32_t>>& over) {
+                          const std::vector<std::pair<pool_number, std::uint32_t>>& over,
+                          std::vector<std::string> drained) {
+  if (member* who = members_.find(from)) who->drained = std::move(drained);
   // Before the shares it acknowledges are counted. What it has is so whatever the epoch.
   if (budgets_.over(from, over)) stale_ = true;
   if (!members_.acknowledge(from, epoch)) return;
@@ -104,7 +103,7 @@ std::string control::snapshot_for(const member& who, const shares& given,
   }
   if (who.hello.service == "pooler") {
     return snapshot::to_json(
-        pooler_snapshot(config_, topology_, members_, who, given, client_keys_));
+        pooler_snapshot(config_, topology_, members_, who, given, states_, client_keys_));
   }
   return snapshot::to_json(replicator_snapshot(config_));
 }
@@ -136,6 +135,19 @@ std::vector<control::outgoing> control::refresh() {
     return members_.find(one.to)->hello.service == "pooler";
   });
   return out;
+}
+
+std::vector<std::string> control::behind_fence(const std::string& fence) const {
+  std::vector<std::string> names;
+  for (const auto& [name, who] : members_.all()) {
+    // A draining one, too: its clients may be in transactions.
+    if (who.hello.service != "frontend" && who.hello.service != "pooler") continue;
+    const bool there = who.up_to_date() && who.sent_epoch != 0 &&
+                       std::find(who.drained.begin(), who.drained.end(), fence) !=
+                           who.drained.end();
+    if (!there) names.push_back(name);
+  }
+  return names;
 }
 
 const database_state* control::state(const std::string& name) const {

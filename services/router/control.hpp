@@ -40,9 +40,13 @@ class control {
   bool heard(const std::string& from, std::int64_t now) { return members_.heard(from, now); }
   void bye(const std::string& from);
   void forget(const std::string& from);  // as if it had never said hello
-  // `over`: pools of which it has more connections than its share, and how many.
+  // `over`: pools of which it has more connections than its share, and how many. `drained`: fences
+  // with nothing behind them there.
   void acknowledge(const std::string& from, std::uint64_t epoch,
-                   const std::vector<std::pair<pool_number, std::uint32_t>>& over = {});
+                   const std::vector<std::pair<pool_number, std::uint32_t>>& over = {},
+                   std::vector<std::string> drained = {});
+  // Who has not said yet, of the newest snapshot, that nothing is left behind this fence.
+  std::vector<std::string> behind_fence(const std::string& fence) const;
   void tick(std::int64_t now);
 
   struct outgoing {

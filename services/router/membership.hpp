@@ -26,6 +26,7 @@ struct member {
   std::int64_t joined = 0;
   std::uint64_t sent_epoch = 0;    // of the newest snapshot it was sent
   std::uint64_t acked_epoch = 0;
+  std::vector<std::string> drained;  // fences, as it said with its last ack
   std::string sent;                // that snapshot as JSON, without its epoch
   bool up_to_date() const { return acked_epoch >= sent_epoch; }
 };

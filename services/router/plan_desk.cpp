@@ -57,6 +57,11 @@ void plan_desk::map_known(const std::string& database, bool known, const std::st
   if (std::exchange(found->second.load_again, false)) load(found->second, now);
 }
 
+void plan_desk::moving(const std::string& database, const std::string& job) {
+  const auto found = views_.find(database);
+  if (found != views_.end()) found->second.job = job;
+}
+
 plan_desk::outcome plan_desk::wait_for_map(const view& one, const waiter& who, bool last_try) {
   if (!last_try) return outcome::wait;
   fail(who, "57P03", "the shard map of database \"" + one.defined.name + "\" is not known yet" +
@@ -126,6 +131,11 @@ plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t
   }
   const std::uint64_t sent = calls_.epoch(who.from);
   const plan::answer made = plan::make_plan(who.asked, one.database, sent == 0 ? who.epoch : sent);
+  if (made.plan.changes_catalog && !one.job.empty()) {
+    fail(who, "55006", "rows of database \"" + one.defined.name + "\" are being moved by " + one.job,
+         "Change tables when it is over, or abort it: SHOW TASKS, pgsled reshard abort.");
+    return outcome::done;
+  }
   const bool refused = made.plan.destination == plan::destination::refused;
   if (refused && !one.database.catalog.loaded) {
     if (!last_try) return outcome::wait;

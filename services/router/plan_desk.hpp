@@ -48,6 +48,9 @@ class plan_desk {
   void map_known(const std::string& database, bool known, const std::string& why_not,
                  std::int64_t now);
 
+  // While a job moves rows of the database its tables stay as they are; empty: no job does.
+  void moving(const std::string& database, const std::string& job);
+
   void request(const std::string& from, const bus::envelope&, std::int64_t now);
   // A load that was begun at `began` has ended. True when the catalog is another one than before.
   bool loaded(const std::string& database, result<plan::catalog>, std::int64_t began,
@@ -70,6 +73,7 @@ class plan_desk {
     definition defined;
     plan::database_view database;
     std::string refused, problem;         // problem: why the last load failed
+    std::string job;                      // that moves its rows
     bool map_known = true;
     std::string map_problem;
     std::int64_t read_at = -1, ddl_at = -1;

@@ -10,6 +10,7 @@
 #include "common/bus/error_payload.hpp"
 #include "common/bus/hub.hpp"
 #include "common/log/log.hpp"
+#include "common/snapshot/move.hpp"
 #include "services/router/admin_desk.hpp"
 #include "services/router/commit_service.hpp"
 #include "services/router/cancels.hpp"
@@ -17,6 +18,7 @@
 #include "services/router/configuration.hpp"
 #include "services/router/control.hpp"
 #include "services/router/gatherer.hpp"
+#include "services/router/move_desk.hpp"
 #include "services/router/plan_desk.hpp"
 #include "services/router/router_metrics.hpp"
 #include "services/router/shard_service.hpp"
@@ -48,10 +50,12 @@ struct router_service::state {
   app::process& process;
   net::reactor loop;
   const std::uint64_t boot = random_boot();
+  const std::int64_t began = steady_ms();
   control truth;
   gatherer questions;
   plan_desk plans;
   shard_service shards;
+  move_desk moves;
   commit_service commits;
   admin_desk admin;
   router_metrics series;
@@ -77,6 +81,7 @@ struct router_service::state {
         }),
         plans(plan_callbacks()),
         shards(loop, truth, plans, [this] { plan_refresh(); }),
+        moves(move_callbacks()),
         commits(loop, truth),
         admin(truth, questions, admin_callbacks()),
         hub(loop, p.bus(), hub_options(p.opts()),
@@ -84,6 +89,16 @@ struct router_service::state {
         http(loop, truth, questions, p.opts().instance) {
     truth.set_client_keys(client_keys);
     truth.configure(std::move(config));
+    shards.set_moves(
+        {[this](const move_work& what, const result<bool>& how) {
+           moves.worked(what, how, steady_ms());
+           plan_refresh();
+         },
+         [this](const std::string& database, const map_decision& made) {
+           moves.settled(database, made.what == map_decision::outcome::known, made.epoch, made.job,
+                         steady_ms());
+         },
+         [this](const std::string& database) { return moves.fence_of(database); }});
   }
 
   plan_desk::callbacks plan_callbacks() {
@@ -101,6 +116,41 @@ struct router_service::state {
     calls.epoch = [this](const std::string& of) {
       const auto found = truth.members().all().find(of);
       return found == truth.members().all().end() ? 0 : found->second.sent_epoch;
+    };
+    return calls;
+  }
+
+  move_desk::callbacks move_callbacks() {
+    move_desk::callbacks calls;
+    calls.answer = [this](const move_desk::asker& to, std::uint64_t epoch,
+                          const std::string& fence) {
+      snapshot::move_answer answer;
+      answer.epoch = epoch;
+      answer.fence = fence;
+      send(to.from, kind::move_answer, as_bytes(snapshot::to_json(answer)), to.request);
+    };
+    calls.error = [this](const move_desk::asker& to, const pg_error& error) {
+      send_error(to.from, to.request, error);
+    };
+    calls.work = [this](const move_work& what) { shards.work(what); };
+    calls.settle = [this](const std::string& database) { shards.settle(database); };
+    calls.tell = [this](const std::string& database, const std::string& job,
+                        const std::string& fence, const std::vector<std::uint32_t>& buckets) {
+      database_state next = truth.state(database) ? *truth.state(database) : database_state{};
+      next.moving = job;
+      next.fence = fence;
+      next.fenced = buckets;
+      truth.set_state(database, std::move(next));
+      plans.moving(database, job);
+    };
+    calls.told = [this] { return !truth.untold() && truth.members().behind().empty(); };
+    calls.drained = [this](const std::string& fence) {
+      // Who was present with an earlier router may count on that for as long.
+      return steady_ms() - began >= silence_ms && !truth.untold() &&
+             truth.behind_fence(fence).empty();
+    };
+    calls.late = [this](const std::string& fence) {
+      return fence.empty() ? truth.members().behind() : truth.behind_fence(fence);
     };
     return calls;
   }
@@ -180,7 +230,7 @@ struct router_service::state {
       return;
     }
     switch (got.header.kind) {
-      case kind::heartbeat: send(from, kind::heartbeat, {}); break;
+      case kind::heartbeat: send(from, kind::heartbeat, {}, got.header.request); break;
       case kind::ack:
         acknowledge(from, got);
         settle_reloads();
@@ -198,6 +248,7 @@ struct router_service::state {
         admin.request(from, got.header.request, read_admin_question(as_text(got.payload)).sql);
         break;
       case kind::command: obey(from, got.payload); break;
+      case kind::move_request: move(from, got); break;
       case kind::error: questions.failed(from, got.header.request); break;
       default:
         if (got.header.request != 0) {
@@ -216,7 +267,7 @@ struct router_service::state {
       }
       said = std::move(*read);
     }
-    truth.acknowledge(from, got.header.epoch, said.over);
+    truth.acknowledge(from, got.header.epoch, said.over, std::move(said.drained));
   }
 
   void greet(const std::string& from, const bus::envelope& got) {
@@ -239,6 +290,41 @@ struct router_service::state {
     const command said = read_command(as_text(json));
     if (said.name == "catalog_changed") return plans.catalog_changed(said.database, steady_ms());
     log::warn("router", "unknown command of {} ignored", from);
+  }
+
+  void move(const std::string& from, const bus::envelope& got) {
+    const move_desk::asker who{from, got.header.request};
+    auto asked = snapshot::from_json<snapshot::move_request>(as_text(got.payload));
+    if (!asked) return send_error(from, who.request, asked.error());
+    const database_definition* database = truth.database(asked->database);
+    if (database == nullptr || !database->sharded) {
+      return send_error(from, who.request,
+                        {"3D000", "no sharded database \"" + asked->database + "\"", {}, {}});
+    }
+    const database_state* known = truth.state(asked->database);
+    if (known == nullptr || known->bucket_map.empty()) {
+      return send_error(from, who.request,
+                        {"57P03", "the shard map of database \"" + asked->database +
+                                      "\" is not known yet", {}, {}});
+    }
+    const std::int64_t now = steady_ms();
+    const auto& what = asked->do_;
+    if (what == "where") {
+      return (void)send(from, kind::move_answer,
+                        as_bytes(snapshot::to_json(where_rows_are(
+                            truth.configuration(), truth.topology(), asked->database, *known))),
+                        who.request);
+    }
+    if (what == "begin") return moves.begin(who, asked->database, asked->job, now);
+    if (what == "fence") {
+      return moves.fence(who, asked->database, asked->job, std::move(asked->buckets),
+                         asked->wait_ms, now);
+    }
+    if (what == "flipped" || what == "lift") {
+      return moves.lift(who, asked->database, asked->job, now);
+    }
+    if (what == "end") return moves.end(who, asked->database, asked->job, now);
+    send_error(from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
   }
 
   void forward_cancel(const std::string& from, byte_span payload) {
@@ -345,10 +431,12 @@ struct router_service::state {
     for (const std::string& name : truth.gone_since_last()) {
       if (!name.starts_with("cli-")) log::info("router", "{} is gone", name);
       questions.lost(name);
+      moves.gone(name, steady_ms());
     }
     questions.tick(steady_ms());
     plans.tick(steady_ms());
     shards.tick(steady_ms());
+    moves.tick(steady_ms());
     commits.tick(steady_ms());
     settle_reloads();
     plan_refresh();

@@ -34,7 +34,29 @@ result<std::optional<stored_map>> read_map(management_connection& link,
   map.epoch = number<std::uint64_t>(row[0]).value_or(0);   // 0 and empty count as damaged
   map.shard = number<std::uint32_t>(row[1]).value_or(0);
   map.buckets = buckets_from_text(row[2]).value_or(std::vector<std::uint32_t>());
-  return std::optional<stored_map>(std::move(map));
+  const auto can_move = link.query("SELECT to_regprocedure('pgsled.read_move(text)') IS NOT NULL");
+  if (!can_move) return tl::unexpected(can_move.error());
+  if (can_move->empty() || (*can_move)[0][0] != "t") return std::optional(std::move(map));
+  const auto move = link.query(
+      fmt::format("SELECT job, fence FROM pgsled.read_move({})", link.literal(database)));
+  if (!move) return tl::unexpected(move.error());
+  if (!move->empty()) {
+    map.job = move->front()[0];
+    map.fence = move->front()[1];
+  }
+  return std::optional(std::move(map));
+}
+
+// A fence that nobody stands for any more. Afterwards nothing changes the map under it.
+result<std::optional<stored_map>> read_settled_map(management_connection& link,
+                                                   const map_job& job) {
+  auto map = read_map(link, job.database);
+  if (!map || !*map || (*map)->fence.empty() || (*map)->fence == job.keep_fence) return map;
+  const auto lifted = link.query(fmt::format("SET synchronous_commit = on; "
+                                             "SELECT pgsled.lift_fence({})",
+                                             link.literal(job.database)));
+  if (!lifted) return tl::unexpected(lifted.error());
+  return read_map(link, job.database);
 }
 
 std::optional<pg_error> write_map(management_connection& link, const std::string& database,
@@ -148,7 +170,7 @@ map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
       readings[i].problem = link.error().message;
       continue;
     }
-    auto map = read_map(*link, job.database);
+    auto map = read_settled_map(*link, job);
     if (!map) {
       readings[i].problem = map.error().message;
       continue;
@@ -175,6 +197,62 @@ map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
     }
   }
   return decided;
+}
+
+result<bool> do_move_work(const map_job& job, const move_work& work,
+                          const std::atomic<bool>& stop) {
+  std::vector<management_connection> links;
+  for (std::size_t i = 0; i < job.shards.size(); ++i) {
+    auto link = management_connection::open(job.shards[i], job.tls, connect_timeout, stop);
+    if (!link) return tl::unexpected(link.error());
+    links.push_back(std::move(*link));
+  }
+  const auto call = [&](management_connection& link, const std::string& function) {
+    return link.query("SET synchronous_commit = on; SELECT pgsled." + function);
+  };
+  const auto database = [&](management_connection& link) { return link.literal(work.database); };
+  // Of the fence: only a map that is the same everywhere can be changed under it.
+  std::uint64_t epoch = 0;
+  for (std::size_t i = 0; i < links.size(); ++i) {
+    management_connection& link = links[i];
+    result<management_connection::rows> said;
+    const std::string name = link.literal(work.job);
+    switch (work.what) {
+      case move_work::kind::begin:
+        said = link.query(shard_map_schema());
+        if (said) said = call(link, fmt::format("begin_move({}, {})", database(link), name));
+        break;
+      case move_work::kind::end:
+        said = call(link, fmt::format("end_move({}, {})", database(link), name));
+        break;
+      case move_work::kind::set_fence: {
+        const auto map = read_map(link, work.database);
+        if (!map) return tl::unexpected(map.error());
+        if (*map && epoch == 0) epoch = (*map)->epoch;
+        said = call(link, fmt::format("set_fence({}, {}, {}, {})", database(link), name, epoch,
+                                      link.literal(work.fence)));
+        break;
+      }
+    }
+    if (!said) return tl::unexpected(said.error());
+    if (work.what == move_work::kind::end) continue;
+    const std::string got = said->empty() ? std::string() : said->front()[0];
+    if (got == (work.what == move_work::kind::begin ? work.job : "t")) continue;
+    if (work.what == move_work::kind::set_fence) {
+      return failure("55006", fmt::format("shard {} has another map or another fence", i));
+    }
+    for (std::size_t done = 0; done < i; ++done) {
+      if (const auto undone = call(links[done], fmt::format("end_move({}, {})",
+                                                            database(links[done]), name));
+          !undone) {
+        return tl::unexpected(undone.error());
+      }
+    }
+    return failure("55006", got.empty() ? fmt::format("shard {} has no stored map yet", i)
+                                        : fmt::format("another move is registered on shard {}: {}",
+                                                      i, got));
+  }
+  return true;
 }
 
 result<plan::catalog> read_catalog(const catalog_job& job, const std::atomic<bool>& stop) {

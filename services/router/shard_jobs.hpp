@@ -8,6 +8,7 @@
 
 #include "common/plan/planner.hpp"
 #include "services/router/management.hpp"
+#include "services/router/move_desk.hpp"
 #include "services/router/shard_map.hpp"
 
 namespace pgsled::router {
@@ -16,10 +17,15 @@ struct map_job {
   std::string database;
   std::vector<shard_address> shards;
   management_tls tls;
+  std::string keep_fence;       // any other fence found on a shard is lifted first
 };
 // Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
 // the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.
+// Lifting a fence waits for a change of the map that is in flight, so that what is read holds.
 map_decision settle_map(const map_job&, const std::atomic<bool>& stop);
+
+// All shards or, as far as they can be reached, none.
+result<bool> do_move_work(const map_job&, const move_work&, const std::atomic<bool>& stop);
 
 struct catalog_job {
   std::string database;

@@ -49,6 +49,7 @@ std::string contradiction(const std::string& database, std::uint32_t number,
 
 map_decision decide(const std::string& database, const std::vector<shard_reading>& shards) {
   const stored_map* newest = nullptr;
+  std::string job;
   bool all_reached = true;
   for (std::uint32_t i = 0; i < shards.size(); ++i) {
     all_reached = all_reached && shards[i].reached;
@@ -58,9 +59,16 @@ map_decision decide(const std::string& database, const std::vector<shard_reading
       return refuse(std::move(why));
     }
     if (newest == nullptr || map.epoch > newest->epoch) newest = &map;
+    if (!map.job.empty()) job = map.job;
   }
   map_decision decided;
   decided.complete = all_reached;
+  decided.job = job;
+  if (!job.empty() && !all_reached) {
+    decided.reason = fmt::format("the move {} may have changed the map on a shard that is not "
+                                 "reached: {}", job, join(shards));
+    return decided;
+  }
   if (newest == nullptr) {
     if (!all_reached || shards.empty()) {
       decided.reason = join(shards);
@@ -119,11 +127,51 @@ CREATE TABLE IF NOT EXISTS pgsled.shard_map (
   shard integer NOT NULL CHECK (shard >= 0),
   buckets integer[] NOT NULL CHECK (cardinality(buckets) > 0),
   stored_at timestamptz NOT NULL DEFAULT now());
+ALTER TABLE pgsled.shard_map ADD COLUMN IF NOT EXISTS job text, ADD COLUMN IF NOT EXISTS fence text;
 REVOKE ALL ON pgsled.shard_map FROM PUBLIC;
 CREATE OR REPLACE FUNCTION pgsled.read_shard_map(of_database text)
   RETURNS TABLE (epoch bigint, shard integer, buckets integer[])
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS 'SELECT m.epoch, m.shard, m.buckets FROM pgsled.shard_map m WHERE m.database = of_database';
+CREATE OR REPLACE FUNCTION pgsled.read_move(of_database text)
+  RETURNS TABLE (job text, fence text)
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$SELECT coalesce(m.job, ''), coalesce(m.fence, '') FROM pgsled.shard_map m
+       WHERE m.database = of_database$$;
+CREATE OR REPLACE FUNCTION pgsled.begin_move(of_database text, new_job text) RETURNS text
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS 'UPDATE pgsled.shard_map m SET job = coalesce(m.job, new_job)
+      WHERE m.database = of_database RETURNING m.job';
+CREATE OR REPLACE FUNCTION pgsled.end_move(of_database text, old_job text) RETURNS void
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS 'UPDATE pgsled.shard_map m SET job = NULL, fence = NULL
+      WHERE m.database = of_database AND m.job = old_job';
+CREATE OR REPLACE FUNCTION pgsled.set_fence(of_database text, of_job text, at_epoch bigint,
+                                            new_fence text) RETURNS boolean
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS 'UPDATE pgsled.shard_map m SET fence = new_fence
+      WHERE m.database = of_database AND m.job = of_job AND m.epoch = at_epoch
+        AND m.fence IS NULL RETURNING true';
+CREATE OR REPLACE FUNCTION pgsled.lift_fence(of_database text) RETURNS bigint
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS 'UPDATE pgsled.shard_map m SET fence = NULL
+      WHERE m.database = of_database RETURNING m.epoch';
+CREATE OR REPLACE FUNCTION pgsled.flip_shard_map(of_database text, old_epoch bigint,
+                                                 new_buckets integer[], of_fence text)
+  RETURNS bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE made bigint;
+BEGIN
+  UPDATE pgsled.shard_map m SET epoch = m.epoch + 1, buckets = new_buckets, fence = NULL,
+         stored_at = now()
+    WHERE m.database = of_database AND m.epoch = old_epoch AND m.fence = of_fence
+    RETURNING m.epoch INTO made;
+  IF made IS NULL THEN
+    RAISE EXCEPTION 'the fence % of database % was lifted, or its map is another one by now',
+      of_fence, of_database USING ERRCODE = '55006';
+  END IF;
+  RETURN made;
+END $body$;
 CREATE OR REPLACE FUNCTION pgsled.store_shard_map(of_database text, new_epoch bigint,
                                                   own_shard integer, new_buckets integer[])
   RETURNS bigint
@@ -134,7 +182,10 @@ CREATE OR REPLACE FUNCTION pgsled.store_shard_map(of_database text, new_epoch bi
         SET epoch = excluded.epoch, buckets = excluded.buckets, stored_at = now()
         WHERE m.epoch < excluded.epoch AND m.shard = excluded.shard
       RETURNING m.epoch';
-REVOKE ALL ON FUNCTION pgsled.read_shard_map(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgsled.read_shard_map(text), pgsled.read_move(text),
+  pgsled.begin_move(text, text), pgsled.end_move(text, text),
+  pgsled.set_fence(text, text, bigint, text), pgsled.lift_fence(text),
+  pgsled.flip_shard_map(text, bigint, integer[], text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pgsled.store_shard_map(text, bigint, integer, integer[]) FROM PUBLIC;
 )sql";
 }

@@ -14,6 +14,8 @@ struct stored_map {
   std::uint64_t epoch = 0;             // of the map, counts up with every change of it
   std::uint32_t shard = 0;             // which shard of the database this server is
   std::vector<std::uint32_t> buckets;  // bucket → shard
+  std::string job = {};                // that moves buckets now; empty: none
+  std::string fence = {};              // under which that job may change the map; empty: none
   bool operator==(const stored_map&) const = default;
 };
 
@@ -32,11 +34,14 @@ struct map_decision {
   outcome what = outcome::unknown;
   std::vector<std::uint32_t> buckets;
   std::uint64_t epoch = 0;
+  std::string job;                     // the move that is registered, if any
   std::string reason;
   bool complete = false;               // every shard was reached: nothing is left to be done later
   std::vector<std::uint32_t> write_to; // shards on which it is missing or older
 };
 
+// A shard that is not reached might hold a later map when a move is registered: then nothing is
+// known until it is.
 map_decision decide(const std::string& database, const std::vector<shard_reading>&);
 
 // Array literal of PostgreSQL, {0,1,2}, both ways; nullopt on anything else or on more than 65536.

@@ -78,7 +78,8 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
     one.again = true;
     return;
   }
-  map_job job{database, shard_addresses(truth_.topology(), database), tls()};
+  map_job job{database, shard_addresses(truth_.topology(), database), tls(),
+              moves_.fence(database)};
   if (job.shards.empty()) {
     one.reason = "a shard without a primary host, or no user for database \"" + database + "\"";
     one.retry_at = steady_ms() + retry_incomplete;
@@ -91,15 +92,38 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
   });
 }
 
+void shard_service::work(const move_work& what) {
+  map_job job{what.database, shard_addresses(truth_.topology(), what.database), tls(), {}};
+  if (job.shards.empty()) {
+    return moves_.worked(what, failure("57P03", "a shard of database \"" + what.database +
+                                                    "\" has no primary host"));
+  }
+  // A name of its own: nothing may take its place in the queue.
+  map_worker_.put(what.database + '\0' + what.job + '\0' + what.fence,
+                  [this, job = std::move(job), what](const std::atomic<bool>& stop) {
+    auto how = do_move_work(job, what, stop);
+    loop_.post([this, what, how = std::move(how)] { moves_.worked(what, how); });
+  });
+}
+
+void shard_service::settle(const std::string& database) {
+  const auto found = maps_.find(database);
+  if (found == maps_.end()) return moves_.settled(database, {});
+  found->second.settled = false;
+  ask_map(database, found->second);
+}
+
 void shard_service::map_known(const std::string& database, map_decision made) {
   const auto found = maps_.find(database);
   if (found == maps_.end()) return;
   map_state& one = found->second;
   one.under_way = false;
-  if (std::exchange(one.again, false)) return ask_map(database, one);   // of an older configuration
+  // Of an older configuration, or read before the fence was to go.
+  if (std::exchange(one.again, false)) return ask_map(database, one);
   database_state state = truth_.state(database) ? *truth_.state(database) : database_state{};
   const std::string before = one.reason;
   one.reason = made.reason;
+  const map_decision said = made;
   switch (made.what) {
     case map_decision::outcome::known:
       one.settled = made.complete;
@@ -108,6 +132,7 @@ void shard_service::map_known(const std::string& database, map_decision made) {
                   made.write_to.size(), made.write_to.size() == 1 ? "" : "s");
       }
       state.bucket_map = std::move(made.buckets);
+      state.map_epoch = made.epoch;
       state.refused.clear();
       break;
     case map_decision::outcome::unknown: break;   // what was known before still holds
@@ -127,6 +152,7 @@ void shard_service::map_known(const std::string& database, map_decision made) {
   plans_.refuse(database, state.refused);
   const bool known = !state.bucket_map.empty();
   truth_.set_state(database, std::move(state));
+  moves_.settled(database, said);   // a fence falls in the same snapshot that has the new map
   changed_();
   // After the snapshot with the map, so that no plan reaches a frontend before it.
   loop_.defer([this, database, known, why = one.reason] {

@@ -23,6 +23,15 @@ class shard_service {
 
   void configure();
   void load_catalog(const std::string& database);
+  // For move_desk: its work, and lifting fences and reading the map again.
+  struct move_callbacks {
+    std::function<void(const move_work&, const result<bool>&)> worked;
+    std::function<void(const std::string& database, const map_decision&)> settled;
+    std::function<std::string(const std::string& database)> fence;   // that is to stay
+  };
+  void set_moves(move_callbacks calls) { moves_ = std::move(calls); }
+  void work(const move_work&);
+  void settle(const std::string& database);
   void tick(std::int64_t now);
   // Databases whose map is not known, with the reason; for readiness and the log.
   std::map<std::string, std::string> unsettled() const;
@@ -44,6 +53,7 @@ class shard_service {
   plan_desk& plans_;
   std::function<void()> changed_;
   std::map<std::string, map_state> maps_;
+  move_callbacks moves_;
   shard_worker map_worker_, catalog_worker_;   // last: their jobs use the others
 };
 

@@ -123,7 +123,11 @@ snapshot::frontend frontend_snapshot(const config::configuration& config, const 
     const auto state = states.find(from.name);
     if (from.sharded && state != states.end()) {
       database.bucket_map = state->second.bucket_map;
+      database.map_epoch = state->second.map_epoch;
       database.catalog = state->second.catalog;
+      database.moving = !state->second.moving.empty();
+      database.fence = state->second.fence;
+      database.fenced = state->second.fenced;
     }
     for (const config::sharded_table& table : config.sharded_tables) {
       if (table.database != from.name || !table.acted_on || !table.mapping) continue;
@@ -156,15 +160,21 @@ snapshot::frontend frontend_snapshot(const config::configuration& config, const 
 
 snapshot::pooler pooler_snapshot(const config::configuration& config, const topology& made,
                                  const membership& members, const member& pooler,
-                                 const shares& given,
+                                 const shares& given, const database_states& states,
                                  const std::vector<std::string>& client_keys) {
   snapshot::pooler to;
+  for (const auto& [name, state] : states) {
+    if (!state.fence.empty()) to.fences.push_back(state.fence);
+  }
   to.version = PGSLED_VERSION;
   to.settings = pooler_settings(config);
   for (const pool_definition& pool : made.pools) {
     if (!serves(pooler, pool.server.database)) continue;
     snapshot::server_pool mine = pool.server;
     mine.budget = mine.min_size = 0;
+    if (const auto state = states.find(mine.database); state != states.end()) {
+      mine.map_epoch = state->second.map_epoch;
+    }
     if (const auto of_pool = given.find(mine.id); of_pool != given.end()) {
       if (const auto share = of_pool->second.find(pooler.hello.instance);
           share != of_pool->second.end()) {
@@ -176,13 +186,36 @@ snapshot::pooler pooler_snapshot(const config::configuration& config, const topo
   }
   to.relay_client_keys = client_keys;
   for (const auto& [name, who] : members.all()) {
-    if (who.hello.service == "frontend" && !who.hello.relay_key.empty()) {
+    if (who.hello.service != "frontend") continue;
+    if (!to.fences.empty()) to.holders.push_back(name);
+    if (!who.hello.relay_key.empty()) {
       to.relay_client_keys.push_back(who.hello.relay_key);
     }
   }
   auto& keys = to.relay_client_keys;
   std::sort(keys.begin(), keys.end());
   keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  return to;
+}
+
+snapshot::move_where where_rows_are(const config::configuration& config, const topology& made,
+                                    const std::string& database, const database_state& state) {
+  snapshot::move_where to;
+  for (const shard_address& one : shard_addresses(made, database)) {
+    to.shards.push_back({static_cast<std::uint32_t>(to.shards.size()), one.host, one.port,
+                         one.database, one.user, one.password});
+  }
+  to.epoch = state.map_epoch;
+  to.buckets = state.bucket_map;
+  for (const config::sharded_table& table : config.sharded_tables) {
+    if (table.database != database) continue;
+    to.tables.push_back({table.schema, table.name, table.column, table.data_type,
+                         std::string(placement::name_of(table.hasher)),
+                         table.mapping.has_value()});
+  }
+  to.tls = {config.general.tls_verify, config.general.tls_server_ca_certificate,
+            config.general.tls_server_certificate, config.general.tls_server_private_key};
+  to.moving = state.moving;
   return to;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/config/config.hpp"
+#include "common/snapshot/move.hpp"
 #include "common/snapshot/snapshot.hpp"
 #include "services/router/budgets.hpp"
 #include "services/router/membership.hpp"
@@ -18,6 +19,11 @@ struct database_state {
   std::vector<std::uint32_t> bucket_map;   // empty: not known, or refused
   std::string refused;                     // why nothing can be served; empty: no such reason
   std::uint64_t catalog = 0;
+  std::uint64_t map_epoch = 0;             // of bucket_map, as stored
+  std::string moving = {};                 // the job that moves its rows; empty: none
+  std::string fence = {};                  // up, for these buckets; empty: none
+  std::vector<std::uint32_t> fenced = {};
+  bool operator==(const database_state&) const = default;
 };
 using database_states = std::map<std::string, database_state>;
 
@@ -29,8 +35,11 @@ std::vector<pool_size> wanted_shares(const topology&, const membership&);
 snapshot::frontend frontend_snapshot(const config::configuration&, const topology&,
                                      const membership&, const shares&, const database_states&);
 snapshot::pooler pooler_snapshot(const config::configuration&, const topology&, const membership&,
-                                 const member& pooler, const shares&,
+                                 const member& pooler, const shares&, const database_states&,
                                  const std::vector<std::string>& client_keys);
+// For who moves buckets: the shards of a database, and what lies there.
+snapshot::move_where where_rows_are(const config::configuration&, const topology&,
+                                    const std::string& database, const database_state&);
 snapshot::replicator replicator_snapshot(const config::configuration&);
 
 }  // namespace pgsled::router

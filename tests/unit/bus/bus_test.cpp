@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <set>
+#include <thread>
 
 #include "common/bus/hub.hpp"
 #include "common/bus/meter.hpp"
@@ -198,6 +199,27 @@ TEST_F(bench, a_silent_router_is_lost_after_three_heartbeats_and_found_again) {
   r.silent = false;
   ASSERT_TRUE(until([&] { return c.it.connected(); }));
   EXPECT_EQ(c.links, (std::vector<bool>{true, false, true}));
+}
+
+TEST_F(bench, presence_counts_from_when_the_answered_heartbeat_was_sent) {
+  router r(*this, 1);
+  client c(*this, options("frontend-1.0", 100ms));
+  c.it.start();
+  ASSERT_TRUE(until([&] { return c.it.present(); }));
+  r.silent = true;
+  std::this_thread::sleep_for(310ms);   // the loop stands still: nothing has told it the time
+  EXPECT_TRUE(c.it.connected());
+  EXPECT_FALSE(c.it.present());
+  // What an answer to an old heartbeat says was so when that was sent.
+  header late;
+  late.kind = kind::heartbeat;
+  late.trace = r.boot;
+  late.request = 1;
+  r.end.send("frontend-1.0", late, {});
+  ASSERT_TRUE(until([&] { return !c.it.connected(); }));
+  EXPECT_FALSE(c.it.present());
+  r.silent = false;
+  ASSERT_TRUE(until([&] { return c.it.present(); }));
 }
 
 TEST_F(bench, a_restarted_peer_takes_over_its_name) {

@@ -33,7 +33,7 @@ std::vector<message> samples() {
   const auto back = returned(condition::dirty);
   return {hello{"frontend-1.0", 12, "4026531840", {{1, 2}, {3, 4}}},
           hello{},
-          demand{1, 5, 12},
+          demand{1, 5, 12, 0, 7},
           back,
           recall_ack{3},
           cancel{11, 4},
@@ -68,8 +68,9 @@ TEST(lease_codec, every_truncation_and_every_trailing_byte_is_refused) {
 }
 
 TEST(lease_codec, bytes_are_those_of_the_document) {
-  EXPECT_EQ(encoded(demand{1, 5, 12}),
-            std::string("\x01\x02\x01\0\0\0\x05\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0", 22));
+  EXPECT_EQ(encoded(demand{1, 5, 12, 0, 7}),
+            std::string("\x01\x02\x01\0\0\0\x05\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0"
+                        "\x07\0\0\0\0\0\0\0", 30));
   EXPECT_EQ(encoded(retire{77}), std::string("\x01\x13\x4d\0\0\0\0\0\0\0", 10));
 }
 
@@ -87,7 +88,7 @@ TEST(lease_codec, fields_keep_their_values) {
 
 TEST(lease_codec, refuses_impossible_input) {
   EXPECT_FALSE(decode({}));
-  std::string bytes = encoded(demand{1, 5, 12});
+  std::string bytes = encoded(demand{1, 5, 12, 0, 7});
   bytes[0] = 2;
   EXPECT_EQ(decode(as_bytes(bytes)).error(), "unknown version");
   bytes[0] = 1;

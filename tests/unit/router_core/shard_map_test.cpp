@@ -32,6 +32,19 @@ TEST(shard_map, first_service_is_the_identity_and_is_written_everywhere) {
   EXPECT_EQ(made.epoch, 1u);
 }
 
+TEST(shard_map, while_a_move_is_registered_every_shard_may_hold_a_later_map) {
+  auto moving = shard_with(0, {0, 1}, 4);
+  moving.map->job = "j";
+  EXPECT_EQ(decide("d", {shard_with(0, {0, 1}, 4), lost_shard()}).what, outcome::known);
+  const auto made = decide("d", {moving, lost_shard()});
+  EXPECT_EQ(made.what, outcome::unknown);
+  EXPECT_NE(made.reason.find("shard 1: connection refused"), std::string::npos) << made.reason;
+  const auto all = decide("d", {moving, shard_with(1, {1, 1}, 5)});
+  EXPECT_EQ(all.what, outcome::known);
+  EXPECT_EQ(all.buckets, (list{1, 1}));
+  EXPECT_EQ(all.job, "j");
+}
+
 TEST(shard_map, first_service_waits_for_every_shard) {
   const auto made = decide("d", {empty_shard(), lost_shard()});
   EXPECT_EQ(made.what, outcome::unknown);
