@@ -225,6 +225,9 @@ result<connection> connection::open(const address& to, const tls& tls,
   made->query_timeout = how.query_timeout;
   made->where = to.host + ":" + port;
   made->link = PQconnectStartParams(names.data(), values.data(), 0);
+  if (made->link != nullptr) {
+    PQsetNoticeProcessor(made->link, [](void*, const char*) {}, nullptr);   // else on stderr
+  }
   const auto until = clock::now() + timeout;
   for (short events = POLLOUT;;) {
     if (made->link == nullptr || PQstatus(made->link) == CONNECTION_BAD) {

@@ -184,8 +184,8 @@ class checker {
               "commit", shard);
     }
     if (row[8] != "t") {
-      missing("shard {}: pgsled.flip_shard_map() is not there; restart the router with this "
-              "version", shard);
+      missing("shard {}: pgsled.flip_shard_map() is not there; is the router of this "
+              "version, and may it reach the shard?", shard);
     }
     if (row[9] != "t") {
       missing("shard {}: pgsled.decide() is not there; set two_phase_commit = true in [general] "
@@ -411,6 +411,11 @@ class checker {
 };
 
 }  // namespace
+
+const char* schema_is_there() {
+  return "SELECT to_regprocedure('pgsled.flip_shard_map(text,bigint,integer[],text)') IS NOT NULL "
+         "AND to_regprocedure('pgsled.decide(text,text,integer[])') IS NOT NULL";
+}
 
 result<move_report> check_move(move_scene& scene) { return checker(scene).run(); }
 

@@ -14,6 +14,9 @@ struct move_report {
   std::vector<std::string> warnings;
 };
 
+// Whether the router's functions are on a shard, t or f.
+const char* schema_is_there();
+
 // Fills in scene.tables. Errors are those of the connections.
 result<move_report> check_move(move_scene&);
 // Only scene.tables, for a move whose rows are on both sides already.

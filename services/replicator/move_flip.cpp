@@ -29,7 +29,7 @@ class committing {
 
   flip_result run() {
     take(machine_.begin(now_ms()));
-    while (!machine_.over()) {
+    while (!todo_.empty() || !machine_.over()) {
       if (todo_.empty()) {
         // Only time is waited for.
         std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -330,6 +330,17 @@ trouble move_runner::check() {
   progress_.buckets = static_cast<std::uint32_t>(finer.size());
   progress_.moving =
       static_cast<std::uint32_t>(moving::for_newcomer(finer, scene_.destination).size());
+  // The router stores the map on a new shard, and looks for commits there, soon after a RELOAD.
+  for (const auto until = clock::now() + milliseconds(15'000); clock::now() < until && !quit_;) {
+    bool all = true;
+    for (auto& [shard, link] : scene_.links) {
+      const auto ready = one_value(link, schema_is_there());
+      if (!ready) return ready.error();
+      all = all && *ready == "t";
+    }
+    if (all) break;
+    wait(200);
+  }
   auto report = check_move(scene_);
   if (!report) return report.error();
   progress_.missing = report->missing;
