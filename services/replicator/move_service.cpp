@@ -15,7 +15,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds between_looks{3000};
+constexpr milliseconds between_looks{1000};
 constexpr milliseconds between_words{100};   // of progress
 
 std::string random_name() {
