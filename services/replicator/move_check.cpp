@@ -7,6 +7,8 @@
 #include <charconv>
 #include <set>
 
+#include "common/placement/rule.hpp"
+
 namespace pgsled::replicator {
 
 namespace {
@@ -102,6 +104,7 @@ class checker {
   result<move_report> run() {
     for (const auto& at : scene_.where.shards) {
       if (auto error = server(at.number)) return tl::unexpected(std::move(*error));
+      if (auto error = buckets(at.number)) return tl::unexpected(std::move(*error));
     }
     if (!report_.missing.empty()) return std::move(report_);   // nothing else may be readable
     auto all = tables();
@@ -198,6 +201,41 @@ class checker {
     if (source && number<int>(row[11]) > 0) {
       warn("shard {}: {} transactions are older than a minute; the slot waits for their end", shard,
            row[11]);
+    }
+    return std::nullopt;
+  }
+
+  // A wrong bucket would be a wrong shard: the server is asked for some, of each type of key.
+  trouble buckets(shard_number shard) {
+    using placement::key_type;
+    constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
+    const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
+        {key_type::bigint, {"0", "1", "-1", "42", "2147483648", "-2147483649",
+                            "9223372036854775807", "-9223372036854775808"}},
+        {key_type::uuid, {"00000000-0000-0000-0000-000000000000",
+                          "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                          "ffffffff-ffff-ffff-ffff-ffffffffffff"}},
+        {key_type::varchar, {"", "a", "twelve bytes", "grüße an alle, die hier sind", "日本語"}}};
+    std::string sql;
+    std::vector<std::uint64_t> wanted;
+    for (const auto& [type, keys] : samples) {
+      const auto name = type == key_type::bigint ? "bigint"
+                        : type == key_type::uuid ? "uuid" : "text";
+      for (const auto& key : keys) {
+        const auto value = placement::normalise(type, placement::form::text, key,
+                                                {placement::encoding::utf8, 0});
+        if (!value) return value.error();
+        wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
+        sql += (sql.empty() ? "SELECT " : ", ") +
+               moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
+      }
+    }
+    const auto rows = scene_.link(shard).query(sql);
+    if (!rows) return rows.error();
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      if (rows->at(0).at(i) == std::to_string(wanted[i])) continue;
+      missing("shard {}: the server hashes keys in another way than pgsled", shard);
+      break;
     }
     return std::nullopt;
   }

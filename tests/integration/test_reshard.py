@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 
 import psycopg
 import pytest
@@ -20,6 +21,8 @@ CREATE TABLE accounts (user_id bigint PRIMARY KEY, balance int NOT NULL, note te
                        twice int GENERATED ALWAYS AS (balance * 2) STORED);
 CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id bigint NOT NULL,
                      item text, price numeric, at timestamptz DEFAULT now());
+CREATE TABLE tokens (token uuid PRIMARY KEY, number int);
+CREATE TABLE "Names" ("Name" varchar(40) PRIMARY KEY, number int, made date, raw bytea, f float8);
 CREATE TABLE countries (code text PRIMARY KEY, name text);
 """
 TABLES = {"accounts": "user_id, balance, note", "orders": "user_id, item, price::text"}
@@ -33,7 +36,9 @@ def databases(count):
 
 def sharded_tables():
     return [{"database": "app", "name": name, "column": "user_id", "data_type": "bigint"}
-            for name in TABLES]
+            for name in TABLES] + [
+        {"database": "app", "name": "tokens", "column": "token", "data_type": "uuid"},
+        {"database": "app", "name": "Names", "column": "Name", "data_type": "varchar"}]
 
 
 @pytest.fixture
@@ -47,6 +52,12 @@ def growing(server):
             connection.execute(SCHEMA)
             for key in range(ROWS):
                 connection.execute("INSERT INTO accounts (user_id, balance) VALUES (%s, 0)", (key,))
+            for number in range(200):
+                connection.execute("INSERT INTO tokens VALUES (%s, %s)",
+                                   (uuid.uuid4(), number))
+                connection.execute('INSERT INTO "Names" VALUES (%s, %s, %s, %s, %s)',
+                                   (f"Näme \\ {number}\t'", number, "0044-03-15 BC",
+                                    bytes(range(256)), 0.1 + number))
         for name in OLD:
             server.run("INSERT INTO countries SELECT i, 'name ' || i FROM generate_series(1, 50) i",
                        database=name)
@@ -148,22 +159,30 @@ def stored_map(server, database):
                       database=database)[0]
 
 
-def where_it_belongs(suite, keys, buckets):
+def where_it_belongs(keys, buckets, kind="bigint"):
     """Key → shard, by `pgsled hash` and the stored map."""
     text = "".join(f"{key}\n" for key in keys)
-    said = subprocess.run([str(binaries() / "pgsled"), "hash", "--stdin", "--type", "bigint",
+    said = subprocess.run([str(binaries() / "pgsled"), "hash", "--stdin", "--type", kind,
                            "--buckets", str(len(buckets))], input=text, capture_output=True,
                           text=True, check=True, timeout=30).stdout
     return {key: buckets[int(line.split()[1])] for key, line in zip(keys, said.splitlines())}
 
 
-def check_rows(suite, server, writers, shards):
+def check_rows(server, writers, shards):
     """All rows that were acknowledged, each once, each where the map says."""
     assert not writers.errors, writers.errors
     maps = {json.dumps(stored_map(server, name)) for name in shards}
     assert len(maps) == 1, "the shards have the same map"
     buckets = stored_map(server, shards[0])[0]
-    place = where_it_belongs(suite, list(range(ROWS + 20000)), buckets)
+    for table, column, kind in (("tokens", "token", "uuid"), ('"Names"', '"Name"', "varchar")):
+        found = {}
+        for number, name in enumerate(shards):
+            for key, in server.run(f"SELECT {column} FROM {table}", database=name):
+                assert key not in found, f"{key} is on two shards"
+                found[key] = number
+        assert len(found) == 200
+        assert where_it_belongs(list(found), buckets, kind) == found
+    place = where_it_belongs(list(range(ROWS + 20000)), buckets)
     for table, columns in TABLES.items():
         found = []
         for number, name in enumerate(shards):
@@ -211,7 +230,7 @@ def test_rows_move_while_clients_write(growing, server):
         written = writers.written
         wait_until(lambda: writers.errors or writers.written > written + 200, 20)
         writers.stop()
-    check_rows(growing, server, writers, OLD + [NEW])
+    check_rows(server, writers, OLD + [NEW])
     check_nothing_left(server, OLD + [NEW])
     buckets = stored_map(server, NEW)[0]
     assert len(buckets) > 100
@@ -240,7 +259,7 @@ def test_the_replicator_dies(growing, server, step):
                    because="the move is not gone on with: " + growing.log_text()[-5000:])
         time.sleep(0.5)
         writers.stop()
-    check_rows(growing, server, writers, OLD + [NEW])
+    check_rows(server, writers, OLD + [NEW])
     check_nothing_left(server, OLD + [NEW])
 
 
@@ -260,12 +279,12 @@ def test_abort_leaves_nothing_behind(growing, server):
         assert command.wait(30) == 1
         holding.rollback()
         writers.stop()
-    check_rows(growing, server, writers, OLD)
+    check_rows(server, writers, OLD)
     check_nothing_left(server, OLD + [NEW])
     assert server.run("SELECT count(*) FROM accounts", database=NEW) == [(0,)]
     assert server.run("SELECT phase FROM pgsled.job", database=OLD[0]) == [("undone",)]
     assert add_shard(growing).returncode == 0, "it can be begun again"
-    check_rows(growing, server, writers, OLD + [NEW])
+    check_rows(server, writers, OLD + [NEW])
 
 
 @pytest.mark.seconds(60)
@@ -282,6 +301,6 @@ def test_all_that_is_missing_is_said_at_once(growing, server):
                 "public.orders has other columns on shard 2", "warning: table public.orders: unique"):
         assert one in text, text
     assert server.run("SELECT slot_name FROM pg_replication_slots") == []
-    server.run("DROP TABLE accounts, orders, keyless, countries", database=NEW)
+    server.run('DROP TABLE accounts, orders, tokens, "Names", keyless, countries', database=NEW)
     said = add_shard(growing, "--dry-run")
     assert said.returncode == 1 and "pg_dump" in said.stderr, said
