@@ -14,6 +14,7 @@
 #include "common/config/config.hpp"
 #include "services/cli/hash.hpp"
 #include "services/cli/keys.hpp"
+#include "services/cli/reshard.hpp"
 #include "services/cli/run_dir.hpp"
 #include "services/cli/status.hpp"
 #include "services/cli/up.hpp"
@@ -131,6 +132,25 @@ int run(int argc, const char* const* argv) {
   status_command->add_option("--router", status_flags.router, "endpoint of its router")
       ->excludes(directory);
   status_command->callback([&] { exit_status = status(status_flags); });
+
+  reshard_options moving;
+  auto* reshard = app.add_subcommand("reshard", "move rows between shards");
+  reshard->require_subcommand(1);
+  const auto moves = [&](const char* name, const char* help, int (*act)(const reshard_options&)) {
+    auto* one = reshard->add_subcommand(name, help);
+    one->add_option("--run-dir", moving.run_dir, "directory of the suite's sockets")
+        ->default_str(default_run_dir());
+    one->add_flag("--json", moving.json, "one JSON object a line");
+    one->callback([&, act] { exit_status = act(moving); });
+    return one;
+  };
+  auto* add = moves("add-shard", "give a joining shard its part of the rows", add_shard);
+  add->add_option("--database", moving.database, "as clients know it")->required();
+  add->add_flag("--dry-run", moving.dry_run, "only say what is missing");
+  moves("status", "the moves that are under way, and the last ones", reshard_status);
+  moves("abort", "undo a move that has not switched over yet", reshard_abort)
+      ->add_option("job", moving.job, "as status names it")
+      ->required();
 
   auto* check = app.add_subcommand("check-config", "check both configuration files");
   check->add_option("--config", pgdog, "pgdog.toml")->capture_default_str();

@@ -12,14 +12,14 @@ namespace pgsled::replicator {
 namespace {
 
 constexpr std::size_t enough_unsent = 256u << 10;
-constexpr std::chrono::milliseconds accept_pause{200};
+constexpr std::chrono::milliseconds accept_pause{200}, between_ticks{250};
 
 }  // namespace
 
 class control_server::connection final : public net::watcher {
  public:
   connection(control_server& owner, net::unique_fd fd)
-      : owner_(owner), fd_(std::move(fd)), protocol_(owner.status_) {
+      : owner_(owner), fd_(std::move(fd)), protocol_(owner.status_, owner.reshard_) {
     owner_.loop_.add(fd_.get(), EPOLLIN, this);
   }
   ~connection() { owner_.loop_.remove(fd_.get()); }
@@ -38,7 +38,15 @@ class control_server::connection final : public net::watcher {
     owner_.loop_.modify(fd_.get(), reading | (out_.empty() ? 0u : std::uint32_t{EPOLLOUT}), this);
   }
 
+  // What the one that is watched has to say; who does not read it is told no more.
+  void tick() {
+    if (!protocol_.watching() || out_.size() >= enough_unsent) return;
+    protocol_.tick(out_);
+    if (flush() && !out_.empty()) loop_writable();
+  }
+
  private:
+  void loop_writable() { owner_.loop_.modify(fd_.get(), EPOLLIN | EPOLLOUT, this); }
   bool receive() {
     std::array<std::uint8_t, 16 * 1024> buffer;
     const ssize_t n = ::recv(fd_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
@@ -64,10 +72,14 @@ class control_server::connection final : public net::watcher {
 };
 
 control_server::control_server(net::reactor& loop, std::string path,
-                               std::function<status_report()> status)
-    : loop_(loop), path_(std::move(path)), status_(std::move(status)) {}
+                               std::function<status_report()> status, reshard_hooks reshard)
+    : loop_(loop),
+      path_(std::move(path)),
+      status_(std::move(status)),
+      reshard_(std::move(reshard)) {}
 
 control_server::~control_server() {
+  loop_.cancel(ticking_);
   connections_.clear();
   if (!listener_) return;
   loop_.remove(listener_.get());
@@ -79,7 +91,13 @@ result<bool> control_server::start() {
   if (!listening) return tl::unexpected(std::move(listening.error()));
   listener_ = std::move(*listening);
   loop_.add(listener_.get(), EPOLLIN, this);
+  if (reshard_.list) ticking_ = loop_.after(between_ticks, [this] { tick(); });
   return true;
+}
+
+void control_server::tick() {
+  for (const auto& [number, one] : connections_) one->tick();
+  ticking_ = loop_.after(between_ticks, [this] { tick(); });
 }
 
 void control_server::on_events(std::uint32_t) {

@@ -19,7 +19,8 @@ class control_server final : public net::watcher {
  public:
   static constexpr std::size_t max_connections = 16;
 
-  control_server(net::reactor&, std::string path, std::function<status_report()> status);
+  control_server(net::reactor&, std::string path, std::function<status_report()> status,
+                 reshard_hooks reshard = {});
   ~control_server();
   control_server(const control_server&) = delete;
   control_server& operator=(const control_server&) = delete;
@@ -30,11 +31,14 @@ class control_server final : public net::watcher {
   class connection;
   void on_events(std::uint32_t) override;
   void admit(net::unique_fd);
+  void tick();
 
   net::reactor& loop_;
   std::string path_;
   std::function<status_report()> status_;
+  reshard_hooks reshard_;
   net::unique_fd listener_;
+  net::reactor::timer_id ticking_ = 0;
   std::map<int, std::unique_ptr<connection>> connections_;
 };
 

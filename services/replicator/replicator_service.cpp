@@ -46,12 +46,6 @@ app::hooks replicator_service::hooks() {
 
 int replicator_service::run() {
   const auto& options = process_.opts();
-  control_ = std::make_unique<control_server>(
-      loop_, options.run_dir + "/" + options.instance + ".control", [this] { return status(); });
-  if (const auto started = control_->start(); !started) {
-    log::error("control", "{}", started.error().message);
-    return 1;
-  }
   bus::peer_options link;
   link.endpoint = options.router;
   link.instance = options.instance;
@@ -62,16 +56,26 @@ int replicator_service::run() {
   up.message = [this](const bus::envelope& e) { receive(e); };
   up.link = [this](bool there) { connected_ = there; };
   router_ = std::make_unique<bus::peer>(loop_, process_.bus(), std::move(link), std::move(up));
+  moves_ = std::make_unique<move_service>(loop_, *router_);
+  control_ = std::make_unique<control_server>(
+      loop_, options.run_dir + "/" + options.instance + ".control", [this] { return status(); },
+      moves_->hooks());
+  if (const auto started = control_->start(); !started) {
+    log::error("control", "{}", started.error().message);
+    return 1;
+  }
   router_->start();
   loop_.run();
-  router_.reset();
   control_.reset();
+  moves_.reset();
+  router_.reset();
   return 0;
 }
 
 void replicator_service::drain() {
   if (draining_.exchange(true)) return;
   log::info("replicator", "draining");
+  if (moves_) moves_->stop();
   if (router_ && router_->tell(bus::kind::bye, {}))
     loop_.after(farewell, [this] { loop_.stop(); });
   else
@@ -98,6 +102,7 @@ void replicator_service::apply(byte_span text, std::uint64_t epoch) {
     return;
   }
   log::configure(got->log_level, got->log_format);
+  moves_->configure(got->databases);
   epoch_ = epoch;
   configured_ = true;
   router_->acknowledge(epoch);

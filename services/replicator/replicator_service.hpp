@@ -1,6 +1,6 @@
 #pragma once
-// The replicator process: one loop with the link to the router and the control socket. It serves
-// status and version; splitting COPY and moving rows come later. Life cycle: construct, hand
+// The replicator process: one loop with the link to the router and the control socket, and a
+// thread for the move that is under way (move_service). Splitting COPY comes later. Life cycle: construct, hand
 // hooks() to app::process::run, destroy. Thread rule: hooks say theirs; the rest is run()'s thread.
 
 #include <atomic>
@@ -11,6 +11,7 @@
 #include "common/bus/peer.hpp"
 #include "common/net/reactor.hpp"
 #include "services/replicator/control_server.hpp"
+#include "services/replicator/move_service.hpp"
 
 namespace pgsled::replicator {
 
@@ -37,6 +38,7 @@ class replicator_service {
   net::reactor loop_;
   net::time_point began_ = net::clock::now();
   std::unique_ptr<bus::peer> router_;
+  std::unique_ptr<move_service> moves_;
   std::unique_ptr<control_server> control_;
   std::uint64_t epoch_ = 0;
   // Written by the loop, read by the HTTP thread too.

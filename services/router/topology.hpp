@@ -9,6 +9,7 @@
 
 #include "common/config/config.hpp"
 #include "common/snapshot/snapshot.hpp"
+#include "services/router/management.hpp"
 #include "services/router/verifiers.hpp"
 
 namespace pgsled::router {
@@ -52,12 +53,6 @@ const config::database* shard_host(const config::configuration&, const std::stri
                                    std::uint32_t shard);
 
 // How management connections reach one shard: as the schema_admin user, else the first user.
-struct shard_address {
-  std::string host;
-  std::uint16_t port = 5432;
-  std::string database, user, password;
-  bool operator==(const shard_address&) const = default;
-};
 // In shard order; empty when a shard has no host or no user is known.
 std::vector<shard_address> shard_addresses(const topology&, const std::string& database);
 

@@ -1,0 +1,237 @@
+#include "common/moving/follower.hpp"
+
+#include <fmt/format.h>
+
+#include "common/commit/statements.hpp"
+#include "common/placement/rule.hpp"
+
+namespace pgsled::moving {
+
+namespace {
+
+using commit::statements::literal;
+using kind = wal::field::kind;
+
+pg_error lost(const table& of, std::string_view why) {
+  return {"55000", fmt::format("the changes of table {} cannot be followed: {}", of.label(), why),
+          {}, {}};
+}
+
+std::string value(const wal::field& from) {
+  return from.what == kind::null ? std::string(" NULL") : literal(from.value);
+}
+
+// The row as the primary key (and the sharding key) of `from` name it.
+result<std::string> named(const table& of, const wal::tuple& from) {
+  std::string where;
+  const auto add = [&](std::size_t place) {
+    if (from[place].what != kind::text) return false;
+    if (!where.empty()) where += " AND ";
+    where += quoted(of.columns[place].name) + " =" + literal(from[place].value);
+    return true;
+  };
+  for (const std::size_t place : of.primary) {
+    if (!add(place)) return tl::unexpected(lost(of, "a row came without its primary key"));
+  }
+  if (!of.whole() && !of.key_in_primary() && !add(of.key)) {
+    return tl::unexpected(lost(of, "a row came without its sharding key"));
+  }
+  return where;
+}
+
+follow_action one_row(std::string sql) {
+  follow_action made;
+  made.sql = std::move(sql);
+  made.touches = 1;
+  return made;
+}
+
+result<std::string> insert_sql(const table& of, const wal::tuple& row, const wal::tuple* old) {
+  std::string values;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    const wal::field* from = &row[i];
+    if (from->what == kind::unchanged && old != nullptr) from = &(*old)[i];
+    if (from->what == kind::unchanged) {
+      return tl::unexpected(lost(of, "a value that was not changed is not in the server's log"));
+    }
+    if (!values.empty()) values += ",";
+    values += value(*from);
+  }
+  return fmt::format("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})", in_sql(of),
+                     column_list(of), values);
+}
+
+std::string update_sql(const table& of, const wal::tuple& row, const std::string& where) {
+  std::string set;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    // What is always generated cannot be set, nor can it have been changed.
+    if (row[i].what == kind::unchanged || of.columns[i].identity_always) continue;
+    if (!set.empty()) set += ", ";
+    set += quoted(of.columns[i].name) + " =" + value(row[i]);
+  }
+  if (set.empty()) return {};
+  return fmt::format("UPDATE ONLY {} SET {} WHERE {}", in_sql(of), set, where);
+}
+
+}  // namespace
+
+follower::follower(std::vector<table> tables, selection rows)
+    : tables_(std::move(tables)), rows_(std::move(rows)), moving_(rows_.buckets) {
+  for (const std::uint32_t bucket : rows_.moving) moving_.at(bucket) = true;
+}
+
+result<std::vector<follow_action>> follower::feed(const wal::any& message) {
+  actions todo;
+  std::optional<pg_error> error;
+  if (std::holds_alternative<wal::begin>(message)) {
+    ours_ = false;
+  } else if (const auto* from = std::get_if<wal::origin>(&message)) {
+    ours_ = from->name.starts_with(origin_prefix);
+  } else if (const auto* end = std::get_if<wal::commit>(&message)) {
+    follow_action made;
+    made.what = follow_action::kind::commit;
+    made.end = end->end;
+    todo.push_back(std::move(made));
+  } else if (const auto* note = std::get_if<wal::message>(&message)) {
+    if (note->prefix == marker_prefix) {
+      follow_action made;
+      made.what = follow_action::kind::marker;
+      made.content = note->content;
+      todo.push_back(std::move(made));
+    }
+  } else if (const auto* relation = std::get_if<wal::relation>(&message)) {
+    error = learn(*relation);
+  } else if (!ours_) {
+    if (const auto* row = std::get_if<wal::insert>(&message)) error = insert(*row, todo);
+    if (const auto* row = std::get_if<wal::update>(&message)) error = update(*row, todo);
+    if (const auto* row = std::get_if<wal::erase>(&message)) error = erase(*row, todo);
+    if (const auto* all = std::get_if<wal::truncate>(&message)) error = truncate(*all, todo);
+  }
+  if (error) return tl::unexpected(std::move(*error));
+  return todo;
+}
+
+std::optional<pg_error> follower::learn(const wal::relation& from) {
+  auto& to = relations_[from.id];
+  to.of = nullptr;
+  for (const table& one : tables_) {
+    if (one.schema == from.schema && one.name == from.name) to.of = &one;
+  }
+  if (to.of == nullptr) return std::nullopt;
+  const auto& columns = to.of->columns;
+  bool same = columns.size() == from.columns.size();
+  for (std::size_t i = 0; same && i < columns.size(); ++i) {
+    same = columns[i].name == from.columns[i].name &&
+           columns[i].type_number == from.columns[i].type &&
+           columns[i].modifier == from.columns[i].modifier;
+  }
+  if (same) return std::nullopt;
+  return lost(*to.of, "its columns were changed during the move");
+}
+
+result<const table*> follower::find(std::uint32_t relation, const wal::tuple& row) const {
+  const auto found = relations_.find(relation);
+  if (found == relations_.end()) {
+    return failure("08P01", "the server's log names a table that it has not described");
+  }
+  const table* of = found->second.of;
+  if (of == nullptr) return of;
+  if (row.size() != of->columns.size()) {
+    return tl::unexpected(lost(*of, "a row has another number of columns than the table"));
+  }
+  for (const wal::field& one : row) {
+    if (one.what == kind::binary) return tl::unexpected(lost(*of, "a value is in binary form"));
+  }
+  return of;
+}
+
+result<bool> follower::moves(const table& of, const wal::field& key) const {
+  if (of.whole()) return true;
+  if (key.what == kind::null) return false;
+  if (key.what == kind::unchanged) {
+    return tl::unexpected(lost(of, "a sharding key is not in the server's log"));
+  }
+  const auto read = placement::normalise(of.type, placement::form::text, key.value,
+                                         {placement::encoding::utf8, 0});
+  if (!read) return tl::unexpected(lost(of, read.error().message));
+  return static_cast<bool>(
+      moving_[placement::hash_of(placement::hasher::postgres, *read) % rows_.buckets]);
+}
+
+std::optional<pg_error> follower::insert(const wal::insert& from, actions& todo) {
+  const auto of = find(from.relation, from.row);
+  if (!of) return of.error();
+  if (*of == nullptr) return std::nullopt;
+  const table& to = **of;
+  const auto mine = moves(to, to.whole() ? wal::field{} : from.row[to.key]);
+  if (!mine) return mine.error();
+  if (!*mine) return std::nullopt;
+  auto sql = insert_sql(to, from.row, nullptr);
+  if (!sql) return sql.error();
+  todo.push_back(one_row(std::move(*sql)));
+  return std::nullopt;
+}
+
+std::optional<pg_error> follower::update(const wal::update& from, actions& todo) {
+  const auto of = find(from.relation, from.row);
+  if (!of) return of.error();
+  if (*of == nullptr) return std::nullopt;
+  const table& to = **of;
+  const bool had = from.old_kind != 0;
+  if (had && from.old.size() != from.row.size()) return lost(to, "an old row is incomplete");
+  // Without an old row the identity is what it was, and stands in the new one.
+  const wal::tuple& old = had ? from.old : from.row;
+  const auto key_of = [&](const wal::tuple& row) {
+    return to.whole() ? wal::field{} : row[to.key];
+  };
+  wal::field new_key = key_of(from.row);
+  if (new_key.what == kind::unchanged) new_key = key_of(old);
+  const auto was = moves(to, key_of(old));
+  if (!was) return was.error();
+  const auto is = moves(to, new_key);
+  if (!is) return is.error();
+  if (!*was && !*is) return std::nullopt;
+  if (!*was) {
+    auto sql = insert_sql(to, from.row, from.old_kind == 'O' ? &from.old : nullptr);
+    if (!sql) return sql.error();
+    todo.push_back(one_row(std::move(*sql)));
+    return std::nullopt;
+  }
+  const auto where = named(to, old);
+  if (!where) return where.error();
+  auto sql = *is ? update_sql(to, from.row, *where)
+                 : fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
+  if (!sql.empty()) todo.push_back(one_row(std::move(sql)));
+  return std::nullopt;
+}
+
+std::optional<pg_error> follower::erase(const wal::erase& from, actions& todo) {
+  const auto of = find(from.relation, from.old);
+  if (!of) return of.error();
+  if (*of == nullptr) return std::nullopt;
+  const table& to = **of;
+  const auto mine = moves(to, to.whole() ? wal::field{} : from.old[to.key]);
+  if (!mine) return mine.error();
+  if (!*mine) return std::nullopt;
+  const auto where = named(to, from.old);
+  if (!where) return where.error();
+  todo.push_back(one_row(fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where)));
+  return std::nullopt;
+}
+
+std::optional<pg_error> follower::truncate(const wal::truncate& from, actions& todo) const {
+  for (const std::uint32_t id : from.relations) {
+    const auto found = relations_.find(id);
+    if (found == relations_.end()) {
+      return pg_error{"08P01", "the server's log names a table that it has not described", {}, {}};
+    }
+    if (found->second.of == nullptr) continue;
+    const table& to = *found->second.of;
+    follow_action made;
+    made.sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), where_moving(to, rows_));
+    todo.push_back(std::move(made));
+  }
+  return std::nullopt;
+}
+
+}  // namespace pgsled::moving

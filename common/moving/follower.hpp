@@ -1,0 +1,66 @@
+#pragma once
+// follower: turns what one source says it has committed into what is to be done on the
+// destination. Pure: decoded messages in, actions out.
+//
+// A row counts when its bucket is one of those that move; an update that takes a row into or out of
+// them is an insert or a delete. Every statement is expected to touch exactly one row: anything
+// else means that the two sides differ, and the move ends. So does a table that has changed.
+// Transactions that pgsled itself replayed on the source are left out.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/moving/pgoutput.hpp"
+#include "common/moving/table.hpp"
+
+namespace pgsled::moving {
+
+inline constexpr std::string_view origin_prefix = "pgsled_";
+inline constexpr std::string_view marker_prefix = "pgsled";   // of pg_logical_emit_message
+
+struct follow_action {
+  enum class kind {
+    change,   // `sql`, in the open transaction, begun if there is none
+    commit,   // commit it, if there is one; the source is followed up to `end`
+    marker,   // `content`; inside its transaction
+  };
+  kind what = kind::change;
+  std::string sql;
+  std::optional<std::int64_t> touches;   // rows that `sql` must touch; none: any number
+  lsn end = 0;
+  std::string content;
+};
+
+class follower {
+ public:
+  // `tables` as the source has them.
+  follower(std::vector<table> tables, selection rows);
+
+  // 55000 when the destination cannot follow; nothing may be fed any more then.
+  result<std::vector<follow_action>> feed(const wal::any&);
+
+ private:
+  using actions = std::vector<follow_action>;
+  struct known {
+    const table* of = nullptr;   // null: takes no part
+  };
+
+  std::optional<pg_error> learn(const wal::relation&);
+  std::optional<pg_error> insert(const wal::insert&, actions&);
+  std::optional<pg_error> update(const wal::update&, actions&);
+  std::optional<pg_error> erase(const wal::erase&, actions&);
+  std::optional<pg_error> truncate(const wal::truncate&, actions&) const;
+  result<const table*> find(std::uint32_t relation, const wal::tuple&) const;
+  result<bool> moves(const table&, const wal::field& key) const;
+
+  std::vector<table> tables_;
+  selection rows_;
+  std::vector<bool> moving_;           // by bucket
+  std::map<std::uint32_t, known> relations_;
+  bool ours_ = false;                  // the transaction came from pgsled
+};
+
+}  // namespace pgsled::moving

@@ -1,0 +1,58 @@
+#pragma once
+// table: one table that takes part in a move, and the SQL about its rows. Pure.
+//
+// Which bucket a row is in is computed on the server by the functions that PARTITION BY HASH uses,
+// combined as it combines them, so that it is what common/placement gives for the same key.
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/placement/value.hpp"
+
+namespace pgsled::moving {
+
+struct table_column {
+  std::string name;
+  std::string type;                // as format_type() gives it
+  std::uint32_t type_number = 0;   // its oid on this server
+  std::int32_t modifier = -1;
+  bool identity_always = false;    // GENERATED ALWAYS AS IDENTITY
+};
+
+struct table {
+  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+
+  std::string schema, name;
+  std::vector<table_column> columns;   // without generated ones, in the table's order
+  std::vector<std::size_t> primary;    // places of the primary key's columns in `columns`
+  std::size_t key = none;              // place of the sharding column; none: rows on every shard
+  placement::key_type type = placement::key_type::bigint;
+
+  bool whole() const { return key == none; }
+  bool key_in_primary() const;
+  std::string label() const { return schema + "." + name; }   // for people
+};
+
+std::string quoted(std::string_view identifier);
+std::string in_sql(const table&);                  // "schema"."name"
+std::string column_list(const table&);
+
+// The bucket of `expression`, a value of the key's type; NULL of NULL.
+std::string bucket_in_sql(placement::key_type, const std::string& expression,
+                          std::size_t buckets);
+
+struct selection {                     // of rows: those of a whole table, or of some buckets
+  std::size_t buckets = 0;             // of the map
+  std::vector<std::uint32_t> moving;
+};
+std::string where_moving(const table&, const selection&);   // "true" for a whole table
+
+std::string copy_out(const table&, const selection&);
+std::string copy_in(const table&);
+// One row: how many rows, and the sum of a hash of each.
+std::string checksum(const table&, const selection&);
+
+}  // namespace pgsled::moving

@@ -1,0 +1,465 @@
+#include "services/replicator/move_check.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include "common/placement/rule.hpp"
+
+namespace pgsled::replicator {
+
+namespace {
+
+constexpr char separator = '\x1f';
+
+template <class Integer>
+Integer number(const std::string& text) {
+  Integer value{};
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  if (text.empty()) return parts;
+  for (std::size_t from = 0;;) {
+    const auto end = text.find(separator, from);
+    parts.push_back(text.substr(from, end - from));
+    if (end == std::string::npos) return parts;
+    from = end + 1;
+  }
+}
+
+constexpr const char* tables_query = R"sql(
+SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident,
+  c.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
+  (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('A', 'R'))
+  + (SELECT count(*) FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')),
+  coalesce((SELECT string_agg(a.attname, U&'\001f' ORDER BY k.place)
+    FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY k (number, place), pg_attribute a
+    WHERE x.indrelid = c.oid AND x.indisprimary AND x.indisvalid AND a.attrelid = c.oid
+      AND a.attnum = k.number AND k.place <= x.indnkeyatts), '')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'pgsled')
+  AND n.nspname NOT LIKE 'pg\_%'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                  AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 2, 3)sql";
+
+constexpr const char* columns_query = R"sql(
+SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod,
+  a.attidentity, a.attgenerated, a.attnotnull, coalesce(l.collisdeterministic, true)
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum)sql";
+
+// Unique indexes whose columns, as names.
+constexpr const char* unique_query = R"sql(
+SELECT x.indrelid, i.relname, x.indisprimary, coalesce(string_agg(a.attname, U&'\001f'), '')
+FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey::int2[])
+WHERE x.indisunique GROUP BY 1, 2, 3 ORDER BY 2)sql";
+
+constexpr const char* references_query = R"sql(
+SELECT k.conname, k.conrelid, k.confrelid,
+  (SELECT string_agg(a.attname, U&'\001f' ORDER BY u.place) FROM unnest(k.conkey)
+     WITH ORDINALITY u (number, place), pg_attribute a
+     WHERE a.attrelid = k.conrelid AND a.attnum = u.number),
+  (SELECT string_agg(a.attname, U&'\001f' ORDER BY u.place) FROM unnest(k.confkey)
+     WITH ORDINALITY u (number, place), pg_attribute a
+     WHERE a.attrelid = k.confrelid AND a.attnum = u.number)
+FROM pg_constraint k WHERE k.contype = 'f' ORDER BY 1)sql";
+
+constexpr const char* server_query = R"sql(
+SELECT current_setting('server_version_num'), current_setting('wal_level'),
+  current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
+  current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication),
+  current_setting('max_prepared_transactions')::int,
+  current_setting('max_replication_slots')::int
+    - (SELECT count(*) FROM pg_show_replication_origin_status()),
+  (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_setting('server_encoding'),
+  to_regprocedure('pgsled.flip_shard_map(text,bigint,integer[],text)') IS NOT NULL,
+  to_regprocedure('pgsled.decide(text,text,integer[])') IS NOT NULL,
+  (SELECT count(*) FROM pg_prepared_xacts WHERE prepared < now() - interval '30 s'),
+  (SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+    AND xact_start < now() - interval '60 s'), pg_is_in_recovery())sql";
+
+struct found_table {
+  moving::table it;
+  std::string oid, kind, persistence, identity;
+  bool inherits = false, always = false, key_generated = false;
+  bool key_deterministic = true;
+  std::string shape;                   // all columns as text: equal on shards that have the same
+};
+using found_tables = std::map<std::string, found_table>;   // by label
+
+class checker {
+ public:
+  explicit checker(move_scene& scene) : scene_(scene) {}
+
+  result<move_report> run() {
+    for (const auto& at : scene_.where.shards) {
+      if (auto error = server(at.number)) return tl::unexpected(std::move(*error));
+      if (auto error = buckets(at.number)) return tl::unexpected(std::move(*error));
+    }
+    if (!report_.missing.empty()) return std::move(report_);   // nothing else may be readable
+    auto all = tables();
+    if (!all) return tl::unexpected(all.error());
+    const auto first = scene_.sources.front();
+    if (auto error = indexes(all->at(first))) return tl::unexpected(std::move(*error));
+    if (auto error = references(all->at(first))) return tl::unexpected(std::move(*error));
+    if (auto error = empty(all->at(scene_.destination))) return tl::unexpected(std::move(*error));
+    return std::move(report_);
+  }
+
+  result<std::map<shard_number, found_tables>> tables() {
+    std::map<shard_number, found_tables> all;
+    for (const auto& at : scene_.where.shards) {
+      auto found = read(at.number);
+      if (!found) return tl::unexpected(found.error());
+      all.emplace(at.number, std::move(*found));
+    }
+    scene_.tables.clear();
+    const auto first = scene_.sources.front();
+    for (auto& [label, one] : all.at(first)) {
+      if (skipped(one)) continue;
+      judge(label, one);
+      compare(label, one, all);
+      for (const shard_number source : scene_.sources) {
+        const auto there = all.at(source).find(label);
+        if (there == all.at(source).end()) continue;
+        if (one.it.whole() && source != first) continue;
+        scene_.tables[source].push_back(there->second.it);
+      }
+    }
+    for (const shard_number source : scene_.sources) {
+      for (const auto& [label, one] : all.at(source)) {
+        if (!all.at(first).contains(label) && !one.it.whole()) {
+          missing("table {} is on shard {}, but not on shard {}", label, source, first);
+        }
+      }
+    }
+    return all;
+  }
+
+ private:
+  template <class... Args>
+  void missing(fmt::format_string<Args...> text, Args&&... args) {
+    report_.missing.push_back(fmt::format(text, std::forward<Args>(args)...));
+  }
+  template <class... Args>
+  void warn(fmt::format_string<Args...> text, Args&&... args) {
+    report_.warnings.push_back(fmt::format(text, std::forward<Args>(args)...));
+  }
+
+  trouble server(shard_number shard) {
+    const auto rows = scene_.link(shard).query(server_query);
+    if (!rows) return rows.error();
+    const auto& row = rows->at(0);
+    const bool source = shard != scene_.destination;
+    const auto needed = static_cast<int>(scene_.sources.size());
+    if (number<int>(row[0]) < 140000) missing("shard {}: PostgreSQL 14 or later is needed", shard);
+    if (row[12] == "t") missing("shard {}: the server is a standby", shard);
+    if (row[6] != "t") {
+      missing("shard {}: role \"{}\" has to be a superuser, for session_replication_role and "
+              "replication origins", shard, scene_.where.shards[shard].user);
+    }
+    if (row[7] != "UTF8") missing("shard {}: the server's encoding is {}, not UTF8", shard, row[7]);
+    if (source && row[1] != "logical") {
+      missing("shard {}: wal_level is {}; set it to logical and restart the server", shard, row[1]);
+    }
+    if (source && number<int>(row[2]) < 1) {
+      missing("shard {}: no replication slot is free; raise max_replication_slots", shard);
+    }
+    if (source && number<int>(row[3]) < 1) {
+      missing("shard {}: no walsender is free; raise max_wal_senders", shard);
+    }
+    if (!source && number<int>(row[5]) < needed) {
+      missing("shard {}: {} replication origins are needed; raise max_replication_slots", shard,
+              needed);
+    }
+    if (number<int>(row[4]) < 1) {
+      missing("shard {}: max_prepared_transactions is 0; the new map is committed by two-phase "
+              "commit", shard);
+    }
+    if (row[8] != "t") {
+      missing("shard {}: pgsled.flip_shard_map() is not there; is the router of this "
+              "version, and may it reach the shard?", shard);
+    }
+    if (row[9] != "t") {
+      missing("shard {}: pgsled.decide() is not there; set two_phase_commit = true in [general] "
+              "and RELOAD", shard);
+    }
+    if (source && number<int>(row[10]) > 0) {
+      missing("shard {}: {} prepared transactions are older than 30 s and would hold up the slot "
+              "(pg_prepared_xacts)", shard, row[10]);
+    }
+    if (source && number<int>(row[11]) > 0) {
+      warn("shard {}: {} transactions are older than a minute; the slot waits for their end", shard,
+           row[11]);
+    }
+    return std::nullopt;
+  }
+
+  // A wrong bucket would be a wrong shard: the server is asked for some, of each type of key.
+  trouble buckets(shard_number shard) {
+    using placement::key_type;
+    constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
+    const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
+        {key_type::bigint, {"0", "1", "-1", "42", "2147483648", "-2147483649",
+                            "9223372036854775807", "-9223372036854775808"}},
+        {key_type::uuid, {"00000000-0000-0000-0000-000000000000",
+                          "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                          "ffffffff-ffff-ffff-ffff-ffffffffffff"}},
+        {key_type::varchar, {"", "a", "twelve bytes", "grüße an alle, die hier sind", "日本語"}}};
+    std::string sql;
+    std::vector<std::uint64_t> wanted;
+    for (const auto& [type, keys] : samples) {
+      const auto name = type == key_type::bigint ? "bigint"
+                        : type == key_type::uuid ? "uuid" : "text";
+      for (const auto& key : keys) {
+        const auto value = placement::normalise(type, placement::form::text, key,
+                                                {placement::encoding::utf8, 0});
+        if (!value) return value.error();
+        wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
+        sql += (sql.empty() ? "SELECT " : ", ") +
+               moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
+      }
+    }
+    const auto rows = scene_.link(shard).query(sql);
+    if (!rows) return rows.error();
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      if (rows->at(0).at(i) == std::to_string(wanted[i])) continue;
+      missing("shard {}: the server hashes keys in another way than pgsled", shard);
+      break;
+    }
+    return std::nullopt;
+  }
+
+  const snapshot::move_table* rule_of(const found_table& of) const {
+    const auto has = [&](const std::string& column) {
+      return std::any_of(of.it.columns.begin(), of.it.columns.end(),
+                         [&](const auto& one) { return one.name == column; });
+    };
+    for (const auto& one : scene_.where.tables) {
+      if (!one.schema.empty() && one.schema != of.it.schema) continue;
+      if (!one.name.empty() && one.name != of.it.name) continue;
+      if (has(one.column)) return &one;
+    }
+    return nullptr;
+  }
+  bool skipped(const found_table& of) const {
+    const auto* rule = rule_of(of);
+    return rule != nullptr && rule->by_mapping;
+  }
+
+  result<found_tables> read(shard_number shard) {
+    auto& link = scene_.link(shard);
+    const auto tables = link.query(tables_query);
+    if (!tables) return tl::unexpected(tables.error());
+    const auto columns = link.query(columns_query);
+    if (!columns) return tl::unexpected(columns.error());
+    std::map<std::string, found_table> by_oid;
+    for (const auto& row : *tables) {
+      found_table& one = by_oid[row[0]];
+      one.oid = row[0];
+      one.it.schema = row[1];
+      one.it.name = row[2];
+      one.kind = row[3];
+      one.persistence = row[4];
+      one.identity = row[5];
+      one.inherits = row[6] == "t";
+      one.always = row[7] != "0";
+      for (const auto& column : *columns) {
+        if (column[0] != row[0]) continue;
+        one.shape += fmt::format("{} {} {}{} {};", column[1], column[2], column[5], column[6],
+                                 column[7]);
+        if (!column[6].empty()) continue;   // generated: each side computes it
+        one.it.columns.push_back({column[1], column[2], number<std::uint32_t>(column[3]),
+                                  number<std::int32_t>(column[4]), column[5] == "a"});
+      }
+      const auto place = [&](const std::string& name) {
+        for (std::size_t i = 0; i < one.it.columns.size(); ++i) {
+          if (one.it.columns[i].name == name) return i;
+        }
+        return moving::table::none;
+      };
+      for (const auto& name : split(row[8])) one.it.primary.push_back(place(name));
+      if (const auto* rule = rule_of(one)) {
+        one.it.key = place(rule->column);
+        one.it.type = placement::key_type_of(rule->data_type).value_or(one.it.type);
+        for (const auto& column : *columns) {
+          if (column[0] == row[0] && column[1] == rule->column) {
+            one.key_deterministic = column[8] == "t";
+          }
+        }
+      }
+    }
+    found_tables to;
+    for (auto& [oid, one] : by_oid) {
+      const auto label = one.it.label();
+      to.emplace(label, std::move(one));
+    }
+    return to;
+  }
+
+  void judge(const std::string& label, const found_table& one) {
+    if (one.kind != "r" || one.inherits) {
+      missing("table {} is partitioned or inherits, which this version does not move", label);
+      return;
+    }
+    if (one.persistence != "p") missing("table {} is not logged, so it cannot be followed", label);
+    if (one.it.columns.empty()) missing("table {} has no columns", label);
+    const auto& primary = one.it.primary;
+    if (primary.empty() ||
+        std::find(primary.begin(), primary.end(), moving::table::none) != primary.end()) {
+      missing("table {} has no primary key", label);
+    }
+    if (one.identity != "d" && one.identity != "f") {
+      missing("table {}: its replica identity is neither DEFAULT nor FULL", label);
+    }
+    if (one.always) {
+      missing("table {} has triggers or rules that are enabled ALWAYS or for REPLICA", label);
+    }
+    const auto* rule = rule_of(one);
+    if (rule == nullptr) return;
+    if (rule->hasher != "postgres") {
+      missing("table {}: rows placed by hasher {} are not moved by this version", label,
+              rule->hasher);
+    }
+    if (!placement::key_type_of(rule->data_type)) {
+      missing("table {}: data_type {} is not known", label, rule->data_type);
+    }
+    if (!one.key_deterministic) {
+      missing("table {}: the collation of its sharding key is not deterministic", label);
+    }
+    if (one.it.key == moving::table::none) return;
+    const auto& type = one.it.columns[one.it.key].type;
+    const auto is = [&](std::initializer_list<std::string_view> names) {
+      return std::any_of(names.begin(), names.end(),
+                         [&](std::string_view name) { return type.starts_with(name); });
+    };
+    const bool fits = one.it.type == placement::key_type::bigint ? is({"bigint", "integer",
+                                                                       "smallint"})
+                      : one.it.type == placement::key_type::uuid ? is({"uuid"})
+                                                                 : is({"text",
+                                                                       "character varying"});
+    if (!fits) {
+      missing("table {}: its sharding key is {}, the file says {}", label, type, rule->data_type);
+    }
+  }
+
+  void compare(const std::string& label, const found_table& one,
+               const std::map<shard_number, found_tables>& all) {
+    for (const auto& [shard, tables] : all) {
+      const auto there = tables.find(label);
+      if (there == tables.end()) {
+        if (shard == scene_.destination) {
+          lacking_.push_back(label);
+        } else if (scene_.sources.size() > 1) {
+          missing("table {} is not on shard {}", label, shard);
+        }
+      } else if (there->second.shape != one.shape) {
+        missing("table {} has other columns on shard {} than on shard {}", label, shard,
+                scene_.sources.front());
+      }
+    }
+  }
+
+  trouble indexes(const found_tables& tables) {
+    const auto rows = scene_.link(scene_.sources.front()).query(unique_query);
+    if (!rows) return rows.error();
+    for (const auto& [label, one] : tables) {
+      if (one.it.whole() || skipped(one)) continue;
+      const auto& key = one.it.columns[one.it.key].name;
+      for (const auto& row : *rows) {
+        if (row[0] != one.oid) continue;
+        const auto columns = split(row[3]);
+        if (std::find(columns.begin(), columns.end(), key) != columns.end()) continue;
+        warn("table {}: unique index {} is without the sharding key {}; rows of two shards that "
+             "are equal in it end the move", label, row[1], key);
+      }
+    }
+    return std::nullopt;
+  }
+
+  // Rows that refer to each other have to live together.
+  trouble references(const found_tables& tables) {
+    const auto rows = scene_.link(scene_.sources.front()).query(references_query);
+    if (!rows) return rows.error();
+    const auto by_oid = [&](const std::string& oid) -> const found_table* {
+      for (const auto& [label, one] : tables) {
+        if (one.oid == oid) return &one;
+      }
+      return nullptr;
+    };
+    for (const auto& row : *rows) {
+      const auto* from = by_oid(row[1]);
+      const auto* to = by_oid(row[2]);
+      if (from == nullptr || to == nullptr || to->it.whole()) continue;
+      if (skipped(*to)) continue;
+      bool together = false;
+      if (!from->it.whole() && !skipped(*from)) {
+        const auto mine = split(row[3]), theirs = split(row[4]);
+        for (std::size_t i = 0; i < mine.size() && i < theirs.size(); ++i) {
+          together = together || (mine[i] == from->it.columns[from->it.key].name &&
+                                  theirs[i] == to->it.columns[to->it.key].name);
+        }
+      }
+      if (!together) {
+        missing("foreign key {} of table {} refers to {} without the sharding keys of both", row[0],
+                from->it.label(), to->it.label());
+      }
+    }
+    return std::nullopt;
+  }
+
+  trouble empty(const found_tables& there) {
+    if (!lacking_.empty()) {
+      const auto& from = scene_.where.shards[scene_.sources.front()];
+      const auto& to = scene_.where.shards[scene_.destination];
+      missing("shard {} does not have the table{} {}: run  pg_dump --schema-only -N pgsled -h {} "
+              "-p {} -U {} {} | psql -1 -v ON_ERROR_STOP=1 -h {} -p {} -U {} {}",
+              scene_.destination, lacking_.size() == 1 ? "" : "s", fmt::join(lacking_, ", "),
+              from.host, from.port, from.user, from.database, to.host, to.port, to.user,
+              to.database);
+      return std::nullopt;
+    }
+    auto& link = scene_.link(scene_.destination);
+    for (const auto& [label, one] : there) {
+      if (skipped(one)) continue;
+      const auto some = one_value(
+          link, fmt::format("SELECT EXISTS (SELECT FROM {})", moving::in_sql(one.it)));
+      if (!some) return some.error();
+      if (*some == "t") {
+        missing("table {} on shard {} is not empty; TRUNCATE it there", label,
+                scene_.destination);
+      }
+    }
+    return std::nullopt;
+  }
+
+  move_scene& scene_;
+  move_report report_;
+  std::vector<std::string> lacking_;   // on the destination
+};
+
+}  // namespace
+
+const char* schema_is_there() {
+  return "SELECT to_regprocedure('pgsled.flip_shard_map(text,bigint,integer[],text)') IS NOT NULL "
+         "AND to_regprocedure('pgsled.decide(text,text,integer[])') IS NOT NULL";
+}
+
+result<move_report> check_move(move_scene& scene) { return checker(scene).run(); }
+
+trouble find_tables(move_scene& scene) {
+  const auto found = checker(scene).tables();
+  return found ? trouble() : trouble(found.error());
+}
+
+}  // namespace pgsled::replicator

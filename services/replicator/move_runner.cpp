@@ -1,0 +1,576 @@
+#include "services/replicator/move_runner.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include "common/commit/statements.hpp"
+#include "common/log/log.hpp"
+#include "services/replicator/move_flip.hpp"
+
+namespace pgsled::replicator {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+using commit::statements::literal;
+using moving::step;
+using std::chrono::milliseconds;
+
+constexpr milliseconds usual_answer{20'000};
+constexpr std::int64_t fence_wait_ms = 5000;
+constexpr milliseconds marker_wait{10'000};    // under the fence
+constexpr milliseconds near{500};              // a round of catching up that is short enough
+constexpr std::int64_t most_behind = std::int64_t{64} << 30;   // bytes of log that a slot keeps
+
+bool may_be_interrupted(step what) {
+  return what == step::check || what == step::prepare || what == step::copy ||
+         what == step::catch_up;
+}
+
+std::int64_t since(clock::time_point begin) {
+  return std::chrono::duration_cast<milliseconds>(clock::now() - begin).count();
+}
+
+bool is_transient(step what, const pg_error& why) {
+  if (what == step::begin) return why.sqlstate != "55006";
+  if (what == step::take) return why.sqlstate != "55006" && why.sqlstate != "3D000";
+  if (what == step::fence) return why.sqlstate == "55P03";
+  return what == step::flip && why.sqlstate == "55006";   // the fence did not last
+}
+
+}  // namespace
+
+move_runner::move_runner(move_order order, std::string runner, asker ask, teller tell)
+    : order_(std::move(order)), ask_(std::move(ask)), tell_(std::move(tell)) {
+  scene_.job = order_.job;
+  scene_.database = order_.database;
+  scene_.runner = std::move(runner);
+  scene_.stop = &quit_;
+  progress_.job = order_.job;
+  progress_.database = order_.database;
+  progress_.outcome = "running";
+}
+
+void move_runner::abort() {
+  aborted_ = true;
+  if (interruptible_) quit_ = true;
+}
+
+void move_runner::stop() {
+  stopped_ = true;
+  quit_ = true;
+}
+
+void move_runner::tell() { tell_(progress_); }
+
+void move_runner::wait(std::int64_t ms) const {
+  const auto until = clock::now() + milliseconds(ms);
+  while (!stopped_ && clock::now() < until) std::this_thread::sleep_for(milliseconds(20));
+}
+
+void move_runner::run() {
+  if (order_.dry_run) {
+    auto error = ask_where();
+    if (!error) error = scene_.open_all();
+    if (!error) error = check();
+    progress_.outcome = error ? "failed" : "checked";
+    if (error) {
+      progress_.sqlstate = error->sqlstate;
+      progress_.error = error->message;
+    }
+    return tell();
+  }
+  while (!stopped_) {
+    const auto next = job_.next();
+    if (!next) break;
+    wait(next->wait);
+    if (!stopped_) play(next->what);
+  }
+  streams_.clear();
+  scene_.links.clear();
+  lock_.reset();
+  if (!job_.over()) return;
+  progress_.outcome = job_.done() ? "done" : aborted_ ? "aborted" : "failed";
+  if (const auto& why = job_.reason()) {
+    progress_.sqlstate = why->sqlstate;
+    progress_.error = why->message;
+    progress_.detail = why->detail;
+  }
+  log::info("move", "{} of database \"{}\": {}{}{}", order_.job, order_.database,
+            progress_.outcome, progress_.error.empty() ? "" : ": ", progress_.error);
+  tell();
+}
+
+void move_runner::play(step what) {
+  interruptible_ = may_be_interrupted(what);
+  quit_ = stopped_.load() || (interruptible_ && aborted_);
+  if (aborted_) job_.abort();
+  progress_.step = name_of(what);
+  tell();
+  log::info("move", "{}: {}", order_.job, name_of(what));
+  const auto bad = [&](const pg_error& why) {
+    if (stopped_) return true;
+    log::warn("move", "{}: {}: {} {}", order_.job, name_of(what), why.sqlstate, why.message);
+    return false;
+  };
+  if (what == step::take) {
+    auto found = moving::stored::nothing;
+    if (auto error = take(found)) {
+      if (!bad(*error)) job_.failed(*error, is_transient(what, *error));
+    } else {
+      job_ = moving::job(runs_);
+      if (aborted_) job_.abort();
+      job_.took(found);
+    }
+    return;
+  }
+  if (what == step::settle) {
+    bool flipped = false;
+    if (auto error = settle(flipped)) {
+      if (!bad(*error)) job_.failed(*error);
+    } else {
+      job_.settled(flipped);
+    }
+    return;
+  }
+  if (what == step::flip) {
+    const auto next = moving::with(scene_.map, scene_.moving, scene_.destination);
+    const auto done = flip(scene_, scene_.where.epoch, next, fence_, true);
+    if (done.what == flip_outcome::done) {
+      scene_.map = next;
+      return job_.succeeded();
+    }
+    if (bad(done.why)) return;
+    if (done.what == flip_outcome::unknown) return job_.uncertain(done.why);
+    return job_.failed(done.why, is_transient(what, done.why));
+  }
+  if (const auto error = perform(what)) {
+    if (aborted_) job_.abort();
+    if (!bad(*error)) job_.failed(*error, is_transient(what, *error));
+    return;
+  }
+  if (aborted_) job_.abort();
+  job_.succeeded();
+}
+
+trouble move_runner::perform(step what) {
+  switch (what) {
+    case step::check: return check();
+    case step::begin: return ask("begin");
+    case step::record: return record();
+    case step::refine: return refine();
+    case step::prepare: return prepare();
+    case step::copy: return copy();
+    case step::catch_up: return catch_up();
+    case step::fence: return fence();
+    case step::verify: return verify();
+    case step::lift:
+    case step::end: {
+      const auto error = ask(what == step::lift ? "lift" : "end");
+      // What the router does not know is neither fenced nor registered.
+      if (error && (error->sqlstate == "55006" || error->sqlstate == "3D000")) return std::nullopt;
+      return error;
+    }
+    case step::undo: return undo();
+    case step::flipped: {
+      auto error = ask("flipped");
+      if (!error && progress_.fence_ms == 0 && fenced_at_ != clock::time_point()) {
+        progress_.fence_ms = since(fenced_at_);
+      }
+      return error;
+    }
+    case step::clean: return clean();
+    case step::drop: return drop();
+    case step::take:
+    case step::flip:
+    case step::settle: break;
+  }
+  return pg_error{"XX000", "no such step", {}, {}};
+}
+
+trouble move_runner::ask(const char* what, std::string* answer,
+                         const std::vector<std::uint32_t>& buckets, std::int64_t wait_ms) {
+  snapshot::move_request request;
+  request.do_ = what;
+  request.database = order_.database;
+  request.job = order_.job;
+  request.buckets = buckets;
+  request.wait_ms = wait_ms;
+  auto got = ask_(request, usual_answer + milliseconds(wait_ms));
+  if (!got) return got.error();
+  if (answer != nullptr) *answer = std::move(*got);
+  return std::nullopt;
+}
+
+trouble move_runner::ask_where() {
+  std::string text;
+  if (auto error = ask("where", &text)) return error;
+  auto got = snapshot::from_json<snapshot::move_where>(text);
+  if (!got) return got.error();
+  const auto last = std::max_element(got->buckets.begin(), got->buckets.end());
+  if (got->buckets.empty() || got->buckets.size() > moving::max_buckets || got->shards.empty() ||
+      *last >= got->shards.size()) {
+    return pg_error{"57P03", "the shard map is not known yet", {}, {}};
+  }
+  scene_.where = std::move(*got);
+  scene_.map = scene_.where.buckets;
+  return std::nullopt;
+}
+
+// Where the buckets are now, who gets some, and which.
+trouble move_runner::plan() {
+  const std::set<std::uint32_t> owners(scene_.map.begin(), scene_.map.end());
+  scene_.sources.assign(owners.begin(), owners.end());
+  shard_number joining = 0;
+  while (owners.contains(joining)) ++joining;
+  if (joining >= scene_.where.shards.size()) {
+    return pg_error{"55000", fmt::format("no shard of database \"{}\" is joining",
+                                         order_.database),
+                    "Add the new shard to pgdog.toml and RELOAD.", {}};
+  }
+  scene_.destination = joining;
+  progress_.destination = joining;
+  return std::nullopt;
+}
+
+trouble move_runner::take(moving::stored& found) {
+  streams_.clear();
+  if (auto error = ask_where()) return error;
+  const auto& registered = scene_.where.moving;
+  if (!registered.empty() && registered != order_.job) {
+    return pg_error{"55006", fmt::format("the move {} of database \"{}\" is under way", registered,
+                                         order_.database), {}, {}};
+  }
+  if (auto error = scene_.open_all()) return error;
+  if (auto error = lock()) return error;
+  runs_ = 0;
+  found = moving::stored::nothing;
+  if (registered.empty()) return std::nullopt;
+  found = moving::stored::moving;
+  bool flipped = false;
+  if (auto error = settle(flipped)) return error;
+  if (!flipped) return plan();
+  found = moving::stored::flipped;
+  const auto rows = scene_.link(0).query(fmt::format(
+      "SELECT destination, runs, buckets, array_to_string(moving, ',') FROM pgsled.job WHERE id = "
+      "{}", literal(order_.job)));
+  if (!rows) return rows.error();
+  if (rows->empty() || (*rows)[0][2] != std::to_string(scene_.map.size())) {
+    return pg_error{"XX001", "what is stored of the move does not fit the shard map", {}, {}};
+  }
+  scene_.destination = static_cast<shard_number>(std::stoul((*rows)[0][0]));
+  runs_ = static_cast<std::uint32_t>(std::stoul((*rows)[0][1]));
+  scene_.moving.clear();
+  for (std::uint32_t bucket = 0; bucket < scene_.map.size(); ++bucket) {
+    // What it owned before is nothing: a newcomer's buckets are those that moved.
+    if (scene_.map[bucket] == scene_.destination) scene_.moving.push_back(bucket);
+  }
+  const std::set<std::uint32_t> owners(scene_.map.begin(), scene_.map.end());
+  scene_.sources.clear();
+  for (const auto owner : owners) {
+    if (owner != scene_.destination) scene_.sources.push_back(owner);
+  }
+  return find_tables(scene_);
+}
+
+// Keeps two replicators from taking a job from each other again and again; that only one of them
+// changes anything is hold_job()'s.
+trouble move_runner::lock() {
+  if (lock_ && lock_->query("SELECT 1")) return std::nullopt;
+  lock_.reset();
+  auto made = scene_.open(0, usual_answer);
+  if (!made) return made.error();
+  const auto mine = one_value(*made, fmt::format("SELECT pg_try_advisory_lock(20738, hashtext({}))",
+                                                 literal(order_.database)));
+  if (!mine) return mine.error();
+  if (*mine != "t") {
+    return pg_error{"55006", "another replicator moves buckets of this database", {}, {}};
+  }
+  lock_.emplace(std::move(*made));
+  return std::nullopt;
+}
+
+// Takes the stored job over from whoever had it, and looks whether it is past its flip. A flip that
+// is prepared holds the row: this waits for its end (lock_timeout).
+trouble move_runner::settle(bool& flipped) {
+  flipped = false;
+  streams_.clear();
+  if (auto error = scene_.open_all()) return error;
+  for (auto& [shard, link] : scene_.links) {
+    const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+    if (!there) return there.error();
+    if (*there != "t") continue;
+    if (auto error = execute(link, fmt::format(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with("
+            "application_name, 'pgsled move {} ') AND application_name <> {}", order_.job,
+            literal(scene_.application())))) {
+      return error;
+    }
+    const auto rows = link.query(fmt::format(
+        "UPDATE pgsled.job SET runner = {}, runs = runs + CASE WHEN runner = {} THEN 0 ELSE 1 END, "
+        "changed_at = now() WHERE id = {} AND phase IN ('moving', 'flipped') RETURNING phase, runs",
+        literal(scene_.runner), literal(scene_.runner), literal(order_.job)));
+    if (!rows) return rows.error();
+    for (const auto& row : *rows) {
+      flipped = flipped || row[0] == "flipped";
+      runs_ = std::max(runs_, static_cast<std::uint32_t>(std::stoul(row[1])));
+    }
+  }
+  return std::nullopt;
+}
+
+trouble move_runner::check() {
+  if (auto error = ask_where()) return error;
+  if (auto error = plan()) return error;
+  const auto finer = moving::refined(scene_.map, scene_.sources.size() + 1);
+  progress_.buckets = static_cast<std::uint32_t>(finer.size());
+  progress_.moving =
+      static_cast<std::uint32_t>(moving::for_newcomer(finer, scene_.destination).size());
+  // The router stores the map on a new shard, and looks for commits there, soon after a RELOAD.
+  for (const auto until = clock::now() + milliseconds(15'000); clock::now() < until && !quit_;) {
+    bool all = true;
+    for (auto& [shard, link] : scene_.links) {
+      const auto ready = one_value(link, schema_is_there());
+      if (!ready) return ready.error();
+      all = all && *ready == "t";
+    }
+    if (all) break;
+    wait(200);
+  }
+  auto report = check_move(scene_);
+  if (!report) return report.error();
+  progress_.missing = report->missing;
+  progress_.warnings = report->warnings;
+  tell();
+  for (const auto& one : report->warnings) log::warn("move", "{}: {}", order_.job, one);
+  if (report->missing.empty()) return std::nullopt;
+  return pg_error{"55000", fmt::format("the move cannot begin: {} thing{} missing or not as {} "
+                                       "should be", report->missing.size(),
+                                       report->missing.size() == 1 ? " is" : "s are",
+                                       report->missing.size() == 1 ? "it" : "they"),
+                  {}, fmt::format("{}", fmt::join(report->missing, "\n"))};
+}
+
+trouble move_runner::on_all(const std::string& sql) {
+  for (auto& [shard, link] : scene_.links) {
+    if (auto error = execute(link, sql)) return error;
+  }
+  return std::nullopt;
+}
+
+trouble move_runner::record() {
+  if (auto error = on_all(job_schema())) return error;
+  return on_all(fmt::format(
+      "INSERT INTO pgsled.job (id, database, kind, destination, phase, runner, runs) "
+      "VALUES ({0}, {1}, 'add-shard', {2}, 'moving', {3}, {4}) ON CONFLICT (id) DO UPDATE "
+      "SET destination = {2}, phase = 'moving', changed_at = now() WHERE job.runner = {3}; {5}",
+      literal(order_.job), literal(order_.database), scene_.destination, literal(scene_.runner),
+      runs_, hold_job(scene_)));
+}
+
+trouble move_runner::ask_fence(const std::vector<std::uint32_t>& buckets) {
+  std::string text;
+  fenced_at_ = clock::now();
+  ++progress_.fences;
+  if (auto error = ask("fence", &text, buckets, fence_wait_ms)) return error;
+  const auto got = snapshot::from_json<snapshot::move_answer>(text);
+  if (!got) return got.error();
+  fence_ = got->fence;
+  return std::nullopt;
+}
+
+// More buckets, none of which moves: nobody has to be held back, but the new map is one, too.
+trouble move_runner::refine() {
+  const auto finer = moving::refined(scene_.map, scene_.sources.size() + 1);
+  if (finer != scene_.map) {
+    if (auto error = ask_fence({})) return error;
+    const auto done = flip(scene_, scene_.where.epoch, finer, fence_, false);
+    if (done.what != flip_outcome::done) return done.why;
+    if (auto error = ask("flipped")) return error;
+    if (auto error = ask_where()) return error;
+    if (scene_.map != finer) return pg_error{"XX000", "the router has another map", {}, {}};
+  }
+  scene_.moving = moving::for_newcomer(scene_.map, scene_.destination);
+  progress_.buckets = static_cast<std::uint32_t>(scene_.map.size());
+  progress_.moving = static_cast<std::uint32_t>(scene_.moving.size());
+  return on_all(fmt::format("{}; UPDATE pgsled.job SET buckets = {}, moving = '{{{}}}' WHERE id = "
+                            "{}", hold_job(scene_), scene_.map.size(),
+                            fmt::join(scene_.moving, ","), literal(order_.job)));
+}
+
+trouble move_runner::prepare() {
+  streams_.clear();
+  for (const shard_number source : scene_.sources) {
+    if (auto error = alter(source)) return error;
+  }
+  for (const shard_number source : scene_.sources) {
+    streams_.push_back(std::make_unique<move_stream>(scene_, source));
+    if (const auto made = streams_.back()->make_slot(); !made) return made.error();
+  }
+  return std::nullopt;
+}
+
+// Identities that hold the sharding key, and the publication, in one transaction with the record of
+// what was changed. The lock on the tables is asked for only briefly: clients queue behind it.
+trouble move_runner::alter(shard_number source) {
+  auto& link = scene_.link(source);
+  const auto identities = link.query(
+      "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
+      "c.relnamespace WHERE c.relkind = 'r' AND c.relreplident = 'd'");
+  if (!identities) return identities.error();
+  std::vector<std::string> full;
+  std::string names;
+  for (const moving::table& one : scene_.tables[source]) {
+    names += (names.empty() ? "" : ", ") + ("ONLY " + moving::in_sql(one));
+    const bool by_default = std::any_of(identities->begin(), identities->end(),
+                                        [&](const auto& row) { return row[0] == one.label(); });
+    if (!one.whole() && !one.key_in_primary() && by_default) full.push_back(moving::in_sql(one));
+  }
+  std::string sql = hold_job(scene_) + "; SET LOCAL lock_timeout = '200ms'; ";
+  for (const auto& one : full) sql += "ALTER TABLE " + one + " REPLICA IDENTITY FULL; ";
+  sql += fmt::format("UPDATE pgsled.job SET altered = {} WHERE id = {}; CREATE PUBLICATION {}{}",
+                     text_array(full), literal(order_.job), scene_.publication(),
+                     names.empty() ? "" : " FOR TABLE " + names);
+  for (int attempt = 0;; ++attempt) {
+    auto error = execute(link, sql);
+    if (!error || error->sqlstate != "55P03" || attempt == 50 || aborted_ || stopped_) return error;
+    wait(100);
+  }
+}
+
+trouble move_runner::copy() {
+  std::vector<std::string> filled;
+  for (const auto& [source, tables] : scene_.tables) {
+    for (const auto& one : tables) {
+      const auto name = moving::in_sql(one);
+      if (std::find(filled.begin(), filled.end(), name) == filled.end()) filled.push_back(name);
+    }
+  }
+  auto& link = scene_.link(scene_.destination);
+  if (auto error = execute(link, fmt::format(
+          "{}; UPDATE pgsled.job SET filled = {} WHERE id = {}", hold_job(scene_),
+          text_array(filled), literal(order_.job)))) {
+    return error;
+  }
+  for (const auto& stream : streams_) {
+    const auto copied = stream->copy([&](std::int64_t rows, std::int64_t bytes) {
+      progress_.rows += rows;
+      progress_.bytes += bytes;
+      tell();
+    });
+    if (!copied) return copied.error();
+  }
+  for (const auto& stream : streams_) {
+    if (const auto begun = stream->begin(); !begun) return begun.error();
+  }
+  return std::nullopt;
+}
+
+// Writes a marker into each source's log and applies everything up to it.
+trouble move_runner::follow_to_marker(milliseconds patience) {
+  const auto until = clock::now() + patience;
+  const auto marker = fmt::format("{} {}", scene_.runner, ++markers_);
+  for (const shard_number source : scene_.sources) {
+    if (auto error = execute(scene_.link(source), fmt::format(
+            "SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, '{}', {})",
+            moving::marker_prefix, literal(marker)))) {
+      return error;
+    }
+  }
+  while (true) {
+    bool all = true;
+    progress_.lag = progress_.changes = 0;
+    for (const auto& stream : streams_) {
+      const bool there = stream->last_marker() == marker;
+      if (const auto done = stream->pump(milliseconds(there ? 0 : 20)); !done) return done.error();
+      all = all && stream->last_marker() == marker;
+      progress_.lag += stream->behind();
+      progress_.changes += stream->applied_rows();
+    }
+    tell();
+    if (all) return std::nullopt;
+    if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
+    if (progress_.lag > most_behind) {
+      return pg_error{"53400", "the sources write faster than the destination can follow; the "
+                               "slots are given up rather than filling their disks", {}, {}};
+    }
+    if (clock::now() > until) {
+      return pg_error{"55P03", "the destination did not get up to date in time", {}, {}};
+    }
+  }
+}
+
+trouble move_runner::catch_up() {
+  while (true) {
+    const auto begin = clock::now();
+    if (auto error = follow_to_marker(std::chrono::hours(24 * 30))) return error;
+    if (clock::now() - begin < near) return std::nullopt;
+  }
+}
+
+trouble move_runner::fence() {
+  if (auto error = ask_fence(scene_.moving)) return error;
+  return follow_to_marker(marker_wait);
+}
+
+// Under the fence both sides stand still: what is different now is a difference.
+trouble move_runner::verify() {
+  auto& there = scene_.link(scene_.destination);
+  for (const shard_number source : scene_.sources) {
+    for (const moving::table& one : scene_.tables[source]) {
+      const auto sql = moving::checksum(one, scene_.of_source(source));
+      const auto old_side = scene_.link(source).query(sql);
+      if (!old_side) return old_side.error();
+      const auto new_side = there.query(sql);
+      if (!new_side) return new_side.error();
+      if (*old_side != *new_side) {
+        return pg_error{"XX001", fmt::format("table {}: shard {} has {} rows that move, shard {} {}"
+                                             ", and they differ; nothing was switched over",
+                                             one.label(), source, (*old_side)[0][0],
+                                             scene_.destination, (*new_side)[0][0]), {}, {}};
+      }
+    }
+  }
+  return sequences();
+}
+
+// Sequences of the new shard go on behind what any shard has given out; those that give each shard
+// a residue of its own keep to it.
+trouble move_runner::sequences() {
+  constexpr const char* query =
+      "SELECT schemaname, sequencename, coalesce(last_value, start_value - increment_by), "
+      "increment_by, start_value FROM pg_sequences WHERE schemaname <> 'pgsled' ORDER BY 1, 2";
+  std::map<std::pair<std::string, std::string>, std::int64_t> highest;
+  for (const shard_number source : scene_.sources) {
+    const auto rows = scene_.link(source).query(query);
+    if (!rows) return rows.error();
+    for (const auto& row : *rows) {
+      auto& to = highest.try_emplace({row[0], row[1]}, std::stoll(row[2])).first->second;
+      to = std::max(to, static_cast<std::int64_t>(std::stoll(row[2])));
+    }
+  }
+  auto& there = scene_.link(scene_.destination);
+  const auto rows = there.query(query);
+  if (!rows) return rows.error();
+  std::string sql;
+  for (const auto& row : *rows) {
+    const auto found = highest.find({row[0], row[1]});
+    const std::int64_t step = std::stoll(row[3]);
+    if (found == highest.end() || step <= 0) continue;
+    const auto name = moving::quoted(row[0]) + "." + moving::quoted(row[1]);
+    std::int64_t next = std::max(found->second, static_cast<std::int64_t>(std::stoll(row[2]))) + 1;
+    if (step == 1024) {
+      const std::int64_t first = std::int64_t{scene_.destination} + 1;
+      next = next <= first ? first : first + (next - first + step - 1) / step * step;
+      sql += fmt::format("ALTER SEQUENCE {} START WITH {}; ", name, first);
+    }
+    sql += fmt::format("SELECT setval({}, {}, false); ", literal(name), next);
+  }
+  return sql.empty() ? trouble() : execute(there, sql);
+}
+
+}  // namespace pgsled::replicator

@@ -1,0 +1,88 @@
+#pragma once
+// move_runner: carries out one move (common/moving/job.hpp says in which order): the driver of the
+// job, with the router asked over the bus and the shards by libpq. run() blocks until the job is
+// over or stop() was called; a job that is stopped stays as it is, for whoever takes it later.
+// Thread rule: run() on a thread of its own, which also calls `tell` and `ask`.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/moving/job.hpp"
+#include "services/replicator/move_check.hpp"
+#include "services/replicator/move_progress.hpp"
+#include "services/replicator/move_scene.hpp"
+#include "services/replicator/move_stream.hpp"
+
+namespace pgsled::replicator {
+
+struct move_order {
+  std::string database;
+  std::string job;                     // with `resume` it is taken over
+  bool resume = false;
+  bool dry_run = false;                // only the pre-flight
+};
+
+class move_runner {
+ public:
+  using asker = std::function<result<std::string>(const snapshot::move_request&,
+                                                  std::chrono::milliseconds)>;
+  using teller = std::function<void(const move_progress&)>;
+
+  move_runner(move_order, std::string runner, asker, teller);
+  void run();
+  void abort();                        // any thread; heard until the flip
+  void stop();                         // any thread; run() returns soon
+
+ private:
+  trouble perform(moving::step);
+  void play(moving::step);
+  trouble ask_where();
+  trouble plan();
+  trouble take(moving::stored& found);
+  trouble lock();
+  trouble check();
+  trouble begin();
+  trouble record();
+  trouble refine();
+  trouble prepare();
+  trouble alter(shard_number);
+  trouble copy();
+  trouble catch_up();
+  trouble fence();
+  trouble verify();
+  trouble sequences();
+  trouble settle(bool& flipped);
+  trouble undo();
+  trouble drop_on(shard_number, bool rows);
+  trouble clean();
+  trouble clean_table(management::connection&, const moving::table&);
+  trouble drop();
+  trouble follow_to_marker(std::chrono::milliseconds patience);
+  trouble ask(const char* what, std::string* answer = nullptr,
+              const std::vector<std::uint32_t>& buckets = {}, std::int64_t wait_ms = 0);
+  trouble ask_fence(const std::vector<std::uint32_t>& buckets);
+  trouble on_all(const std::string& sql);
+  void wait(std::int64_t ms) const;
+  void tell();
+
+  move_order order_;
+  asker ask_;
+  teller tell_;
+  std::atomic<bool> stopped_{false}, aborted_{false};
+  std::atomic<bool> quit_{false};            // ends what waits on a server
+  std::atomic<bool> interruptible_{false};   // an abort need not wait for this step's end
+  move_scene scene_;
+  moving::job job_;
+  std::optional<management::connection> lock_;
+  std::vector<std::unique_ptr<move_stream>> streams_;
+  std::string fence_;
+  std::chrono::steady_clock::time_point fenced_at_{};
+  std::uint64_t markers_ = 0;
+  std::uint32_t runs_ = 0;
+  move_progress progress_;
+};
+
+}  // namespace pgsled::replicator

@@ -1,0 +1,59 @@
+#pragma once
+// move_service: the moves of this replicator: one at a time, on a thread of its own; what it tells
+// about them; and a look now and then for moves that nobody goes on with. Thread rule: its
+// reactor's thread.
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/bus/peer.hpp"
+#include "common/net/reactor.hpp"
+#include "services/replicator/control_protocol.hpp"
+#include "services/replicator/move_runner.hpp"
+
+namespace pgsled::replicator {
+
+class move_service {
+ public:
+  static constexpr std::size_t remembered = 16;    // moves that are over
+
+  move_service(net::reactor&, bus::peer& router);
+  ~move_service();                                 // stops the move, and waits for its thread
+  move_service(const move_service&) = delete;
+  move_service& operator=(const move_service&) = delete;
+
+  void configure(std::vector<std::string> databases);   // in which to look for moves
+  void stop();                                          // begins nothing more
+  reshard_hooks hooks();
+
+ private:
+  struct running {
+    std::unique_ptr<move_runner> runner;
+    std::thread thread;
+  };
+
+  result<std::string> start(const std::string& database, bool dry_run);
+  result<bool> abort(const std::string& job);
+  void begin(move_order);
+  void look();
+  void heard(const move_progress&);
+  void over();
+  result<std::string> ask(const snapshot::move_request&, std::chrono::milliseconds deadline);
+
+  net::reactor& loop_;
+  bus::peer& router_;
+  std::vector<std::string> databases_;
+  std::deque<move_progress> moves_;                // the newest last
+  std::unique_ptr<running> running_;
+  std::shared_ptr<std::atomic<bool>> stopped_ = std::make_shared<std::atomic<bool>>(false);
+  std::chrono::steady_clock::time_point told_{};   // runner's thread
+  std::string told_step_;                          // runner's thread
+};
+
+}  // namespace pgsled::replicator

@@ -1,0 +1,214 @@
+#include "services/replicator/move_stream.hpp"
+
+#include <fmt/format.h>
+
+namespace pgsled::replicator {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+using moving::follow_action;
+
+constexpr std::chrono::milliseconds long_wait{600'000};   // a slot waits for old transactions
+constexpr std::chrono::seconds between_confirmations{1};
+constexpr std::size_t copy_piece = 64u << 10;
+
+std::int64_t microseconds_since_2000() {
+  constexpr std::int64_t epoch = 946'684'800'000'000;
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::system_clock::now().time_since_epoch()).count() - epoch;
+}
+
+}  // namespace
+
+move_stream::move_stream(const move_scene& scene, shard_number source)
+    : scene_(scene), source_(source) {}
+
+result<bool> move_stream::make_slot() {
+  auto link = scene_.open(source_, long_wait, true);
+  if (!link) return tl::unexpected(link.error());
+  walsender_.emplace(std::move(*link));
+  const auto made = walsender_->query(fmt::format(
+      "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", scene_.slot(source_)));
+  if (!made) return tl::unexpected(made.error());
+  if (made->empty() || made->front().size() < 3) return failure("08P01", "a slot without snapshot");
+  reached_ = applied_ = moving::lsn_from_text(made->front()[1]).value_or(0);
+  snapshot_ = made->front()[2];
+
+  auto apply = scene_.open(scene_.destination, long_wait);
+  if (!apply) return tl::unexpected(apply.error());
+  apply_.emplace(std::move(*apply));
+  // Nothing of this has to be on a disk before the flip, which is.
+  const auto origin = moving::quoted(scene_.slot(source_));
+  if (auto error = execute(*apply_, fmt::format(
+          "SET session_replication_role = replica; SET synchronous_commit = off; "
+          "SELECT pg_replication_origin_create('{0}'); "
+          "SELECT pg_replication_origin_session_setup('{0}')", scene_.slot(source_)))) {
+    return tl::unexpected(std::move(*error));
+  }
+  const auto tables = scene_.tables.find(source_);
+  follower_.emplace(tables == scene_.tables.end() ? std::vector<moving::table>() : tables->second,
+                    scene_.of_source(source_));
+  return true;
+}
+
+result<bool> move_stream::copy(const meter& copied) {
+  auto from = scene_.open(source_, long_wait);
+  if (!from) return tl::unexpected(from.error());
+  if (auto error = execute(*from, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) {
+    return tl::unexpected(std::move(*error));
+  }
+  if (auto error = execute(*from, "SET TRANSACTION SNAPSHOT " + from->literal(snapshot_))) {
+    return tl::unexpected(std::move(*error));
+  }
+  for (const moving::table& one : scene_.tables.at(source_)) {
+    if (auto done = copy_table(*from, one, copied); !done) return done;
+  }
+  return true;
+}
+
+result<bool> move_stream::copy_table(management::connection& from, const moving::table& one,
+                                     const meter& copied) {
+  const auto fail = [](pg_error error) { return tl::unexpected(std::move(error)); };
+  if (auto error = execute(*apply_, "BEGIN")) return fail(std::move(*error));
+  if (auto error = execute(*apply_, hold_job(scene_))) return fail(std::move(*error));
+  if (auto begun = apply_->begin_copy_in(moving::copy_in(one)); !begun) return begun;
+  std::string piece;
+  std::int64_t rows = 0, bytes = 0, told = 0;
+  const auto read = from.copy_out(
+      moving::copy_out(one, scene_.of_source(source_)), [&](std::string_view row) -> result<bool> {
+        piece += row;
+        ++rows;
+        if (piece.size() < copy_piece) return true;
+        bytes += static_cast<std::int64_t>(piece.size());
+        auto put = apply_->put(piece);
+        piece.clear();
+        copied(rows - std::exchange(told, rows), std::exchange(bytes, 0));
+        return put;
+      });
+  if (!read) {
+    apply_->give_up_copy_in("the source failed");
+    return read;
+  }
+  if (!piece.empty()) {
+    bytes += static_cast<std::int64_t>(piece.size());
+    if (auto put = apply_->put(piece); !put) return put;
+  }
+  const auto stored = apply_->end_copy_in();
+  if (!stored) return tl::unexpected(stored.error());
+  if (*stored != rows) {
+    return failure("XX001", fmt::format("{} rows of table {} were read, {} stored", rows,
+                                        one.label(), *stored));
+  }
+  if (auto error = execute(*apply_, "COMMIT")) return fail(std::move(*error));
+  copied(rows - told, bytes);
+  return true;
+}
+
+result<bool> move_stream::begin() {
+  return walsender_->begin_stream(fmt::format(
+      "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{}', "
+      "messages 'true')", scene_.slot(source_), scene_.publication()));
+}
+
+std::int64_t move_stream::behind() const {
+  return server_end_ > applied_ ? static_cast<std::int64_t>(server_end_ - applied_) : 0;
+}
+
+result<bool> move_stream::pump(std::chrono::milliseconds wait) {
+  while (true) {
+    auto frame = walsender_->receive(wait);
+    if (!frame) return tl::unexpected(frame.error());
+    if (!*frame) break;
+    wait = std::chrono::milliseconds(0);   // as long as something is there it is taken
+    if (auto taken = take(as_bytes(**frame)); !taken) return taken;
+    if (between_ && transactions_ >= most_transactions) break;
+  }
+  if (between_ && transactions_ > 0) {
+    if (auto sent = send_pending(true); !sent) return sent;
+  }
+  return confirm(false);
+}
+
+result<bool> move_stream::take(byte_span bytes) {
+  const auto frame = moving::decode_frame(bytes);
+  if (!frame) return tl::unexpected(frame.error());
+  server_end_ = std::max(server_end_, frame->server_end);
+  if (!frame->data) return frame->wants_reply ? confirm(true) : result<bool>(true);
+  const auto message = moving::wal::decode(frame->payload);
+  if (!message) return tl::unexpected(message.error());
+  if (std::holds_alternative<moving::wal::begin>(*message)) between_ = false;
+  auto todo = follower_->feed(*message);
+  if (!todo) return tl::unexpected(todo.error());
+  for (follow_action& one : *todo) {
+    if (auto done = perform(std::move(one)); !done) return done;
+  }
+  return true;
+}
+
+result<bool> move_stream::perform(follow_action one) {
+  switch (one.what) {
+    case follow_action::kind::marker: marker_to_be_ = std::move(one.content); return true;
+    case follow_action::kind::commit:
+      between_ = true;
+      reached_ = one.end;
+      ++transactions_;
+      return true;
+    case follow_action::kind::change: break;
+  }
+  pending_ += one.sql;
+  pending_ += ";\n";
+  expected_.push_back(one.touches);
+  if (pending_.size() >= most_pending) return send_pending(false);
+  return true;
+}
+
+// Sends the statements that have gathered, and checks that each did what it had to do.
+result<bool> move_stream::send_pending(bool commit) {
+  if (!pending_.empty() || (commit && open_)) {
+    std::string sql;
+    std::size_t before = 0, after = 0;
+    if (!std::exchange(open_, true)) {
+      sql = "BEGIN; " + hold_job(scene_) + ";\n";
+      before = 2;
+    }
+    sql += pending_;
+    if (commit) {
+      sql += fmt::format("SELECT pg_replication_origin_xact_setup('{}', now()); COMMIT",
+                         moving::lsn_to_text(reached_));
+      after = 2;
+      open_ = false;
+    }
+    const auto touched = apply_->run(sql);
+    if (!touched) return tl::unexpected(touched.error());
+    if (touched->size() != before + expected_.size() + after) {
+      return failure("08P01", "the destination answered another number of statements");
+    }
+    for (std::size_t i = 0; i < expected_.size(); ++i) {
+      if (expected_[i] && (*touched)[before + i] != *expected_[i]) {
+        return failure("55000", fmt::format("a change of shard {} would have touched {} rows on "
+                                            "the destination instead of {}", source_,
+                                            (*touched)[before + i], *expected_[i]));
+      }
+    }
+    rows_ += static_cast<std::int64_t>(expected_.size());
+    pending_.clear();
+    expected_.clear();
+  }
+  if (commit) {
+    applied_ = reached_;
+    transactions_ = 0;
+    if (!marker_to_be_.empty()) marker_ = std::move(marker_to_be_);
+    marker_to_be_.clear();
+  }
+  return true;
+}
+
+result<bool> move_stream::confirm(bool now) {
+  const auto at = clock::now();
+  if (!now && at - confirmed_ < between_confirmations) return true;
+  confirmed_ = at;
+  return walsender_->send(moving::encode_status(applied_, microseconds_since_2000()));
+}
+
+}  // namespace pgsled::replicator

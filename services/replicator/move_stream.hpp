@@ -1,0 +1,60 @@
+#pragma once
+// move_stream: one source of a move: its slot, the copy of its moving rows under the slot's
+// snapshot, and what it has committed since, replayed on the destination. One transaction of the
+// destination covers whole transactions of the source, and the origin's position is stored with it.
+// Thread rule: one thread at a time.
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "common/moving/follower.hpp"
+#include "services/replicator/move_scene.hpp"
+
+namespace pgsled::replicator {
+
+class move_stream {
+ public:
+  static constexpr std::size_t most_pending = 1u << 20;        // bytes of SQL sent at once
+  static constexpr std::size_t most_transactions = 200;        // of the source, in one of ours
+
+  move_stream(const move_scene&, shard_number source);
+
+  // Makes the slot, whose snapshot stays until begin() or the next use of this connection.
+  result<bool> make_slot();
+  // Copies the rows of all tables. `copied` is told of rows and bytes now and then.
+  using meter = std::function<void(std::int64_t rows, std::int64_t bytes)>;
+  result<bool> copy(const meter& copied);
+  result<bool> begin();   // the stream, from where the slot was made
+
+  // Applies what has come, and waits for something for at most `wait`.
+  result<bool> pump(std::chrono::milliseconds wait);
+  const std::string& last_marker() const { return marker_; }   // that has been applied
+  std::int64_t behind() const;                                 // bytes of the source's log
+  std::int64_t applied_rows() const { return rows_; }
+
+ private:
+  result<bool> copy_table(management::connection& from, const moving::table&, const meter&);
+  result<bool> take(byte_span frame);
+  result<bool> perform(moving::follow_action);
+  result<bool> send_pending(bool commit);
+  result<bool> confirm(bool now);
+
+  const move_scene& scene_;
+  shard_number source_;
+  std::string snapshot_;
+  std::optional<management::connection> walsender_, apply_;
+  std::optional<moving::follower> follower_;
+  std::string pending_;                          // SQL that is not sent yet
+  std::vector<std::optional<std::int64_t>> expected_;
+  bool open_ = false;                            // a transaction on the destination
+  bool between_ = true;                          // no transaction of the source is under way
+  std::size_t transactions_ = 0;
+  moving::lsn reached_ = 0, applied_ = 0, server_end_ = 0;
+  std::string marker_, marker_to_be_;
+  std::int64_t rows_ = 0;
+  std::chrono::steady_clock::time_point confirmed_{};
+};
+
+}  // namespace pgsled::replicator

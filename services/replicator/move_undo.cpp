@@ -1,0 +1,171 @@
+// What a move_runner takes away again: everything after a failure, old rows and its tools after a
+// flip. Each of it can be repeated.
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <thread>
+
+#include "common/commit/statements.hpp"
+#include "services/replicator/move_runner.hpp"
+
+namespace pgsled::replicator {
+
+namespace {
+
+using commit::statements::literal;
+
+constexpr std::int64_t blocks_at_once = 256;   // of the table, in one transaction of the clean-up
+
+// A session that has ended a moment ago may still hold a slot or an origin.
+trouble patiently(management::connection& link, const std::string& sql) {
+  for (int attempt = 0;; ++attempt) {
+    auto error = execute(link, sql);
+    if (!error || error->sqlstate != "55006" || attempt == 100) return error;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
+std::vector<std::string> column_of(const management::connection::rows& rows) {
+  std::vector<std::string> all;
+  for (const auto& row : rows) all.push_back(row.at(0));
+  return all;
+}
+
+}  // namespace
+
+// The slot, origins, publication and identities of this job on one shard; with `rows` also what was
+// copied to it.
+trouble move_runner::drop_on(shard_number shard, bool rows) {
+  auto& link = scene_.link(shard);
+  const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+  if (!there) return there.error();
+  if (*there != "t") return std::nullopt;
+  const auto of_job = [&](const char* array) {
+    return link.query(fmt::format("SELECT unnest({}) FROM pgsled.job WHERE id = {}", array,
+                                  literal(order_.job)));
+  };
+  if (auto error = execute(link, fmt::format(
+          "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
+          "WHERE slot_name = '{}' AND active_pid IS NOT NULL", scene_.slot(shard)))) {
+    return error;
+  }
+  if (auto error = patiently(link, fmt::format(
+          "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+          "WHERE slot_name = '{}'", scene_.slot(shard)))) {
+    return error;
+  }
+  // Origins are of a whole server: those of other shards on the same one are theirs.
+  const auto origins = shard == scene_.destination
+                           ? fmt::format("roname LIKE 'pgsled\\_{}\\_%' AND roname NOT LIKE "
+                                         "'%\\_clean\\_%'", order_.job)
+                           : fmt::format("roname = '{}'", scene_.cleaner(shard));
+  if (auto error = patiently(link, "SELECT pg_replication_origin_drop(roname) FROM "
+                                   "pg_replication_origin WHERE " + origins)) {
+    return error;
+  }
+  if (auto error = execute(link, "DROP PUBLICATION IF EXISTS " + scene_.publication())) {
+    return error;
+  }
+  const auto altered = of_job("altered");
+  if (!altered) return altered.error();
+  std::string sql = hold_job(scene_) + "; SET LOCAL session_replication_role = replica; ";
+  for (const auto& one : column_of(*altered)) {
+    sql += "ALTER TABLE IF EXISTS " + one + " REPLICA IDENTITY DEFAULT; ";
+  }
+  if (rows) {
+    const auto filled = of_job("filled");
+    if (!filled) return filled.error();
+    for (const auto& one : column_of(*filled)) sql += "DELETE FROM " + one + "; ";
+  }
+  return execute(link, sql + fmt::format(
+      "UPDATE pgsled.job SET altered = '{{}}', filled = '{{}}' WHERE id = {}",
+      literal(order_.job)));
+}
+
+trouble move_runner::undo() {
+  bool flipped = false;
+  if (auto error = settle(flipped)) return error;
+  if (flipped) return pg_error{"XX000", "the move is past its flip", {}, {}};   // only a bug
+  for (shard_number shard = 0; shard < scene_.where.shards.size(); ++shard) {
+    if (auto error = drop_on(shard, shard == scene_.destination)) return error;
+  }
+  for (auto& [shard, link] : scene_.links) {
+    const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+    if (!there) return there.error();
+    if (*there != "t") continue;
+    if (auto error = execute(link, fmt::format(
+            "UPDATE pgsled.job SET phase = 'undone', changed_at = now() WHERE id = {} "
+            "AND phase = 'moving'", literal(order_.job)))) {
+      return error;
+    }
+  }
+  progress_.rows = progress_.bytes = progress_.changes = progress_.lag = 0;
+  return std::nullopt;
+}
+
+trouble move_runner::drop() {
+  streams_.clear();
+  for (shard_number shard = 0; shard < scene_.where.shards.size(); ++shard) {
+    if (auto error = drop_on(shard, false)) return error;
+  }
+  return on_all(fmt::format("UPDATE pgsled.job SET phase = 'done', changed_at = now() "
+                            "WHERE id = {} AND phase = 'flipped'", literal(order_.job)));
+}
+
+trouble move_runner::clean() {
+  streams_.clear();
+  bool flipped = false;
+  if (auto error = settle(flipped)) return error;
+  if (!flipped) return pg_error{"XX000", "the move is not past its flip", {}, {}};   // only a bug
+  for (const shard_number source : scene_.sources) {
+    auto& link = scene_.link(source);
+    const auto origin = scene_.cleaner(source);
+    if (auto error = patiently(link, fmt::format(
+            "SELECT pg_replication_origin_create('{0}') WHERE NOT EXISTS (SELECT FROM "
+            "pg_replication_origin WHERE roname = '{0}')", origin))) {
+      return error;
+    }
+    if (auto error = patiently(link, fmt::format(
+            "SET session_replication_role = replica; "
+            "SELECT pg_replication_origin_session_setup('{}')", origin))) {
+      return error;
+    }
+    for (const moving::table& one : scene_.tables[source]) {
+      if (one.whole()) continue;
+      if (auto error = clean_table(link, one)) return error;
+    }
+    if (auto error = execute(link, "SELECT pg_replication_origin_session_reset(); "
+                                   "RESET session_replication_role")) {
+      return error;
+    }
+  }
+  return std::nullopt;
+}
+
+// In small batches by their place in the table, as long as the job is this runner's and flipped.
+trouble move_runner::clean_table(management::connection& link, const moving::table& one) {
+  const auto rows = moving::where_moving(one, {scene_.map.size(), scene_.moving});
+  const auto name = moving::in_sql(one);
+  while (true) {
+    const auto blocks = one_value(link, fmt::format(
+        "SELECT pg_relation_size({}) / current_setting('block_size')::bigint", literal(name)));
+    if (!blocks) return blocks.error();
+    const std::int64_t end = std::stoll(*blocks);
+    for (std::int64_t from = 0; from < end; from += blocks_at_once) {
+      if (stopped_) return pg_error{"57P01", "the process ends", {}, {}};
+      if (auto error = execute(link, fmt::format(
+              "{}; DELETE FROM ONLY {} WHERE ctid >= '({},0)' AND ctid < '({},0)' AND {} AND "
+              "EXISTS (SELECT FROM pgsled.job WHERE id = {} AND phase = 'flipped')",
+              hold_job(scene_), name, from, from + blocks_at_once, rows, literal(order_.job)))) {
+        return error;
+      }
+    }
+    const auto left = one_value(link, fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {})",
+                                                  name, rows));
+    if (!left) return left.error();
+    if (*left != "t") return std::nullopt;
+  }
+}
+
+}  // namespace pgsled::replicator

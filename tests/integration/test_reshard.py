@@ -1,0 +1,306 @@
+"""A shard is added to a running database while clients write: exactly the rows that must move move,
+no client sees an error, and nothing is left behind, whatever is killed."""
+
+import json
+import random
+import signal
+import subprocess
+import threading
+import time
+import uuid
+
+import psycopg
+import pytest
+
+from support.machine import binaries, wait_until
+from support.suite import Suite
+
+OLD, NEW = ["old_0", "old_1"], "new_2"
+SCHEMA = """
+CREATE TABLE accounts (user_id bigint PRIMARY KEY, balance int NOT NULL, note text,
+                       twice int GENERATED ALWAYS AS (balance * 2) STORED);
+CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id bigint NOT NULL,
+                     item text, price numeric, at timestamptz DEFAULT now());
+CREATE TABLE tokens (token uuid PRIMARY KEY, number int);
+CREATE TABLE "Names" ("Name" varchar(40) PRIMARY KEY, number int, made date, raw bytea, f float8);
+CREATE TABLE countries (code text PRIMARY KEY, name text);
+"""
+TABLES = {"accounts": "user_id, balance, note", "orders": "user_id, item, price::text"}
+ROWS = 3000
+
+
+def databases(count):
+    return [{"name": "app", "shard": number, "database_name": name}
+            for number, name in enumerate(OLD + [NEW]) if number < count] + [{"name": "postgres"}]
+
+
+def sharded_tables():
+    return [{"database": "app", "name": name, "column": "user_id", "data_type": "bigint"}
+            for name in TABLES] + [
+        {"database": "app", "name": "tokens", "column": "token", "data_type": "uuid"},
+        {"database": "app", "name": "Names", "column": "Name", "data_type": "varchar"}]
+
+
+@pytest.fixture
+def growing(server):
+    """A suite over two shards with rows, and a third one that is joining and has the tables."""
+    for name in OLD + [NEW]:
+        server.make_database(name)
+    with Suite(server, databases=databases(2), sharded_tables=sharded_tables(),
+               general={"two_phase_commit": True}) as suite:
+        with suite.connect("app") as connection:
+            connection.execute(SCHEMA)
+            for key in range(ROWS):
+                connection.execute("INSERT INTO accounts (user_id, balance) VALUES (%s, 0)", (key,))
+            for number in range(200):
+                connection.execute("INSERT INTO tokens VALUES (%s, %s)",
+                                   (uuid.uuid4(), number))
+                connection.execute('INSERT INTO "Names" VALUES (%s, %s, %s, %s, %s)',
+                                   (f"Näme \\ {number}\t'", number, "0044-03-15 BC",
+                                    bytes(range(256)), 0.1 + number))
+        for name in OLD:
+            server.run("INSERT INTO countries SELECT i, 'name ' || i FROM generate_series(1, 50) i",
+                       database=name)
+        copy_schema(server)
+        suite.databases = databases(3)
+        suite.reload()
+        yield suite
+
+
+def copy_schema(server):
+    dump = subprocess.run(["/usr/lib/postgresql/15/bin/pg_dump", "--schema-only", "-N", "pgsled",
+                           server.url(OLD[0])], check=True, capture_output=True, text=True).stdout
+    subprocess.run(["/usr/lib/postgresql/15/bin/psql", "-1", "-q", "-v", "ON_ERROR_STOP=1",
+                    server.url(NEW)], check=True, input=dump, capture_output=True, text=True)
+
+
+class Writers:
+    """Clients that write all the time, each on keys of its own, and know what was acknowledged."""
+
+    def __init__(self, suite, count=4, patient=False):
+        """`patient` ones repeat what was refused because rows are being moved."""
+        self.suite, self.ended, self.errors, self.longest = suite, False, [], 0.0
+        self.patient = patient
+        self.accounts = {key: (0, None) for key in range(ROWS)}
+        self.orders, self.written = [], 0
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self._run, args=(number, count), daemon=True)
+                        for number in range(count)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        self.ended = True
+        for thread in self.threads:
+            thread.join(30)
+            assert not thread.is_alive(), "a writer hangs"
+
+    def _run(self, number, count):
+        chance = random.Random(number)
+        accounts = {key: self.accounts[key] for key in self.accounts if key % count == number}
+        orders, gone, next_key = [], set(), ROWS + number
+        with self.suite.connect("app") as connection:
+            while not self.ended:
+                began = time.monotonic()
+                try:
+                    what = chance.random()
+                    key = chance.choice(list(accounts)) if what >= 0.2 else next_key
+                    if what < 0.2:
+                        connection.execute("INSERT INTO accounts (user_id, balance, note) "
+                                           "VALUES (%s, 1, %s)", (key, "n'" * 5))
+                        accounts[key] = (1, "n'" * 5)
+                        next_key += count
+                    elif what < 0.3:
+                        connection.execute("DELETE FROM accounts WHERE user_id = %s", (key,))
+                        del accounts[key]
+                        gone.add(key)
+                    elif what < 0.6:
+                        with connection.transaction():
+                            connection.execute("UPDATE accounts SET balance = balance + 1 "
+                                               "WHERE user_id = %s", (key,))
+                            connection.execute("INSERT INTO orders (user_id, item, price) "
+                                               "VALUES (%s, %s, 1.50)", (key, f"of {number}"))
+                        balance, note = accounts[key]
+                        accounts[key] = (balance + 1, note)
+                        orders.append((key, f"of {number}", "1.50"))
+                    elif what < 0.7:
+                        connection.execute("UPDATE orders SET item = 'changed' WHERE user_id = %s",
+                                           (key,))
+                        orders = [(k, "changed" if k == key else item, price)
+                                  for k, item, price in orders]
+                    else:
+                        connection.execute("UPDATE accounts SET balance = balance + 1, note = %s "
+                                           "WHERE user_id = %s", ("x" * 3000, key))
+                        accounts[key] = (accounts[key][0] + 1, "x" * 3000)
+                    self.written += 1
+                except psycopg.errors.CannotConnectNow as error:
+                    if not self.patient:
+                        self.errors.append(error)
+                        break
+                except psycopg.Error as error:
+                    self.errors.append(error)
+                    break
+                self.longest = max(self.longest, time.monotonic() - began)
+        with self.lock:
+            for key in [key for key in self.accounts if key % count == number]:
+                del self.accounts[key]
+            self.accounts.update(accounts)
+            self.orders += orders
+
+
+def stored_map(server, database):
+    return server.run("SELECT buckets, epoch FROM pgsled.shard_map WHERE database = 'app'",
+                      database=database)[0]
+
+
+def where_it_belongs(keys, buckets, kind="bigint"):
+    """Key → shard, by `pgsled hash` and the stored map."""
+    text = "".join(f"{key}\n" for key in keys)
+    said = subprocess.run([str(binaries() / "pgsled"), "hash", "--stdin", "--type", kind,
+                           "--buckets", str(len(buckets))], input=text, capture_output=True,
+                          text=True, check=True, timeout=30).stdout
+    return {key: buckets[int(line.split()[1])] for key, line in zip(keys, said.splitlines())}
+
+
+def check_rows(server, writers, shards):
+    """All rows that were acknowledged, each once, each where the map says."""
+    assert not writers.errors, writers.errors
+    maps = {json.dumps(stored_map(server, name)) for name in shards}
+    assert len(maps) == 1, "the shards have the same map"
+    buckets = stored_map(server, shards[0])[0]
+    for table, column, kind in (("tokens", "token", "uuid"), ('"Names"', '"Name"', "varchar")):
+        found = {}
+        for number, name in enumerate(shards):
+            for key, in server.run(f"SELECT {column} FROM {table}", database=name):
+                assert key not in found, f"{key} is on two shards"
+                found[key] = number
+        assert len(found) == 200
+        assert where_it_belongs(list(found), buckets, kind) == found
+    place = where_it_belongs(list(range(ROWS + 20000)), buckets)
+    for table, columns in TABLES.items():
+        found = []
+        for number, name in enumerate(shards):
+            rows = server.run(f"SELECT {columns} FROM {table}", database=name)
+            assert all(place[row[0]] == number for row in rows), f"{table} on {name}"
+            found += rows
+        wanted = ([(key, *value) for key, value in writers.accounts.items()]
+                  if table == "accounts" else writers.orders)
+        assert sorted(found, key=repr) == sorted(map(tuple, wanted), key=repr), table
+    countries = {json.dumps(server.run("SELECT * FROM countries ORDER BY 1", database=name))
+                 for name in shards}
+    assert len(countries) == 1
+
+
+def check_nothing_left(server, shards):
+    assert server.run("SELECT slot_name FROM pg_replication_slots") == []
+    assert server.run("SELECT roname FROM pg_replication_origin") == []
+    assert server.run("SELECT gid FROM pg_prepared_xacts") == []
+    for name in shards:
+        assert server.run("SELECT pubname FROM pg_publication", database=name) == []
+        assert server.run("SELECT relname FROM pg_class WHERE relname IN ('accounts', 'orders') "
+                          "AND relreplident <> 'd'", database=name) == []
+
+
+def add_shard(suite, *more, timeout=120):
+    return subprocess.run([str(binaries() / "pgsled"), "reshard", "add-shard", "--database", "app",
+                           "--run-dir", str(suite.run_dir), *more], capture_output=True, text=True,
+                          timeout=timeout, check=False)
+
+
+def moves(suite):
+    said = suite.cli("reshard", "status", "--json", "--run-dir", suite.run_dir, check=False).stdout
+    return [json.loads(line) for line in said.splitlines()]
+
+
+@pytest.mark.seconds(120)
+def test_rows_move_while_clients_write(growing, server):
+    dry = add_shard(growing, "--dry-run")
+    assert dry.returncode == 0, dry.stdout + dry.stderr
+    assert stored_map(server, OLD[0])[0] == [0, 1], "a dry run changes nothing"
+    with Writers(growing) as writers:
+        time.sleep(1)
+        done = add_shard(growing)
+        assert done.returncode == 0, done.stdout + done.stderr + growing.log_text()[-6000:]
+        written = writers.written
+        wait_until(lambda: writers.errors or writers.written > written + 200, 20)
+        writers.stop()
+    check_rows(server, writers, OLD + [NEW])
+    check_nothing_left(server, OLD + [NEW])
+    buckets = stored_map(server, NEW)[0]
+    assert len(buckets) > 100
+    assert abs(buckets.count(2) - len(buckets) / 3) <= 1
+    assert all(owner in (number % 2, 2) for number, owner in enumerate(buckets)), "nothing shuffled"
+    assert writers.longest < 3, f"a statement waited {writers.longest:.2f} s"
+    again = add_shard(growing)
+    assert again.returncode == 1 and "joining" in again.stdout + again.stderr
+
+
+@pytest.mark.seconds(150)
+@pytest.mark.parametrize("step", ["prepare", "copy", "catch_up", "verify", "flip", "clean"])
+def test_the_replicator_dies(growing, server, step):
+    # A flip that is left in mid-commit holds clients back until the router has resolved it, which
+    # may take longer than they wait.
+    with Writers(growing, patient=step == "flip") as writers:
+        time.sleep(0.3)
+        command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "add-shard",
+                                    "--database", "app", "--run-dir", str(growing.run_dir)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        wait_until(lambda: f": {step}\n" in growing.log_text(), 60, 0.001)
+        old = growing.kill("replicator", signal.SIGKILL)
+        growing.wait_restarted("replicator", old)
+        command.wait(10)
+        wait_until(lambda: any(one["outcome"] == "done" for one in moves(growing)), 60,
+                   because="the move is not gone on with: " + growing.log_text()[-5000:])
+        time.sleep(0.5)
+        writers.stop()
+    check_rows(server, writers, OLD + [NEW])
+    check_nothing_left(server, OLD + [NEW])
+
+
+@pytest.mark.seconds(120)
+def test_abort_leaves_nothing_behind(growing, server):
+    # An old transaction on a source holds the slot up, and with it the move.
+    with server.connect(OLD[1], autocommit=False) as holding, Writers(growing) as writers:
+        holding.execute("INSERT INTO countries VALUES ('zz', 'nowhere')")
+        command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "add-shard",
+                                    "--database", "app", "--run-dir", str(growing.run_dir)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        wait_until(lambda: ": prepare\n" in growing.log_text(), 30, 0.01)
+        time.sleep(0.5)
+        job = moves(growing)[-1]["job"]
+        aborted = growing.cli("reshard", "abort", job, "--run-dir", growing.run_dir)
+        assert "aborted" in aborted.stdout
+        assert command.wait(30) == 1
+        holding.rollback()
+        writers.stop()
+    check_rows(server, writers, OLD)
+    check_nothing_left(server, OLD + [NEW])
+    assert server.run("SELECT count(*) FROM accounts", database=NEW) == [(0,)]
+    assert server.run("SELECT phase FROM pgsled.job", database=OLD[0]) == [("undone",)]
+    assert add_shard(growing).returncode == 0, "it can be begun again"
+    check_rows(server, writers, OLD + [NEW])
+
+
+@pytest.mark.seconds(60)
+def test_all_that_is_missing_is_said_at_once(growing, server):
+    for name in OLD + [NEW]:
+        server.run("CREATE TABLE keyless (a int)", "ALTER TABLE orders ADD CONSTRAINT o "
+                   "UNIQUE (item)", database=name)
+    server.run("INSERT INTO accounts (user_id, balance) VALUES (1, 1)",
+               "ALTER TABLE orders ALTER item TYPE varchar(20)", database=NEW)
+    said = add_shard(growing)
+    text = said.stdout + said.stderr
+    assert said.returncode == 1
+    for one in ("table public.keyless has no primary key", "public.accounts on shard 2 is not empty",
+                "public.orders has other columns on shard 2", "warning: table public.orders: unique"):
+        assert one in text, text
+    assert server.run("SELECT slot_name FROM pg_replication_slots") == []
+    server.run('DROP TABLE accounts, orders, tokens, "Names", keyless, countries', database=NEW)
+    said = add_shard(growing, "--dry-run")
+    assert said.returncode == 1 and "pg_dump" in said.stderr, said

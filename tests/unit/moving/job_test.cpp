@@ -1,0 +1,168 @@
+#include "common/moving/job.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace pgsled::moving {
+namespace {
+
+using testing::ElementsAre;
+
+constexpr int forward = 14;   // steps from take to end
+
+// Runs `it` to its end; `play` says how the n-th step goes. The names of the steps.
+std::vector<std::string> run(job& it, const std::function<void(job&, step, int)>& play) {
+  std::vector<std::string> trace;
+  for (int n = 0; n < 2000; ++n) {
+    const auto next = it.next();
+    if (!next) return trace;
+    trace.emplace_back(name_of(next->what));
+    play(it, next->what, n);
+  }
+  ADD_FAILURE() << "it has no end";
+  return trace;
+}
+
+void well(job& it, step what) {
+  if (what == step::take) return it.took(stored::nothing);
+  if (what == step::settle) return it.settled(false);
+  it.succeeded();
+}
+
+TEST(job, all_goes_well) {
+  job it;
+  EXPECT_THAT(run(it, [](job& j, step s, int) { well(j, s); }),
+              ElementsAre("take", "check", "begin", "record", "refine", "prepare", "copy",
+                          "catch_up", "fence", "verify", "flip", "flipped", "clean", "drop",
+                          "end"));
+  EXPECT_TRUE(it.done());
+  EXPECT_FALSE(it.reason());
+}
+
+// Whatever fails, and however often: never a flip without a verify straight before it, never one
+// after lift, nothing left behind without a flip, and only forward after it.
+void check(const std::vector<std::string>& trace, const job& it) {
+  bool flipped = false, fenced = false;
+  for (std::size_t i = 0; i < trace.size(); ++i) {
+    if (trace[i] == "flip") {
+      ASSERT_EQ(trace[i - 1], "verify");
+      ASSERT_EQ(trace[i - 2], "fence");
+    }
+    if (trace[i] == "fence" || trace[i] == "refine") fenced = true;
+    if (trace[i] == "lift") fenced = false;
+    if (trace[i] == "undo") {
+      ASSERT_FALSE(fenced && trace[i - 1] == "fence") << "lifted first";
+    }
+    if (trace[i] == "flipped") flipped = true;
+    if (flipped) {
+      ASSERT_NE(trace[i], "undo");
+      ASSERT_NE(trace[i], "copy");
+    }
+  }
+  EXPECT_EQ(it.done(), flipped);
+  if (!it.done()) {
+    EXPECT_TRUE(it.undone());
+    EXPECT_TRUE(it.reason());
+  }
+}
+
+TEST(job, one_failure_at_each_step) {
+  for (const bool transient : {false, true}) {
+    for (int at = 0; at <= forward; ++at) {
+      job it;
+      const auto trace = run(it, [&](job& j, step s, int n) {
+        if (n == at) return j.failed({"XX000", "no", {}, {}}, transient);
+        well(j, s);
+      });
+      SCOPED_TRACE(at);
+      check(trace, it);
+    }
+  }
+}
+
+TEST(job, an_unknown_flip_is_lifted_and_looked_at) {
+  for (const bool happened : {false, true}) {
+    job it;
+    const auto trace = run(it, [&](job& j, step s, int) {
+      if (s == step::flip) return j.uncertain({"08006", "gone", {}, {}});
+      if (s == step::settle) return j.settled(happened);
+      well(j, s);
+    });
+    check(trace, it);
+    EXPECT_EQ(it.done(), happened);
+    const std::vector<std::string> tail(trace.begin() + 10, trace.end());
+    if (happened) {
+      EXPECT_THAT(tail, ElementsAre("flip", "lift", "settle", "flipped", "clean", "drop", "end"));
+    } else {
+      EXPECT_THAT(tail, ElementsAre("flip", "lift", "settle", "undo", "end"));
+    }
+  }
+}
+
+TEST(job, a_fence_is_tried_again_but_not_for_ever) {
+  job it(0, {.fences = 3});
+  int fences = 0;
+  const auto trace = run(it, [&](job& j, step s, int) {
+    if (s == step::fence) {
+      ++fences;
+      return j.failed({"55P03", "busy", {}, {}}, true);
+    }
+    well(j, s);
+  });
+  EXPECT_EQ(fences, 3);
+  check(trace, it);
+  EXPECT_EQ(it.reason()->sqlstate, "55P03");
+}
+
+TEST(job, what_a_lost_runner_left_behind) {
+  job again;
+  auto trace = run(again, [](job& j, step s, int n) {
+    if (n == 0) return j.took(stored::moving);
+    well(j, s);
+  });
+  EXPECT_THAT(std::vector(trace.begin(), trace.begin() + 4),
+              ElementsAre("take", "lift", "undo", "check"));
+  EXPECT_TRUE(again.done());
+
+  job forward_only;
+  trace = run(forward_only, [](job& j, step s, int n) {
+    if (n == 0) return j.took(stored::flipped);
+    if (n == 2 || n == 4) return j.failed({"08006", "gone", {}, {}});
+    well(j, s);
+  });
+  EXPECT_THAT(trace, ElementsAre("take", "flipped", "clean", "clean", "drop", "drop", "end"));
+  EXPECT_TRUE(forward_only.done());
+
+  job too_often(5);
+  trace = run(too_often, [](job& j, step s, int n) {
+    if (n == 0) return j.took(stored::moving);
+    well(j, s);
+  });
+  EXPECT_THAT(trace, ElementsAre("take", "lift", "undo", "end"));
+  EXPECT_FALSE(too_often.done());
+}
+
+TEST(job, abort_at_each_step) {
+  for (int at = 0; at < forward; ++at) {
+    job it;
+    const auto trace = run(it, [&](job& j, step s, int n) {
+      if (n == at) j.abort();
+      well(j, s);
+    });
+    SCOPED_TRACE(at);
+    if (at >= 10) {
+      EXPECT_TRUE(it.done()) << "too late";
+    } else {
+      EXPECT_FALSE(it.done());
+      EXPECT_TRUE(it.undone());
+      EXPECT_EQ(std::count(trace.begin(), trace.end(), "flip"), 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pgsled::moving

@@ -1,0 +1,221 @@
+#include "common/moving/pgoutput.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/moving/follower.hpp"
+#include "common/placement/hash.hpp"
+
+namespace pgsled::moving {
+namespace {
+
+using testing::HasSubstr;
+
+template <class Integer>
+std::string be(Integer value) {
+  std::string to(sizeof value, '\0');
+  store_be(to.data(), value);
+  return to;
+}
+std::string zero(std::string_view text) { return std::string(text) + '\0'; }
+std::string value(std::string_view text) {
+  return "t" + be(static_cast<std::uint32_t>(text.size())) + std::string(text);
+}
+// "-": NULL, "?": unchanged, else a value.
+std::string tuple(const std::vector<std::string>& fields) {
+  std::string to = be(static_cast<std::uint16_t>(fields.size()));
+  for (const auto& one : fields) to += one == "-" ? "n" : one == "?" ? "u" : value(one);
+  return to;
+}
+std::string begin() { return "B" + be(std::uint64_t{16}) + be(std::int64_t{1}) + be(7u); }
+std::string commit(std::uint64_t end) {
+  return std::string("C") + '\0' + be(end - 1) + be(end) + be(std::int64_t{1});
+}
+std::string relation(std::uint32_t id, const std::string& name,
+                     const std::vector<std::pair<std::string, std::uint32_t>>& columns) {
+  std::string to = "R" + be(id) + zero("public") + zero(name) + "d" +
+                   be(static_cast<std::uint16_t>(columns.size()));
+  for (const auto& [column, type] : columns) {
+    to += std::string(1, '\1') + zero(column) + be(type) + be(std::int32_t{-1});
+  }
+  return to;
+}
+std::string insert(std::uint32_t id, const std::vector<std::string>& row) {
+  return "I" + be(id) + "N" + tuple(row);
+}
+std::string update(std::uint32_t id, const std::vector<std::string>& row,
+                   const std::vector<std::string>& old = {}, char kind = 'K') {
+  return "U" + be(id) + (old.empty() ? "" : std::string(1, kind) + tuple(old)) + "N" + tuple(row);
+}
+std::string erase(std::uint32_t id, const std::vector<std::string>& old) {
+  return "D" + be(id) + "K" + tuple(old);
+}
+std::string message(std::string_view prefix, std::string_view content) {
+  return "M" + std::string(1, '\1') + be(std::uint64_t{5}) + zero(prefix) +
+         be(static_cast<std::uint32_t>(content.size())) + std::string(content);
+}
+
+std::vector<std::string> samples() {
+  return {begin(),
+          commit(9),
+          "O" + be(std::uint64_t{3}) + zero("pgsled_x"),
+          relation(5, "t", {{"id", 20}, {"v", 25}}),
+          "Y" + be(77u) + zero("public") + zero("mood"),
+          insert(5, {"1", "-"}),
+          update(5, {"1", "?"}),
+          update(5, {"2", "x"}, {"1", "-"}),
+          erase(5, {"1", "-"}),
+          "T" + be(2u) + std::string(1, '\0') + be(5u) + be(6u),
+          message("pgsled", "mark")};
+}
+
+TEST(pgoutput, what_is_cut_or_too_long_is_refused) {
+  for (const std::string& whole : samples()) {
+    ASSERT_TRUE(wal::decode(as_bytes(whole))) << whole[0];
+    for (std::size_t cut = 0; cut < whole.size(); ++cut) {
+      EXPECT_FALSE(wal::decode(as_bytes(whole.substr(0, cut)))) << whole[0] << cut;
+    }
+    EXPECT_FALSE(wal::decode(as_bytes(whole + '\0'))) << whole[0];
+  }
+  EXPECT_FALSE(wal::decode(as_bytes("Z")));
+  EXPECT_FALSE(wal::decode(as_bytes("I" + be(5u) + "N" + be(std::uint16_t{0xffff}))));
+  EXPECT_FALSE(wal::decode(as_bytes("T" + be(0xffffffffu) + std::string(1, '\0'))));
+}
+
+TEST(pgoutput, fields) {
+  const std::string bytes = update(5, {"2", "?"}, {"1", "-"}, 'O');   // what is decoded borrows
+  const auto row = wal::decode(as_bytes(bytes));
+  ASSERT_TRUE(row);
+  const auto& got = std::get<wal::update>(*row);
+  EXPECT_EQ(got.old_kind, 'O');
+  EXPECT_EQ(got.old.at(0).value, "1");
+  EXPECT_EQ(got.old.at(1).what, wal::field::kind::null);
+  EXPECT_EQ(got.row.at(1).what, wal::field::kind::unchanged);
+}
+
+TEST(pgoutput, frames_and_positions) {
+  const auto data = decode_frame(as_bytes("w" + be(std::uint64_t{1}) + be(std::uint64_t{2}) +
+                                          be(std::int64_t{3}) + "abc"));
+  ASSERT_TRUE(data);
+  EXPECT_TRUE(data->data);
+  EXPECT_EQ(as_text(data->payload), "abc");
+  const auto alive =
+      decode_frame(as_bytes("k" + be(std::uint64_t{2}) + be(std::int64_t{3}) + "\1"));
+  ASSERT_TRUE(alive);
+  EXPECT_TRUE(alive->wants_reply);
+  EXPECT_EQ(alive->server_end, 2u);
+  EXPECT_FALSE(decode_frame(as_bytes("k12")));
+  EXPECT_FALSE(decode_frame(as_bytes("")));
+  EXPECT_EQ(encode_status(0x0102, 0).size(), 34u);
+  EXPECT_EQ(encode_status(0x0102, 0)[8], '\2');
+  EXPECT_EQ(lsn_to_text(0x16'B374D848), "16/B374D848");
+  EXPECT_EQ(lsn_from_text("16/B374D848"), 0x16'B374D848u);
+  EXPECT_FALSE(lsn_from_text("16"));
+  EXPECT_FALSE(lsn_from_text("16/x"));
+}
+
+table orders() {
+  table t;
+  t.schema = "public";
+  t.name = "orders";
+  t.columns = {{"id", "bigint", 20, -1, true}, {"who", "bigint", 20, -1, false},
+               {"note", "text", 25, -1, false}};
+  t.primary = {0, 1};
+  t.key = 1;
+  return t;
+}
+
+// Two buckets, of which the first moves. A key of each.
+std::string key_in(std::uint64_t bucket) {
+  for (std::int64_t key = 1;; ++key) {
+    if (placement::hash_bigint(key) % 2 == bucket) return std::to_string(key);
+  }
+}
+
+struct following {
+  follower it{{orders()}, {2, {0}}};
+  std::string mine = key_in(0), others = key_in(1);
+
+  following() { EXPECT_EQ(sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})), ""); }
+
+  std::string sql(const std::string& bytes) {
+    const auto decoded = wal::decode(as_bytes(bytes));
+    if (!decoded) return "undecodable";
+    const auto got = it.feed(*decoded);
+    if (!got) return "error: " + got.error().message;
+    std::string all;
+    for (const auto& one : *got) {
+      if (one.what == follow_action::kind::commit) all += "commit";
+      if (one.what == follow_action::kind::marker) all += "marker " + one.content;
+      all += one.sql + (one.touches ? " (" + std::to_string(*one.touches) + ")" : "");
+    }
+    return all;
+  }
+};
+
+TEST(follower, only_rows_of_moving_buckets) {
+  following f;
+  EXPECT_EQ(f.sql(begin()), "");
+  EXPECT_EQ(f.sql(insert(5, {"1", f.others, "x"})), "");
+  EXPECT_EQ(f.sql(insert(5, {"1", "-", "x"})), "") << "a row without key is in no bucket";
+  EXPECT_EQ(f.sql(insert(5, {"1", f.mine, "it's \\"})),
+            "INSERT INTO \"public\".\"orders\" (\"id\", \"who\", \"note\") OVERRIDING SYSTEM VALUE "
+            "VALUES ( E'1', E'" + f.mine + "', E'it''s \\\\') (1)");
+  EXPECT_EQ(f.sql(update(5, {"1", f.mine, "-"})),
+            "UPDATE ONLY \"public\".\"orders\" SET \"who\" = E'" + f.mine +
+                "', \"note\" = NULL WHERE \"id\" = E'1' AND \"who\" = E'" + f.mine + "' (1)");
+  EXPECT_THAT(f.sql(update(5, {"1", f.mine, "?"})), testing::Not(HasSubstr("note")));
+  EXPECT_EQ(f.sql(update(5, {"1", f.others, "x"})), "");
+  EXPECT_EQ(f.sql(erase(5, {"1", f.others, "-"})), "");
+  EXPECT_THAT(f.sql(erase(5, {"1", f.mine, "-"})), HasSubstr("DELETE FROM ONLY"));
+  EXPECT_EQ(f.sql(commit(9)), "commit");
+}
+
+TEST(follower, rows_that_change_their_bucket) {
+  following f;
+  EXPECT_THAT(f.sql(update(5, {"1", f.others, "x"}, {"1", f.mine, "-"})),
+              HasSubstr("DELETE FROM ONLY"));
+  EXPECT_THAT(f.sql(update(5, {"1", f.mine, "x"}, {"1", f.others, "-"})), HasSubstr("INSERT"));
+  EXPECT_THAT(f.sql(update(5, {"1", f.mine, "?"}, {"1", f.others, "old"}, 'O')),
+              HasSubstr("E'old'"));
+  EXPECT_THAT(f.sql(update(5, {"1", f.mine, "?"}, {"1", f.others, "-"})), HasSubstr("error: "));
+}
+
+TEST(follower, what_pgsled_replayed_is_left_out) {
+  following f;
+  f.sql(begin());
+  EXPECT_EQ(f.sql("O" + be(std::uint64_t{3}) + zero("pgsled_clean")), "");
+  EXPECT_EQ(f.sql(insert(5, {"1", f.mine, "x"})), "");
+  EXPECT_EQ(f.sql(commit(9)), "commit");
+  f.sql(begin());
+  EXPECT_THAT(f.sql(insert(5, {"1", f.mine, "x"})), HasSubstr("INSERT")) << "the next is not";
+  f.sql(begin());
+  f.sql("O" + be(std::uint64_t{3}) + zero("pg_16400"));
+  EXPECT_THAT(f.sql(insert(5, {"2", f.mine, "x"})), HasSubstr("INSERT")) << "of a subscription";
+}
+
+TEST(follower, truncate_markers_and_other_tables) {
+  following f;
+  EXPECT_THAT(f.sql("T" + be(1u) + std::string(1, '\0') + be(5u)),
+              testing::AllOf(HasSubstr("DELETE FROM ONLY \"public\".\"orders\" WHERE mod("),
+                             HasSubstr("ANY ('{0}'")));
+  EXPECT_EQ(f.sql(message("pgsled", "mark")), "marker mark");
+  EXPECT_EQ(f.sql(message("other", "mark")), "");
+  f.sql(relation(6, "else", {{"id", 20}}));
+  EXPECT_EQ(f.sql(insert(6, {"1"})), "");
+}
+
+TEST(follower, what_cannot_be_followed_ends_it) {
+  EXPECT_THAT(following().sql(relation(5, "orders", {{"id", 20}, {"who", 20}})),
+              HasSubstr("changed during the move"));
+  EXPECT_THAT(following().sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 1043}})),
+              HasSubstr("changed during the move"));
+  EXPECT_THAT(following().sql(insert(77, {"1"})), HasSubstr("error: "));
+  EXPECT_THAT(following().sql(insert(5, {"1"})), HasSubstr("number of columns"));
+  EXPECT_THAT(following().sql(insert(5, {"1", "x1", "y"})), HasSubstr("error: "));
+  EXPECT_THAT(following().sql(erase(5, {"-", following().mine, "-"})),
+              HasSubstr("without its primary key"));
+}
+
+}  // namespace
+}  // namespace pgsled::moving
