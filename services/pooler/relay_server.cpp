@@ -174,16 +174,7 @@ class relay_server::flow final : public carrier, public net::watcher {
     watch((credit_ > 0 && !eof_ ? EPOLLIN : 0u) | (up_.empty() ? 0u : EPOLLOUT));
   }
   void watch(std::uint32_t events) {
-    if (watched_ == events) return;
-    const int fd = server_->fd.get();
-    if (events == 0) {
-      reactor_.remove(fd);
-    } else if (watched_ == 0) {
-      reactor_.add(fd, events, this);
-    } else {
-      reactor_.modify(fd, events, this);
-    }
-    watched_ = events;
+    reactor_.watch(server_->fd.get(), events, this);
   }
 
   channel* link_;
@@ -193,7 +184,6 @@ class relay_server::flow final : public carrier, public net::watcher {
   transport* server_ = nullptr;
   std::string up_;
   std::size_t credit_ = window, written_ = 0;  // written_: not yet given back as credit
-  std::uint32_t watched_ = 0;
   bool eof_ = false;
 };
 
