@@ -195,6 +195,7 @@ relay_server::relay_server(net::reactor& r, lender& l, std::shared_ptr<bus::cont
                            std::string endpoint, bus::curve_keys curve)
     : reactor_(r),
       lender_(l),
+      dead_(r),
       hub_(r, std::move(context),
            bus::hub_options{std::move(endpoint), std::move(curve), {}, 10'000},
            [this](const std::string& from, const bus::envelope& got) { receive(from, got); }) {}
@@ -296,12 +297,7 @@ void relay_server::remove(const std::string& name) {
   if (at == channels_.end()) return;
   for (auto& [id, f] : at->second->flows_) f->forget_link();
   at->second->flows_.clear();
-  if (dead_.empty()) {
-    reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
-      if (!alive.expired()) std::exchange(dead_, {}).clear();
-    });
-  }
-  dead_.push_back(std::move(at->second));
+  dead_.bury(std::move(at->second));
   channels_.erase(at);
 }
 
