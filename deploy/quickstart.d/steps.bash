@@ -91,6 +91,7 @@ read_settings() {
 write_settings() {
   (umask 077 && cat >"$home/settings.new" <<END
 port=$port
+shards=$shards
 shard_ports=(${shard_ports[*]})
 metrics_port=$metrics_port
 admin_password=$admin_password
@@ -133,6 +134,27 @@ start_shard() {
     tail -n 20 "$home/log/shard$1.log" >&2
     die "shard $1 does not start"
   }
+}
+
+at_shard() {
+  local shard=$1
+  shift
+  PGPASSWORD=postgres psql -X -h "$host" -p "${shard_ports[$shard]}" -U postgres -d postgres \
+    -v ON_ERROR_STOP=1 "$@"
+}
+as_admin() {
+  PGPASSWORD=$admin_password psql -X -h "$host" -p "$port" -U admin -d admin -v ON_ERROR_STOP=1 "$@"
+}
+
+# True when the shard is in the file, but the map gives it nothing.
+joining() {
+  [ "$(at_shard 0 -Atc "SELECT $1 <> ALL (buckets) FROM pgsled.shard_map
+    WHERE database = 'postgres'")" = t ]
+}
+
+copy_schema() {
+  PGPASSWORD=postgres "$pg/pg_dump" -h "$host" -p "${shard_ports[0]}" -U postgres --schema-only \
+    -N pgsled postgres | at_shard "$1" -1 -q -o /dev/null
 }
 
 # Created aside and renamed, so that one that was interrupted is not taken for a finished one.
