@@ -80,6 +80,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
       *error = {std::string(fields->sqlstate), std::string(fields->message),
                 std::string(fields->hint), std::string(fields->detail)};
     }
+    if (error->sqlstate == "57014" && owner.take_victim()) *error = deadlock();
   }
   void entry_dropped(const session::entry&) override {}
   void server_parameter(std::string_view, std::string_view, bool) override {}
@@ -130,13 +131,18 @@ struct shard_transaction::leg final : lease_waiter, server_user {
   bool wrote = false, away = false, checked = false, begun = false;
 };
 
-shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint,
+shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint, std::uint32_t client,
                                      session::pair_set_ref settings, bool isolated,
                                      std::function<void(const pg_error&)> on_lost)
     : worker_(w),
       endpoint_(std::move(endpoint)),
       settings_(std::move(settings)),
       on_lost_(std::move(on_lost)),
+      mark_{client, static_cast<std::uint32_t>(
+                        std::chrono::duration_cast<std::chrono::milliseconds>(
+                            std::chrono::system_clock::now().time_since_epoch())
+                            .count() &
+                        0x7fffffff)},
       isolated_(isolated) {}
 
 shard_transaction::~shard_transaction() {
@@ -255,7 +261,7 @@ void shard_transaction::join(std::vector<std::uint32_t> shards, std::string scri
     for (auto& [shard, one] : legs_) {
       if (one->checked) continue;
       one->checked = true;
-      one->ask(isolation_sql);
+      one->ask(mark_sql().append(";").append(isolation_sql));
     }
   }
   acquire_next();
@@ -310,7 +316,7 @@ void shard_transaction::granted(leg& one) {
 void shard_transaction::begin(leg& one) {
   one.begun = true;
   one.checked = isolated_;
-  auto sql = script_;
+  auto sql = script_ + ";" + mark_sql();
   if (isolated_) sql.append(";").append(isolation_sql);
   one.ask(sql);
 }
@@ -628,6 +634,13 @@ void shard_transaction::finish(const pg_error* why, const std::string& warning) 
   later([tell = std::move(tell), error, warning] {
     if (tell) tell(error.get(), warning);
   });
+}
+
+pg_error shard_transaction::deadlock() {
+  return {"40P01", "deadlock detected",
+          "Repeat the transaction, with its statements for different shards in an order that all "
+          "keep to.",
+          "Transactions over several shards waited for each other; this was the youngest of them."};
 }
 
 void shard_transaction::forget_client() {

@@ -547,6 +547,20 @@ std::string worker::hello() const {
   return snapshot::to_json(hello);
 }
 
+// {"command":"deadlock","client":pid of a cancel key,"began":of its transaction}
+void worker::end_deadlock(std::string_view json) {
+  boost::json::error_code ec;
+  const auto parsed = boost::json::parse(json, ec);
+  if (ec || !parsed.is_object()) return;
+  const auto* who = parsed.as_object().if_contains("client");
+  const auto* began = parsed.as_object().if_contains("began");
+  if (who == nullptr || began == nullptr || !who->is_int64() || !began->is_int64()) return;
+  if (auto* named = client_of(static_cast<std::uint32_t>(who->as_int64()))) {
+    named->end_deadlock(static_cast<std::uint32_t>(began->as_int64()));
+  }
+  run_scheduled();
+}
+
 void worker::from_router(const bus::envelope& message) {
   switch (message.header.kind) {
     case bus::kind::cancel:
@@ -561,6 +575,10 @@ void worker::from_router(const bus::envelope& message) {
       break;
     }
     case bus::kind::command:
+      if (as_text(message.payload).find("\"deadlock\"") != std::string_view::npos) {
+        end_deadlock(as_text(message.payload));
+        break;
+      }
       if (as_text(message.payload).find("\"shutdown\"") != std::string_view::npos &&
           shared_.on_shutdown_command) {
         shared_.on_shutdown_command();
