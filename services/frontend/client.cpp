@@ -6,7 +6,6 @@
 
 #include "common/log/log.hpp"
 #include "common/wire/messages.hpp"
-#include "services/frontend/broadcast.hpp"
 #include "services/frontend/client_login.hpp"
 #include "services/frontend/client_output.hpp"
 #include "services/frontend/shard_transaction.hpp"
@@ -313,7 +312,6 @@ void client::cancel() {
     not_granted(cancelled);
     return;
   }
-  if (broadcast_) return broadcast_->cancel();
   if (state_ == state::spreading) return spread_->cancel();
   // What runs while settings are applied is ours, and short.
   if (state_ == state::applying || state_ == state::refusing) return;
@@ -379,8 +377,8 @@ void client::fence_raised() {
 bool client::before_fence() {
   if (!before_fence_) return false;
   const bool busy = state_ != state::closed &&
-                    (broadcast_ != nullptr || spread_ != nullptr || unit_left_ != 0 ||
-                     streaming_ != 0 || (server_ != nullptr && in_transaction()));
+                    (spread_ != nullptr || unit_left_ != 0 || streaming_ != 0 ||
+                     (server_ != nullptr && in_transaction()));
   before_fence_ = busy;
   return busy;
 }
@@ -415,7 +413,7 @@ void client::snapshot_changed() {
     return;
   }
   if (!endpoint_ || !endpoint_->stale || login_) return;
-  if (state_ != state::ready || server_ != nullptr || broadcast_ || spread_) return;
+  if (state_ != state::ready || server_ != nullptr || spread_) return;
   auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
   if (!fresh) {
     end(pg_error{"57P01", "user \"" + endpoint_->user.name + "\" of database \"" +
@@ -448,7 +446,6 @@ void client::close(std::string_view reason) {
       }
     }
   }
-  if (broadcast_) broadcast_->abandon();
   if (spread_) {
     server_ = nullptr;  // a leg's
     // What has been decided is carried out.

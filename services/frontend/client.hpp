@@ -31,7 +31,6 @@
 namespace pgsled::frontend {
 
 class worker;
-class broadcast;
 class shard_transaction;
 struct aim;
 struct login_state;
@@ -51,7 +50,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
     fenced,      // for rows that are being moved to be where they belong
     settling,    // for the server to owe nothing: the next unit goes elsewhere
     refusing,    // the transaction on the server is being failed, too
-    broadcast,   // a statement runs on all shards
     spreading,   // something happens to all shards of the transaction
     asking,      // the router answers for the admin database
     closed,
@@ -78,6 +76,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
     return !secret.empty() && secret == secret_;
   }
   void cancel();
+  void end_deadlock(std::uint32_t began);
   void check_timeouts(net::time_point now);
   void drain();                        // close as soon as no transaction is open
   void end(const pg_error& fatal);     // FATAL, then close
@@ -109,8 +108,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::string application_name() const;
 
  private:
-  friend class broadcast;
-
   // client.cpp and client_server.cpp
   void on_events(std::uint32_t events) override;
   void read_input();
@@ -193,7 +190,12 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // client_shards.cpp
   routed grow(const unit&, std::uint32_t shard);
   routed route_shards(const unit&, byte_span bytes, const aim&, const session::effects& executed,
-                      std::size_t controls, std::string_view text);
+                      std::size_t controls, std::string_view text, const plan::plan* everywhere);
+  routed route_everywhere(const unit&, byte_span bytes, const plan::plan&, std::string_view text);
+  void run_everywhere(std::string unit_bytes, const plan::plan&, std::string sql, bool implicit);
+  void ran_everywhere(const std::string& unit_bytes, std::string tags, const pg_error*,
+                      bool implicit);
+  std::unique_ptr<shard_transaction> new_shard_transaction(bool isolated);
   void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
   void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
   void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
@@ -236,7 +238,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::unique_ptr<std::vector<note>> unconfirmed_;
   std::uint32_t note_change(std::string_view name, statement_ref statement, bool closed);
   statement_ref unnamed_;
-  std::unique_ptr<broadcast> broadcast_;
   std::string pending_;                     // read, not yet processed
   // Of a sharded database: how the open transaction has begun, for the shards that join it.
   session::script script_;
@@ -264,6 +265,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // begin on another shard.
   bool unrun_ = false;
   bool wrote_ = false;                      // a plan said that it writes; false: perhaps
+  bool defined_ = false;                    // the catalogs are others after COMMIT
   bool datestyle_changed_ = false;
   bool before_fence_ = false;               // its transaction is older than the fence that is up
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet

@@ -14,6 +14,8 @@ namespace pgsled::frontend {
 class local_pool;
 
 enum class pool_mode : std::uint8_t { transaction, session, statement };
+// How what has written on several shards commits: on all or none; on one after the other; not.
+enum class commit_mode : std::uint8_t { atomic, one_by_one, refused };
 
 // Where the rows of a database are now. One object for all of its endpoints, old ones too: a
 // transaction that outlives a snapshot must not place a key by the map it began with.
@@ -32,6 +34,8 @@ struct endpoint {
   snapshot::user user;
   snapshot::database database;
   pool_mode mode = pool_mode::transaction;
+  commit_mode commits = commit_mode::atomic;            // transactions of the client's
+  commit_mode commits_statement = commit_mode::atomic;  // single statements for all shards
   bool planned = false;  // statements need a plan: several shards, or dispatch = "always"
   bool sharded = false;  // more than one shard
   bool stale = false;

@@ -18,6 +18,9 @@ constexpr std::size_t max_asides = 64 * 1024;
 
 constexpr std::string_view isolation_sql =
     "SELECT pg_catalog.current_setting('transaction_isolation')";
+constexpr std::string_view can_prepare_sql =
+    "SELECT pg_catalog.current_setting('max_prepared_transactions')::int > 0 AND "
+    "pg_catalog.to_regprocedure('pgsled.decide(text,text,integer[])') IS NOT NULL";
 constexpr std::string_view has_written_sql =
     "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
 
@@ -77,6 +80,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
       *error = {std::string(fields->sqlstate), std::string(fields->message),
                 std::string(fields->hint), std::string(fields->detail)};
     }
+    if (error->sqlstate == "57014" && owner.take_victim()) *error = deadlock();
   }
   void entry_dropped(const session::entry&) override {}
   void server_parameter(std::string_view, std::string_view, bool) override {}
@@ -124,16 +128,21 @@ struct shard_transaction::leg final : lease_waiter, server_user {
   std::unique_ptr<pg_error> error;
   std::string tag, tags, value, carry, unpreparable;
   bool waiting = false, running = false;
-  bool wrote = false, away = false, checked = false;
+  bool wrote = false, away = false, checked = false, begun = false;
 };
 
-shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint,
+shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint, std::uint32_t client,
                                      session::pair_set_ref settings, bool isolated,
                                      std::function<void(const pg_error&)> on_lost)
     : worker_(w),
       endpoint_(std::move(endpoint)),
       settings_(std::move(settings)),
       on_lost_(std::move(on_lost)),
+      mark_{client, static_cast<std::uint32_t>(
+                        std::chrono::duration_cast<std::chrono::milliseconds>(
+                            std::chrono::system_clock::now().time_since_epoch())
+                            .count() &
+                        0x7fffffff)},
       isolated_(isolated) {}
 
 shard_transaction::~shard_transaction() {
@@ -178,6 +187,8 @@ void shard_transaction::adopt(server& lent, bool wrote) {
   one = std::make_unique<leg>(*this, shard);
   one->lease = &lent;
   one->wrote = wrote;
+  one->begun = lent.ledger.status() != 'I';
+  rows_ = rows_ || wrote;
   lent.pass_to(one.get());
   if (!parameters_) parameters_ = lent.parameters;
 }
@@ -198,7 +209,15 @@ void shard_transaction::park(std::uint32_t shard) {
   one.lease->pass_to(&one);
 }
 
-void shard_transaction::wrote(std::uint32_t shard) { legs_.at(shard)->wrote = true; }
+void shard_transaction::wrote(std::uint32_t shard) {
+  legs_.at(shard)->wrote = true;
+  rows_ = true;
+}
+
+void shard_transaction::defined() {
+  for (auto& [shard, one] : legs_) one->wrote = true;
+  defined_ = true;
+}
 
 void shard_transaction::cannot_prepare(std::uint32_t shard, std::string why) {
   legs_.at(shard)->unpreparable = std::move(why);
@@ -235,11 +254,14 @@ void shard_transaction::join(std::vector<std::uint32_t> shards, std::string scri
   for (const std::uint32_t shard : shards) {
     if (!has(shard)) joining_.push_back(shard);
   }
+  for (auto& [shard, one] : legs_) {
+    if (!one->begun) begin(*one);
+  }
   if (isolated_ && legs_.size() + joining_.size() > 1) {
     for (auto& [shard, one] : legs_) {
       if (one->checked) continue;
       one->checked = true;
-      one->ask(isolation_sql);
+      one->ask(mark_sql().append(";").append(isolation_sql));
     }
   }
   acquire_next();
@@ -285,13 +307,18 @@ void shard_transaction::granted(leg& one) {
     worker_.counters().settings_applied.add();
     one.ask(settings);
   }
-  one.checked = isolated_;
-  auto begin = script_;
-  if (isolated_) begin.append(";").append(isolation_sql);
-  one.ask(begin);
+  begin(one);
   lease.settings = settings_;
   lease.settings_unknown = false;
   acquire_next();
+}
+
+void shard_transaction::begin(leg& one) {
+  one.begun = true;
+  one.checked = isolated_;
+  auto sql = script_ + ";" + mark_sql();
+  if (isolated_) sql.append(";").append(isolation_sql);
+  one.ask(sql);
 }
 
 void shard_transaction::not_granted(leg& one, const pg_error& why) {
@@ -347,6 +374,7 @@ void shard_transaction::leg_lost(leg& one, const pg_error& why) {
       if (legs_.empty()) finish(error_.get());
       return;
     case work::asking:
+    case work::one_by_one:
       return undo({"08006", "the transaction was rolled back: shard " + std::to_string(shard) +
                                 ": " + why.message, {}, {}});
     default: break;
@@ -386,9 +414,21 @@ void shard_transaction::leg_done(leg& one) {
       if (at_ == 1) tags_ = one.tags;
       return next_in_order();
     case work::asking:
-      one.wrote = one.error != nullptr || one.value != "f";
+      if (!one.wrote) {
+        one.wrote = one.error != nullptr || one.value != "f";
+      } else if (one.error || one.value != "t") {
+        cannot_prepare_ = one.where();
+      }
       if (!any_running()) decide();
       return;
+    case work::one_by_one:
+      if (one.error || one.tag == "ROLLBACK") {
+        return undo(one.error ? *one.error
+                              : pg_error{"40000", "the transaction was rolled back on " +
+                                                      one.where(), {}, {}});
+      }
+      release(one);
+      return commit_next();
     case work::committing:
       if (one.error) explain(one);
       return perform(one.error ? coordinator_->failed(one.shard, *one.error, now())
@@ -442,14 +482,20 @@ void shard_transaction::rollback(done then) {
 // Nothing has been decided, and nothing will be.
 void shard_transaction::undo(const pg_error& why) {
   if (!error_) error_ = std::make_unique<pg_error>(why);
+  if (what_ == work::one_by_one && at_ > 1) {
+    error_->detail = "It has been committed on " + std::to_string(at_ - 1) + " of " +
+                     std::to_string(order_.size()) + " shards already.";
+    error_->hint = "Bring the other shards to the same state by hand.";
+  }
   what_ = work::rolling_back;
   if (legs_.empty()) return finish(error_.get());
   // What a leg is still asked is answered before that, and ignored.
   for (auto& [shard, one] : legs_) one->ask("ROLLBACK");
 }
 
-void shard_transaction::commit(session::pair_set_ref settings, ended then) {
+void shard_transaction::commit(session::pair_set_ref settings, commit_mode mode, ended then) {
   PGSLED_ASSERT(!busy() && !legs_.empty());
+  mode_ = mode;
   what_ = work::asking;
   committed_ = std::move(settings);
   ended_ = std::move(then);
@@ -473,16 +519,38 @@ void shard_transaction::ask_what_wrote() {
     return;
   }
   for (auto& [shard, one] : legs_) {
-    const bool known = one->wrote || !one->unpreparable.empty() || legs_.size() == 1;
-    if (!known) one->ask(has_written_sql);
+    if (legs_.size() == 1) break;
+    if (one->wrote) {
+      // Rows must not be on some shards only, whatever the reason: then it is an error.
+      if (defined_ && !rows_ && mode_ == commit_mode::atomic) one->ask(can_prepare_sql);
+    } else {
+      one->ask(has_written_sql);
+    }
   }
   if (!any_running()) decide();
 }
 
 void shard_transaction::decide() {
   std::vector<commit::participant> all;
+  std::size_t writers = 0;
   for (auto& [shard, one] : legs_) {
-    all.push_back({shard, one->wrote || legs_.size() == 1, one->unpreparable});
+    const bool writes = one->wrote || legs_.size() == 1;
+    writers += writes ? 1 : 0;
+    // Who has only read is committed plainly, whatever it has used.
+    all.push_back({shard, writes, writes ? one->unpreparable : std::string()});
+  }
+  if (writers > 1 && mode_ == commit_mode::refused && !(defined_ && !rows_)) {
+    return undo({"0A000",
+                 "the transaction has written on several shards and two_phase_commit is off",
+                 "Set two_phase_commit = true, or cross_shard_writes = \"best_effort\" in "
+                 "[pgsled] to commit on one shard after the other.",
+                 {}});
+  }
+  if (writers > 1 && (mode_ != commit_mode::atomic || !cannot_prepare_.empty())) {
+    what_ = work::one_by_one;
+    order_ = shards();
+    at_ = 0;
+    return commit_next();
   }
   const auto who = commit::choose(all);
   if (!who) return undo(who.error());
@@ -490,6 +558,15 @@ void shard_transaction::decide() {
   coordinator_ =
       std::make_unique<commit::coordinator>(*who, endpoint_->database.name, new_id());
   perform(coordinator_->begin(now()));
+}
+
+void shard_transaction::commit_next() {
+  if (at_ < order_.size()) return legs_.at(order_[at_++])->ask("COMMIT");
+  finish(nullptr, cannot_prepare_.empty()
+                      ? ""
+                      : "committed on one shard after the other, not at once: on " +
+                            cannot_prepare_ +
+                            " max_prepared_transactions is 0 or schema pgsled is missing");
 }
 
 void shard_transaction::perform(std::vector<commit::action> actions) {
@@ -559,13 +636,21 @@ void shard_transaction::finish(const pg_error* why, const std::string& warning) 
   });
 }
 
+pg_error shard_transaction::deadlock() {
+  return {"40P01", "deadlock detected",
+          "Repeat the transaction, with its statements for different shards in an order that all "
+          "keep to.",
+          "Transactions over several shards waited for each other; this was the youngest of them."};
+}
+
 void shard_transaction::forget_client() {
   ended_ = {};
   on_lost_ = {};
 }
 
 void shard_transaction::cancel() {
-  if (what_ == work::asking || what_ == work::committing || what_ == work::rolling_back) return;
+  if (what_ == work::asking || what_ == work::committing || what_ == work::one_by_one ||
+      what_ == work::rolling_back) return;
   for (auto& [shard, one] : legs_) {
     if (one->waiting) {
       one->waiting = false;

@@ -17,6 +17,8 @@
 // inside themselves; one of them at a time. The transaction may be destroyed in it. Destroying it
 // before it has ended gives its servers back broken. A leg lost outside of commit() ends the
 // transaction: on_lost is called, once, instead of any `done`.
+// Bounds: one wait for a lease at a time, checkout_timeout; the script, 64 KiB; notices kept for the
+// client, 64 KiB; what commit() waits for is common/commit's.
 // Errors: those of the servers, those of common/commit. Thread rule: the worker's.
 
 #include <functional>
@@ -27,6 +29,7 @@
 #include <vector>
 
 #include "common/commit/coordinator.hpp"
+#include "common/commit/deadlock.hpp"
 #include "common/net/reactor.hpp"
 #include "services/frontend/endpoint.hpp"
 #include "services/frontend/local_pool.hpp"
@@ -44,14 +47,17 @@ class shard_transaction {
   using ended = std::function<void(const pg_error*, const std::string& warning)>;
 
   // `isolated`: the client's own transaction, which must be READ COMMITTED to have a second shard.
-  shard_transaction(worker&, endpoint_ref, session::pair_set_ref settings, bool isolated,
+  // `client`: pid of its cancel key, by which the router finds it when it is in a deadlock.
+  shard_transaction(worker&, endpoint_ref, std::uint32_t client,
+                    session::pair_set_ref settings, bool isolated,
                     std::function<void(const pg_error&)> on_lost);
   ~shard_transaction();
   shard_transaction(const shard_transaction&) = delete;
   shard_transaction& operator=(const shard_transaction&) = delete;
 
   // Legs.
-  // A server that is in the transaction already and owes nothing; it is the caller's no longer.
+  // A server that owes nothing and has the session's settings; it is the caller's no longer. One
+  // that is in the transaction already is a leg; to any other join() says the script.
   void adopt(server&, bool wrote);
   // Leases of the shards that are none yet, in shard order, with settings and script said to each.
   void join(std::vector<std::uint32_t> shards, std::string script, done);
@@ -63,6 +69,9 @@ class shard_transaction {
   void park(std::uint32_t shard);
   // Something has, or may have, changed there. Where nothing says so the server is asked.
   void wrote(std::uint32_t shard);
+  // The same for all legs, but of definitions only (DDL). Where nothing else has been written and
+  // a server cannot prepare, they commit one after the other, with a warning.
+  void defined();
   // PREPARE TRANSACTION would be refused there: why, for people.
   void cannot_prepare(std::uint32_t shard, std::string why);
   // This leg's server is not given back at the end: the client has something on it that no other
@@ -85,7 +94,7 @@ class shard_transaction {
   void settings_are(const session::pair_set_ref&, bool unknown);
 
   // `settings`: the session's, once committed.
-  void commit(session::pair_set_ref settings, ended);
+  void commit(session::pair_set_ref settings, commit_mode, ended);
   void rollback(done);
 
   bool busy() const { return what_ != work::nothing; }
@@ -95,6 +104,13 @@ class shard_transaction {
   // What runs; nothing once the end has begun, which takes a few seconds at most: a cancel that
   // comes late must not meet a decision.
   void cancel();
+  // It is the victim of a deadlock over several shards: the cancel that follows is answered 40P01.
+  void end_deadlock() { victim_ = true; }
+  bool take_victim() { return std::exchange(victim_, false); }
+  const commit::mark& marked() const { return mark_; }
+  // To be said again after a ROLLBACK TO, which may have ended it.
+  std::string mark_sql() const { return commit::mark_sql(mark_); }
+  static pg_error deadlock();
   void forget_client();   // it has gone: nobody is told any more
 
   // What servers have said for the client besides answers (notices), as messages.
@@ -102,7 +118,9 @@ class shard_transaction {
 
  private:
   struct leg;
-  enum class work { nothing, joining, telling, in_order, asking, committing, rolling_back };
+  enum class work {
+    nothing, joining, telling, in_order, asking, committing, one_by_one, rolling_back
+  };
 
   void acquire_next();
   void granted(leg&);
@@ -111,6 +129,8 @@ class shard_transaction {
   void leg_lost(leg&, const pg_error& why);
   void next_in_order();
   void decide();
+  void commit_next();
+  void begin(leg&);
   void perform(std::vector<commit::action>);
   void arm();
   void release(leg&);
@@ -136,7 +156,7 @@ class shard_transaction {
   std::string script_, tags_, asides_;
   std::function<std::string(std::uint32_t)> text_;
   std::vector<std::uint32_t> order_;
-  std::size_t at_ = 0;
+  std::size_t at_ = 0;                  // in order_; how many have been asked
   ended ended_;
   std::unique_ptr<commit::coordinator> coordinator_;
   std::unique_ptr<pg_error> error_;
@@ -144,7 +164,10 @@ class shard_transaction {
   std::unique_ptr<leg> kept_;           // its server has ended the transaction
   std::uint32_t kept_shard_ = 0;
   work what_ = work::nothing;
-  bool isolated_, keeps_ = false;
+  commit_mode mode_ = commit_mode::atomic;
+  std::string cannot_prepare_;          // which leg, if one cannot: where that is allowed for
+  commit::mark mark_;
+  bool isolated_, keeps_ = false, defined_ = false, rows_ = false, victim_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 

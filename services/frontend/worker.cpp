@@ -19,6 +19,12 @@ constexpr std::uint32_t max_slots = 1u << 20;  // bits of the slot in a cancel k
 constexpr std::size_t max_learned = 1024;
 constexpr int accepts_per_turn = 64;
 constexpr auto fence_poll = std::chrono::milliseconds(2);
+
+commit_mode commit_mode_of(const std::string& name) {
+  return name == "one_by_one" ? commit_mode::one_by_one
+         : name == "refused"  ? commit_mode::refused
+                              : commit_mode::atomic;
+}
 }  // namespace
 
 class worker::listener final : public net::watcher {
@@ -305,6 +311,8 @@ void worker::rebuild_endpoints() {
     made->owners = owners_[database->name];
     made->sharded = !database->admin && database->shards > 1;
     made->planned = database->admin || made->sharded || database->dispatch == "always";
+    made->commits = commit_mode_of(user.commits);
+    made->commits_statement = commit_mode_of(user.commits_statement);
     made->mode = user.pooler_mode == "session"     ? pool_mode::session
                  : user.pooler_mode == "statement" ? pool_mode::statement
                                                    : pool_mode::transaction;
@@ -590,6 +598,20 @@ std::string worker::hello() const {
   return snapshot::to_json(hello);
 }
 
+// {"command":"deadlock","client":pid of a cancel key,"began":of its transaction}
+void worker::end_deadlock(std::string_view json) {
+  boost::json::error_code ec;
+  const auto parsed = boost::json::parse(json, ec);
+  if (ec || !parsed.is_object()) return;
+  const auto* who = parsed.as_object().if_contains("client");
+  const auto* began = parsed.as_object().if_contains("began");
+  if (who == nullptr || began == nullptr || !who->is_int64() || !began->is_int64()) return;
+  if (auto* named = client_of(static_cast<std::uint32_t>(who->as_int64()))) {
+    named->end_deadlock(static_cast<std::uint32_t>(began->as_int64()));
+  }
+  run_scheduled();
+}
+
 void worker::from_router(const bus::envelope& message) {
   switch (message.header.kind) {
     case bus::kind::cancel:
@@ -604,6 +626,10 @@ void worker::from_router(const bus::envelope& message) {
       break;
     }
     case bus::kind::command:
+      if (as_text(message.payload).find("\"deadlock\"") != std::string_view::npos) {
+        end_deadlock(as_text(message.payload));
+        break;
+      }
       if (as_text(message.payload).find("\"shutdown\"") != std::string_view::npos &&
           shared_.on_shutdown_command) {
         shared_.on_shutdown_command();

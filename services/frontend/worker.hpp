@@ -141,6 +141,7 @@ class worker {
   void accepted_local(net::unique_fd fd);
   result<bool> listen_locally();
   void from_router(const bus::envelope&);
+  void end_deadlock(std::string_view json);
   std::string hello() const;
   void tick();
   void check_drained();

@@ -3,23 +3,26 @@
 #include <algorithm>
 
 #include "common/log/log.hpp"
+#include "services/router/configuration.hpp"
 #include "services/router/shard_service.hpp"
 
 namespace pgsled::router {
 
 namespace {
 
-// With the 6 s after which something prepared is an orphan it is finished within 10 s.
-constexpr std::int64_t between_rounds = 2000;
+// With the 6 s after which something prepared is an orphan it is finished within 10 s; a deadlock,
+// which has to be seen twice, within 3.
+constexpr std::int64_t between_rounds = 1000;
 
 }  // namespace
 
-commit_service::commit_service(net::reactor& loop, control& truth) : loop_(loop), truth_(truth) {}
+commit_service::commit_service(net::reactor& loop, control& truth,
+                               std::function<void(const commit::mark&)> cancel)
+    : loop_(loop), truth_(truth), cancel_(std::move(cancel)) {}
 
 void commit_service::configure() {
   std::map<std::string, database_rounds> kept;
-  // Nothing of the suite commits in two phases yet: who does not ask for it pays nothing for it.
-  if (!truth_.configuration().general.two_phase_commit) return rounds_.clear();
+  if (!commits_in_two_phases(truth_.configuration())) return rounds_.clear();
   for (const database_definition& one : truth_.topology().databases) {
     if (!one.sharded || one.shards < 2) continue;
     if (const auto found = rounds_.find(one.name); found != rounds_.end()) {
@@ -44,9 +47,15 @@ void commit_service::ask(const std::string& database, database_rounds& one) {
   const config::general& general = truth_.configuration().general;
   commit_job job{database, shard_addresses(truth_.topology(), database), {},
                  {general.tls_verify, general.tls_server_ca_certificate,
-                  general.tls_server_certificate, general.tls_server_private_key}};
+                  general.tls_server_certificate, general.tls_server_private_key},
+                 nullptr};
   one.next_at = steady_ms() + between_rounds;
   if (job.shards.empty()) return;   // the map's service says why
+  if (one.shards != job.shards) {
+    one.shards = job.shards;
+    one.links = std::make_shared<commit_links>();
+  }
+  job.kept = one.links;
   for (const pool_definition& pool : truth_.topology().pools) {
     if (pool.server.database != database) continue;
     if (std::find(job.roles.begin(), job.roles.end(), pool.server.server_user) ==
@@ -67,6 +76,7 @@ void commit_service::heard(const std::string& database, const commit_report& mad
   database_rounds& one = found->second;
   one.under_way = false;
   one.next_at = steady_ms() + between_rounds;
+  for (const commit::mark& victim : made.victims) cancel_(victim);
   resolved_ += made.finished.size();
   for (const std::string& text : made.finished) {
     log::warn("router", "orphaned transaction of \"{}\" resolved, {}", database, text);

@@ -1,10 +1,12 @@
 #pragma once
-// commit_service: has what coordinators of commits left behind looked for and finished, on a helper
+// commit_service: has what coordinators of commits left behind looked for and finished, and
+// deadlocks over several shards found, on a helper
 // thread of its own (it waits for shards that are down), and keeps what is open for SHOW
 // TRANSACTIONS. Life cycle: construct, configure() after every configuration, tick(), stop().
 // Thread rule: the reactor's thread.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -19,7 +21,8 @@ namespace pgsled::router {
 
 class commit_service {
  public:
-  commit_service(net::reactor&, control&);
+  // `cancel`: the transaction is to be ended as victim of a deadlock.
+  commit_service(net::reactor&, control&, std::function<void(const commit::mark&)> cancel);
 
   void configure();
   void tick(std::int64_t now);
@@ -31,6 +34,8 @@ class commit_service {
   struct database_rounds {
     bool under_way = false;
     std::int64_t next_at = 0;
+    std::shared_ptr<commit_links> links = std::make_shared<commit_links>();
+    std::vector<shard_address> shards;         // which the links lead to
     std::vector<open_transaction> open;
     std::set<std::string> problems;            // said in the log already
   };
@@ -39,6 +44,7 @@ class commit_service {
 
   net::reactor& loop_;
   control& truth_;
+  std::function<void(const commit::mark&)> cancel_;
   std::map<std::string, database_rounds> rounds_;
   std::uint64_t resolved_ = 0;
   shard_worker worker_;                        // last: its jobs use the others

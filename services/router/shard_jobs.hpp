@@ -18,6 +18,7 @@ struct map_job {
   std::vector<shard_address> shards;
   management_tls tls;
   std::string keep_fence;       // any other fence found on a shard is lifted first
+  bool decisions = false;   // commits over several shards leave decisions there
 };
 // Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
 // the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/log/log.hpp"
+#include "services/router/configuration.hpp"
 
 namespace pgsled::router {
 
@@ -79,7 +80,7 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
     return;
   }
   map_job job{database, shard_addresses(truth_.topology(), database), tls(),
-              moves_.fence(database)};
+              moves_.fence(database), commits_in_two_phases(truth_.configuration())};
   if (job.shards.empty()) {
     one.reason = "a shard without a primary host, or no user for database \"" + database + "\"";
     one.retry_at = steady_ms() + retry_incomplete;

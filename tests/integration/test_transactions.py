@@ -20,7 +20,7 @@ CREATE TABLE log (id bigint, at text);
 
 
 def options(general=None, pgsled=None):
-    return {"general": dict({"two_phase_commit": True}, **(general or {})),
+    return {"general": dict(general or {}),
             "pgsled": dict(pgsled or {}),
             "databases": [{"name": "app", "shard": number, "database_name": name}
                           for number, name in enumerate(SHARDS)],
@@ -144,6 +144,14 @@ SCRIPTS = {
     "a second BEGIN": ["BEGIN", update(0), update(1), "BEGIN", update(2), "COMMIT", read(2)],
     "one after another": ["BEGIN", update(0), update(1), "COMMIT", "BEGIN", update(1), update(0),
                           "ROLLBACK", "BEGIN", update(2), update(0), "COMMIT", read(0), read(1)],
+    "definitions too": ["BEGIN", update(0), "CREATE TABLE more (id bigint)", update(1),
+                        "SAVEPOINT a", "ALTER TABLE log ADD COLUMN extra int", "ROLLBACK TO a",
+                        "SELECT * FROM log WHERE id = 3", "COMMIT", read(0), read(1),
+                        "BEGIN", "DROP TABLE more", update(2), "ROLLBACK", "DROP TABLE more",
+                        read(2)],
+    "definitions rolled back": ["BEGIN", "CREATE TABLE more (id bigint)", update(0),
+                                "INSERT INTO t VALUES (3, 1, 3)", "COMMIT", read(0),
+                                "DROP TABLE more"],
     "two rows": ["BEGIN", "INSERT INTO log VALUES (42, 'a') RETURNING at",
                  "INSERT INTO log VALUES (3, 'b') RETURNING id, at", "COMMIT",
                  "SELECT * FROM log WHERE id = 3"],
@@ -161,3 +169,231 @@ def test_as_on_one_server(both, suite, server, name):
         assert spread == single
     nothing_is_left(server)()
     suite.check_no_leaks(database="app")
+
+
+def names_of(client, code):
+    """The error's fields of the next answer."""
+    fields = [wire.error_fields(body) for kind, body in client.receive_until_ready()
+              if kind == "E"]
+    assert fields and fields[0]["C"] == code, fields
+    return fields[0]
+
+
+def refused(client, sql, code="0A000"):
+    client.send(wire.query(sql))
+    return names_of(client, code)
+
+
+@pytest.mark.parametrize("begin", ["BEGIN ISOLATION LEVEL REPEATABLE READ",
+                                   "BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+                                   "SET default_transaction_isolation = 'serializable'; BEGIN"])
+def test_higher_isolation_has_no_second_shard(both, begin):
+    through, _ = both
+    for sql in begin.split("; "):
+        through.query(sql)
+    through.query(update(0))
+    assert "isolation" in refused(through, read(1))["M"]
+    assert through.status == "E"
+    assert say(through, read(0)) == (["25P02"], "E")
+    assert say(through, "COMMIT") == (["ROLLBACK"], "I")
+    through.query("RESET ALL")
+    assert through.query(read(0)) == [["0"]]
+
+
+def test_what_cannot_be_done_over_shards_is_refused(both):
+    through, _ = both
+    for sql in ("COMMIT AND CHAIN", "PREPARE TRANSACTION 'x'", "SAVEPOINT a; SAVEPOINT b",
+                "SELECT set_config('work_mem', '5MB', true)"):
+        through.query("BEGIN")
+        through.query(update(0))
+        through.query(update(1))
+        refused(through, sql)
+        assert say(through, "ROLLBACK") == (["ROLLBACK"], "I")
+    through.query("BEGIN")
+    through.query(update(0))
+    refused(through, update(1) + "; COMMIT")
+    assert say(through, "COMMIT") == (["ROLLBACK"], "I")
+    through.query("BEGIN")
+    through.query("SELECT set_config('work_mem', (4 + 1) || 'MB', true), v FROM t WHERE id = 42")
+    through.query(update(0))
+    refused(through, update(1))
+    through.query("ROLLBACK")
+    assert through.query(read(0)) == [["0"]]
+
+
+def extended(sql, portal="", rows=0):
+    return wire.parse("", sql) + wire.bind(portal) + wire.execute(portal, rows)
+
+
+def kinds(messages):
+    return "".join(kind for kind, _ in messages if kind not in "SN")
+
+
+def test_extended_protocol_and_pipelines(both, server):
+    through, whole = both
+    answers = []
+    for client in both:
+        client.send(extended("BEGIN"), wire.SYNC, extended(update(0)), wire.SYNC,
+                    extended(update(1)), extended(read(1)), wire.SYNC, extended("SAVEPOINT a"),
+                    wire.SYNC, extended(update(2)), wire.SYNC, extended("ROLLBACK TO a"),
+                    wire.SYNC, extended(read(2)), wire.SYNC, extended("COMMIT"), wire.SYNC)
+        answers.append(client.receive_until_ready(8))
+    assert answers[0] == answers[1]
+    spread, single = everything(server)
+    assert spread == single
+    for client in both:
+        client.send(extended("BEGIN"), wire.SYNC, extended(update(0)), wire.SYNC,
+                    extended("SELECT 1/0 FROM t WHERE id = 3"), extended(update(1)), wire.SYNC,
+                    extended(update(2)), wire.SYNC, extended("COMMIT"), wire.SYNC)
+        answers.append([(kind, body) for kind, body in client.receive_until_ready(5)
+                        if kind != "E"])
+    assert answers[2] == answers[3]
+    spread, single = everything(server)
+    assert spread == single
+
+
+def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
+    through, _ = both
+    through.query("PREPARE mine AS SELECT 42")
+    for end in ("COMMIT", "ROLLBACK"):
+        through.query("BEGIN")
+        for shard in KEY:
+            through.query(update(shard))
+        assert say(through, end) == ([end], "I")
+        assert through.query("EXECUTE mine") == [["42"]]
+    through.query("CREATE TABLE while_bound (id bigint)")
+    through.query("DROP TABLE while_bound")
+    assert through.query("EXECUTE mine") == [["42"]]
+
+
+def test_a_client_that_goes_away_leaves_nothing(both, suite, server):
+    client = suite.raw(database="app")
+    client.query("BEGIN")
+    client.query(update(0))
+    client.query(update(1))
+    client.socket.close()
+    with server.connect("spread_0", options="-c lock_timeout=5s") as other:
+        other.execute(update(0))
+    suite.check_no_leaks(database="app")
+
+
+def test_cancel_on_any_leg(both, suite, server):
+    through, _ = both
+    with server.connect("spread_1", autocommit=False) as other:
+        other.execute(update(1))
+        through.query("BEGIN")
+        through.query(update(0))
+        through.query("SAVEPOINT a")
+        through.send(wire.query(update(1)))
+        time.sleep(0.3)
+        through.cancel(suite.port)
+        names_of(through, "57014")
+        other.rollback()
+    through.query("ROLLBACK TO a")
+    through.query(update(1))
+    assert say(through, "COMMIT") == (["COMMIT"], "I")
+    assert through.query(read(1)) == [["1"]]
+
+
+def test_settings_of_two_phase_commit(suite, server):
+    with Postgres({"max_prepared_transactions": "0"}) as plain:
+        servers = [server, plain, server]
+        for one, name in zip(servers, ("mode_0", "mode_1", "mode_2")):
+            one.make_database(name)
+            one.run(SCHEMA, database=name)
+        setting = options()
+        setting["databases"] = [{"name": "app", "shard": number, "port": servers[number].port,
+                                 "database_name": f"mode_{number}"} for number in range(3)]
+        with Suite(server, **setting) as running:
+            def values():
+                return [one.run("SELECT v FROM t ORDER BY id", database=f"mode_{number}")
+                        for number, one in enumerate(servers)]
+
+            def add(client, *shards):
+                client.query("BEGIN")
+                for shard in shards:
+                    client.query(f"INSERT INTO t VALUES ({KEY[shard]}, 1)")
+                return say(client, "COMMIT")
+            with running.raw(database="app") as client:
+                client.query("BEGIN")
+                for shard in (0, 1, 2):
+                    client.query(f"INSERT INTO t VALUES ({KEY[shard]}, 1)")
+                client.send(wire.query("COMMIT"))
+                # Shard 0 decides, so that the other two prepare.
+                error = names_of(client, "55000")
+                assert "max_prepared_transactions" in error["M"] and "shard 1" in error["M"]
+                assert str(plain.port) in error["M"] and "restart" in error["H"]
+                assert client.status == "I" and values() == [[], [], []]
+                assert nothing_is_left(server)() is None
+                assert add(client, 0, 2) == (["COMMIT"], "I")     # does not need that server
+                client.send(wire.query("CREATE TABLE extra (id bigint)"))
+                answer = client.receive_until_ready()
+                assert kinds(answer) == "CZ"
+                assert any("one shard after the other" in wire.error_fields(body)["M"]
+                           for kind, body in answer if kind == "N")
+                for number, one in enumerate(servers):
+                    assert one.run("SELECT to_regclass('extra') IS NOT NULL",
+                                   database=f"mode_{number}") == [(True,)]
+            running.pgsled["cross_shard_writes"] = "best_effort"
+            running.reload()
+            with running.raw(database="app") as client:
+                client.query("DELETE FROM t WHERE id = 42")
+                client.query("DELETE FROM t WHERE id = 100")
+                assert add(client, 0, 1, 2) == (["COMMIT"], "I")
+                assert values() == [[(1,)]] * 3
+            running.pgsled["cross_shard_writes"] = "atomic"
+            running.general["two_phase_commit"] = False
+            running.reload()
+            with running.raw(database="app") as client:
+                client.query("BEGIN")
+                client.query("DELETE FROM t WHERE id = 42")
+                client.query("DELETE FROM t WHERE id = 100")
+                error = refused(client, "COMMIT")
+                assert "two_phase_commit" in error["M"] and client.status == "I"
+                assert values() == [[(1,)]] * 3
+                client.query("BEGIN")
+                client.query("DELETE FROM t WHERE id = 42")
+                client.query("SELECT v FROM t WHERE id = 100")
+                assert say(client, "COMMIT") == (["COMMIT"], "I")  # one has only read
+                client.query("DROP TABLE extra")
+
+
+def test_a_deadlock_over_shards_ends_within_three_seconds(both, suite, server):
+    for repeat in range(2):
+        with suite.raw(database="app") as first, suite.raw(database="app") as second:
+            for client, shard in ((first, 0), (second, 1)):
+                client.query("BEGIN")
+                client.query(update(2 if client is first else shard))
+                client.query("SAVEPOINT a")
+                client.query(update(shard))
+                time.sleep(0.02)
+            second.query(read(0))
+            began = time.monotonic()
+            first.send(wire.query(update(1)))
+            second.send(wire.query(update(0)))
+            error = names_of(second, "40P01")     # the younger one
+            assert time.monotonic() - began < 3.5
+            assert error["M"] == "deadlock detected" and second.status == "E"
+            if repeat:
+                # What it held is given up with the savepoint, and the other goes on.
+                second.query("ROLLBACK TO a")
+                assert say(second, "ROLLBACK") == (["ROLLBACK"], "I")
+            else:
+                assert say(second, "ROLLBACK") == (["ROLLBACK"], "I")
+            assert kinds(first.receive_until_ready()) == "CZ"
+            assert say(first, "COMMIT") == (["COMMIT"], "I")
+    suite.check_no_leaks(database="app")
+
+
+def test_waiting_alone_is_no_deadlock(both, suite, server):
+    with suite.raw(database="app") as first, suite.raw(database="app") as second:
+        for client in (first, second):
+            client.query("BEGIN")
+        first.query(update(0))
+        first.query(update(1))
+        second.query(update(2))
+        second.send(wire.query(update(0)))
+        time.sleep(3.5)
+        assert say(first, "COMMIT") == (["COMMIT"], "I")
+        assert kinds(second.receive_until_ready()) == "CZ"
+        assert say(second, "COMMIT") == (["COMMIT"], "I")
