@@ -234,6 +234,7 @@ struct router_service::state {
       case kind::ack:
         acknowledge(from, got);
         settle_reloads();
+        moves.tick(steady_ms());   // clients wait while a fence is waited for
         break;
       case kind::bye:
         log::info("router", "{} says bye", from);
