@@ -87,6 +87,32 @@ def test_quickstart(quickstart):
                           tables[0]) == before[0]
 
 
+def outcome(said):
+    """moved, pause_max_ms, errors, diff of the last line."""
+    return {name: int(value) for name, value in
+            (part.split("=") for part in said.strip().splitlines()[-1].split())}
+
+
+@pytest.mark.seconds(300)
+def test_shards_are_added_under_load(quickstart):
+    first = outcome(quickstart("add-shard"))    # starts the suite, too
+    assert list(first) == ["moved", "pause_max_ms", "errors", "diff"]
+    assert first["errors"] == first["diff"] == 0 and first["moved"] > 1000
+    ports = quickstart.env()["PGSLED_SHARD_PORTS"].split()
+    assert len(ports) == 4
+    kept = rows_on_shards(quickstart, ports, "user_conversation_list")
+    assert sum(kept) == 300 * 8 and min(kept) > 0
+    second = outcome(quickstart("add-shard"))
+    assert second["errors"] == second["diff"] == 0 and second["moved"] > 1000
+    ports = quickstart.env()["PGSLED_SHARD_PORTS"].split()
+    assert len(ports) == 5
+    quickstart("stop")
+    again = quickstart()
+    assert " 0 rows added" in again and "from shard" in again
+    assert sum(rows_on_shards(quickstart, ports, "user_conversation_list")) == 300 * 8
+    assert "shard 4: runs" in quickstart("status")
+
+
 def test_port_is_taken(quickstart, server):
     said = quickstart(status=1, port=server.port)
     assert str(server.port) in said and "postgres" in said and "PGSLED_PORT" in said
