@@ -531,6 +531,11 @@ void shard_transaction::commit(session::pair_set_ref settings, commit_mode mode,
   committed_ = std::move(settings);
   ended_ = std::move(then);
   error_.reset();
+  ended_ = [&counters = worker_.counters(), told = std::move(ended_)](const pg_error* why,
+                                                                      const std::string& warning) {
+    (why == nullptr ? counters.shard_commits : counters.shard_commits_failed).add();
+    if (told) told(why, warning);
+  };
   ask_what_wrote();
 }
 
