@@ -146,6 +146,7 @@ shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint, std::uint
       isolated_(isolated) {}
 
 shard_transaction::~shard_transaction() {
+  worker_.gate().leave(*this);
   worker_.loop().cancel(timer_);
   if (kept_) legs_[kept_shard_] = std::move(kept_);
   for (auto& [shard, one] : legs_) {
@@ -282,15 +283,44 @@ void shard_transaction::acquire_next() {
                                         "Add it to pgdog.toml and reload.", {}});
     }
     one->waiting = true;
+    waits_since_ = worker_.loop().now();
     // Who holds connections already goes before those who hold none.
     server* lent = pool->take(one.get(), legs_.size() > 1);
-    if (lent == nullptr) return;
+    if (lent == nullptr) {
+      if (legs_.size() > 1) worker_.gate().enter(*this);
+      return;
+    }
     return one->granted(*lent);
   }
   if (!any_running()) finish(error_.get());
 }
 
+local_pool* shard_transaction::waits_for() const {
+  for (const auto& [shard, one] : legs_) {
+    if (one->waiting) return endpoint_->pools[shard];
+  }
+  return nullptr;
+}
+
+std::vector<local_pool*> shard_transaction::holds() const {
+  std::vector<local_pool*> held;
+  for (const auto& [shard, one] : legs_) {
+    if (one->lease != nullptr) held.push_back(&one->lease->pool());
+  }
+  return held;
+}
+
+void shard_transaction::give_up(const pg_error& why) {
+  for (auto& [shard, one] : legs_) {
+    if (!one->waiting) continue;
+    one->waiting = false;
+    endpoint_->pools[shard]->forget(one.get());
+    return not_granted(*one, why);
+  }
+}
+
 void shard_transaction::granted(leg& one) {
+  worker_.gate().leave(*this);
   auto& lease = *one.lease;
   if (endpoint_->mode == pool_mode::session) lease.dirty = true;
   if (!parameters_) parameters_ = lease.parameters;
@@ -322,6 +352,7 @@ void shard_transaction::begin(leg& one) {
 }
 
 void shard_transaction::not_granted(leg& one, const pg_error& why) {
+  worker_.gate().leave(*this);
   if (!error_) error_ = std::make_unique<pg_error>(why);
   joining_.clear();
   forget(one);
@@ -500,6 +531,11 @@ void shard_transaction::commit(session::pair_set_ref settings, commit_mode mode,
   committed_ = std::move(settings);
   ended_ = std::move(then);
   error_.reset();
+  ended_ = [&counters = worker_.counters(), told = std::move(ended_)](const pg_error* why,
+                                                                      const std::string& warning) {
+    (why == nullptr ? counters.shard_commits : counters.shard_commits_failed).add();
+    if (told) told(why, warning);
+  };
   ask_what_wrote();
 }
 
@@ -651,12 +687,10 @@ void shard_transaction::forget_client() {
 void shard_transaction::cancel() {
   if (what_ == work::asking || what_ == work::committing || what_ == work::one_by_one ||
       what_ == work::rolling_back) return;
-  for (auto& [shard, one] : legs_) {
-    if (one->waiting) {
-      one->waiting = false;
-      endpoint_->pools[shard]->forget(one.get());
-      return not_granted(*one, {"57014", "canceling statement due to user request", {}, {}});
-    }
+  if (waits_for() != nullptr) {
+    return give_up(take_victim() ? deadlock()
+                                 : pg_error{"57014", "canceling statement due to user request",
+                                            {}, {}});
   }
   for (auto& [shard, one] : legs_) {
     auto* lease = one->lease;

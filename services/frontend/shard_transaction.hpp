@@ -97,6 +97,13 @@ class shard_transaction {
   void commit(session::pair_set_ref settings, commit_mode, ended);
   void rollback(done);
 
+  // The gate. Transactions that hold leases and wait for more can wait for one another; the worker
+  // looks whether those that do are a closed circle, and then has one give up (pool_gate.hpp).
+  local_pool* waits_for() const;         // null: for none
+  net::time_point waits_since() const { return waits_since_; }
+  std::vector<local_pool*> holds() const;
+  void give_up(const pg_error&);         // while it waits: fails the join
+
   bool busy() const { return what_ != work::nothing; }
   // The decision may have been sent: to be carried on even when the client has gone (worker::keep).
   bool must_finish() const { return coordinator_ && !coordinator_->may_cancel() && !over(); }
@@ -167,6 +174,7 @@ class shard_transaction {
   commit_mode mode_ = commit_mode::atomic;
   std::string cannot_prepare_;          // which leg, if one cannot: where that is allowed for
   commit::mark mark_;
+  net::time_point waits_since_{};
   bool isolated_, keeps_ = false, defined_ = false, rows_ = false, victim_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };

@@ -180,6 +180,7 @@ void worker::carry_on(std::unique_ptr<shard_transaction> commit) {
 
 void worker::tick() {
   const auto now = loop_.now();
+  gate_.tick(now);
   if (!finishing_.empty()) std::erase_if(finishing_, [](const auto& one) { return one->over(); });
   for (const auto& [id, pool] : pools_) pool->tick(now);
   std::erase_if(withdrawn_pools_, [](const auto& pool) { return pool->leases() == 0; });

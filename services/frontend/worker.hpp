@@ -24,6 +24,7 @@
 #include "services/frontend/lease_channel.hpp"
 #include "services/frontend/local_pool.hpp"
 #include "services/frontend/plans.hpp"
+#include "services/frontend/pool_gate.hpp"
 #include "services/frontend/probe.hpp"
 #include "services/frontend/statements.hpp"
 
@@ -63,6 +64,7 @@ class worker {
   statement_cache& statements() { return statements_; }
   plan_cache& plans() { return plans_; }
   bus::peer& router() { return *peer_; }
+  pool_gate& gate() { return gate_; }
   const snapshot::frontend_settings& settings() const { return snapshot_.settings; }
   const snapshot::frontend& snapshot() const { return snapshot_; }
   const std::shared_ptr<net::tls_context>& tls() const { return tls_; }
@@ -172,6 +174,7 @@ class worker {
     session::pair_set_ref settings, parameters;
   };
   std::vector<learned> learned_;
+  pool_gate gate_{probe_};
   std::vector<std::unique_ptr<shard_transaction>> finishing_;
   std::unordered_map<client*, std::unique_ptr<client>> clients_;
   std::vector<client*> slots_;

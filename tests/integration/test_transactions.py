@@ -397,3 +397,50 @@ def test_waiting_alone_is_no_deadlock(both, suite, server):
         assert say(first, "COMMIT") == (["COMMIT"], "I")
         assert kinds(second.receive_until_ready()) == "CZ"
         assert say(second, "COMMIT") == (["COMMIT"], "I")
+
+
+@pytest.mark.seconds(90)
+def test_pools_never_deadlock_each_other_for_ever(suite, server):
+    """Many clients, few connections, shards in any order: all get through, and nothing is lost or
+    done twice."""
+    del suite   # it has made the schema
+    rounds, clients = 15, 12
+    setting = options({"default_pool_size": 3, "checkout_timeout": 20_000})
+    for name in SHARDS:
+        server.run("TRUNCATE t", "INSERT INTO t SELECT key, 0 FROM unnest(ARRAY"
+                   f"{[KEY[SHARDS.index(name)]]}) key", database=name)
+    done, wrong = [0] * clients, []
+
+    def work(number):
+        shards = [number % 3, (number + 1 + number // 3 % 2) % 3]
+        try:
+            with running.raw(database="app", timeout=60) as client:
+                while done[number] < rounds:
+                    answers = [say(client, "BEGIN")[0]]
+                    for shard in shards:
+                        # Different rows would do: it is the connections that are few.
+                        answers.append(say(client, f"SELECT 1 FROM t WHERE id = {KEY[shard]}")[0])
+                        time.sleep(0.002)
+                    for shard in sorted(shards):
+                        answers.append(say(client, update(shard))[0])
+                    end = say(client, "COMMIT")[0]
+                    codes = {one for answer in answers + [end] for one in answer
+                             if isinstance(one, str) and one[0].isdigit()} - {"25P02", "40P01"}
+                    if codes:
+                        wrong.append(codes)
+                    done[number] += end == ["COMMIT"]
+        except Exception as failure:  # pylint: disable=broad-except
+            wrong.append(repr(failure))
+    with Suite(server, **setting) as running:
+        eventually(has_decisions(server), 15)
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(70)
+        assert not wrong, wrong
+        assert done == [rounds] * clients
+        # Each commit has changed exactly its two rows.
+        total = sum(server.run("SELECT v FROM t", database=name)[0][0] for name in SHARDS)
+        assert total == 2 * rounds * clients
+        running.check_no_leaks(size=3, database="app")
