@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,7 +53,8 @@ std::string where_moving(const table&, const selection&);   // "true" for a whol
 
 std::string copy_out(const table&, const selection&);
 std::string copy_in(const table&);
-// One row: how many rows, and the sum of a hash of each.
-std::string checksum(const table&, const selection&);
+// One row: how many rows, and the sum of a hash of each. Of those that fulfil one of `among`, if
+// there are any.
+std::string checksum(const table&, const selection&, std::span<const std::string> among = {});
 
 }  // namespace pgsled::moving

@@ -172,11 +172,11 @@ class checker {
     if (source && row[1] != "logical") {
       missing("shard {}: wal_level is {}; set it to logical and restart the server", shard, row[1]);
     }
-    if (source && number<int>(row[2]) < 1) {
-      missing("shard {}: no replication slot is free; raise max_replication_slots", shard);
+    if (source && number<int>(row[2]) < 2) {
+      missing("shard {}: two replication slots have to be free; raise max_replication_slots", shard);
     }
-    if (source && number<int>(row[3]) < 1) {
-      missing("shard {}: no walsender is free; raise max_wal_senders", shard);
+    if (source && number<int>(row[3]) < 2) {
+      missing("shard {}: two walsenders have to be free; raise max_wal_senders", shard);
     }
     if (!source && number<int>(row[5]) < needed) {
       missing("shard {}: {} replication origins are needed; raise max_replication_slots", shard,
