@@ -268,6 +268,26 @@ void reactor::remove(int fd) {
   ::epoll_ctl(state_->epoll.get(), EPOLL_CTL_DEL, fd, nullptr);
 }
 
+void reactor::watch(int fd, std::uint32_t events, watcher* target) {
+  if (events == 0) {
+    if (watches(fd, target)) remove(fd);
+    return;
+  }
+  const auto& table = state_->watchers;
+  const auto index = static_cast<std::size_t>(fd);
+  if (index < table.size() && table[index].target != nullptr) {
+    modify(fd, events, target);
+  } else {
+    add(fd, events, target);
+  }
+}
+
+bool reactor::watches(int fd, const watcher* target) const {
+  const auto& table = state_->watchers;
+  const auto index = static_cast<std::size_t>(fd);
+  return fd >= 0 && index < table.size() && table[index].target == target;
+}
+
 reactor::timer_id reactor::at(time_point when, std::function<void()> task) {
   return state_->timers.add(when, std::move(task));
 }

@@ -36,6 +36,10 @@ class reactor {
   void add(int fd, std::uint32_t events, watcher* target);
   void modify(int fd, std::uint32_t events, watcher* target);
   void remove(int fd);
+  // From now on for these events, whatever it was; none: removed, unless it is another's now.
+  // Costs no system call when that is so already.
+  void watch(int fd, std::uint32_t events, watcher* target);
+  bool watches(int fd, const watcher* target) const;
 
   // One-shot timers. Ids are never reused; cancelling an unknown or fired id does nothing.
   using timer_id = std::uint64_t;

@@ -379,8 +379,8 @@ void client::fence_raised() {
 bool client::before_fence() {
   if (!before_fence_) return false;
   const bool busy = state_ != state::closed &&
-                    (broadcast_ != nullptr || unit_left_ != 0 || streaming_ != 0 ||
-                     (server_ != nullptr && in_transaction()));
+                    (broadcast_ != nullptr || spread_ != nullptr || unit_left_ != 0 ||
+                     streaming_ != 0 || (server_ != nullptr && in_transaction()));
   before_fence_ = busy;
   return busy;
 }
@@ -398,7 +398,8 @@ void client::look_at_fence() {
 
 // Its unit has not begun: without a server nothing of it has been sent.
 void client::place_again() {
-  if (state_ != state::waiting || login_ || server_ != nullptr || !endpoint_->sharded) return;
+  if (state_ != state::waiting || login_ || server_ != nullptr || spread_) return;
+  if (!endpoint_->sharded) return;
   for (auto* pool : endpoint_->pools) {
     if (pool != nullptr) pool->forget(this);
   }

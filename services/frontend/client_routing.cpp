@@ -468,7 +468,7 @@ client::routed client::hold_at_fence(bool fenced) {
     settle();
     return routed::suspended;
   }
-  const bool open = broadcast_ != nullptr || (server_ != nullptr && status() != 'I');
+  const bool open = broadcast_ != nullptr || spread_ != nullptr || (server_ != nullptr && status() != 'I');
   before_fence_ = before_fence_ && open;
   if (!fenced || (before_fence_ && !unseen())) {
     fenced_since_ = {};

@@ -344,7 +344,7 @@ std::uint64_t worker::map_epoch(const std::string& database) const {
 // waited for makes that one wait longer, no more.)
 void worker::acknowledge() {
   loop_.cancel(fence_timer_);
-  bool left = false;
+  bool left = !fences_.empty() && !finishing_.empty();
   if (!fences_.empty()) {
     for (const auto& [key, each] : clients_) left = each->before_fence() || left;
   }

@@ -108,7 +108,11 @@ class lease_server::channel final : public net::watcher, public holder_link {
 };
 
 lease_server::lease_server(net::reactor& r, lender& l, std::string path)
-    : reactor_(r), lender_(l), path_(std::move(path)), buffer_(lease::max_message_bytes + 1) {}
+    : reactor_(r),
+      lender_(l),
+      path_(std::move(path)),
+      dead_(r),
+      buffer_(lease::max_message_bytes + 1) {}
 
 lease_server::~lease_server() {
   if (!listener_) return;
@@ -143,12 +147,7 @@ void lease_server::on_events(std::uint32_t) {
 void lease_server::remove(channel* which) {
   const auto at = channels_.find(which);
   if (at == channels_.end()) return;
-  if (dead_.empty()) {
-    reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
-      if (!alive.expired()) std::exchange(dead_, {}).clear();
-    });
-  }
-  dead_.push_back(std::move(at->second));
+  dead_.bury(std::move(at->second));
   channels_.erase(at);
 }
 

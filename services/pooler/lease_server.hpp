@@ -9,6 +9,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "common/net/graveyard.hpp"
 #include "common/net/reactor.hpp"
 #include "common/net/socket.hpp"
 #include "services/pooler/lender.hpp"
@@ -34,9 +35,8 @@ class lease_server final : public net::watcher {
   std::string path_;
   net::unique_fd listener_;
   std::unordered_map<channel*, std::unique_ptr<channel>> channels_;
-  std::vector<std::unique_ptr<channel>> dead_;
+  net::graveyard dead_;
   std::vector<std::uint8_t> buffer_;
-  std::shared_ptr<int> alive_ = std::make_shared<int>();
 };
 
 }  // namespace pgsled::pooler

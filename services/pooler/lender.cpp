@@ -19,23 +19,17 @@ constexpr auto closing_delays = std::to_array<std::chrono::milliseconds>(
 }  // namespace
 
 lender::lender(net::reactor& r, probe& p, std::string instance, std::uint64_t boot)
-    : reactor_(r), probe_(p), instance_(std::move(instance)), boot_(boot), resolver_(r) {}
+    : reactor_(r),
+      probe_(p),
+      instance_(std::move(instance)),
+      boot_(boot),
+      graveyard_(r),
+      resolver_(r) {}
 
 lender::~lender() {
   reactor_.cancel(settle_timer_);
   for (auto& [id, entry] : pools_) reactor_.cancel(entry->timer);
   for (auto& [id, c] : connections_) reactor_.cancel(c->closing_timer);
-}
-
-template <class T>
-void lender::bury(std::unique_ptr<T> dead) {
-  if (!dead) return;
-  if (graveyard_.empty()) {
-    reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
-      if (!alive.expired()) std::exchange(graveyard_, {}).clear();
-    });
-  }
-  graveyard_.push_back(std::shared_ptr<T>(std::move(dead)));
 }
 
 lender::connection* lender::find(lease_id id) {
@@ -115,7 +109,7 @@ void lender::carry_out(pool_entry& entry, open_connection& what) {
   }
   const auto& s = entry.settings;
   auth::server_identity identity{s.server_user, s.server_password, s.server_database, s.startup};
-  bury(std::move(known->opening));
+  graveyard_.bury(std::move(known->opening));
   known->opening = std::make_unique<server_opening>(
       reactor_, known->target, std::move(identity), milliseconds(settings_.connect_timeout),
       [this, id = what.id](result<opened> how) { connected(id, std::move(how)); });
@@ -126,7 +120,7 @@ void lender::connected(lease_id id, result<opened> how) {
   auto* c = find(id);
   if (c == nullptr) return;
   auto& entry = *c->pool;
-  bury(std::move(c->opening));
+  graveyard_.bury(std::move(c->opening));
   const auto now = net::clock::now();
   if (!how) {
     if (now - entry.complained > complain_every) {
@@ -188,13 +182,13 @@ void lender::carry_out(pool_entry& entry, lend_connection& what) {
   auto& link = *to->second.link;
   c->live->unpark();
   if (link.relays()) {
-    bury(std::exchange(c->lane, link.relay(what.id)));
+    graveyard_.bury(std::exchange(c->lane, link.relay(what.id)));
     c->relayed = true;
   } else if (c->live->encrypted() || settings_.lane == "pumped") {
-    if (!c->lane || c->relayed) bury(std::exchange(c->lane, std::make_unique<pump>(reactor_)));
+    if (!c->lane || c->relayed) graveyard_.bury(std::exchange(c->lane, std::make_unique<pump>(reactor_)));
     c->relayed = false;
   } else {
-    bury(std::move(c->lane));
+    graveyard_.bury(std::move(c->lane));
     c->relayed = false;
   }
   lease::grant grant{entry.settings.id, what.id, what.generation, c->live->pid(),
@@ -231,7 +225,7 @@ void lender::carry_out(pool_entry& entry, close_connection& what) {
     entry.machine->closed(what.id, net::clock::now());
     return;
   }
-  bury(std::move(c->opening));
+  graveyard_.bury(std::move(c->opening));
   if (!c->live) return finish_close(*c);
   c->live->unpark();
   if (c->lane) c->lane->stop();
@@ -263,7 +257,7 @@ void lender::finish_close(connection& c) {
   auto& entry = *c.pool;
   const auto id = c.id;
   const auto at = connections_.find(id);
-  bury(std::move(at->second));
+  graveyard_.bury(std::move(at->second));
   connections_.erase(at);
   expelled_.erase(id);
   entry.machine->closed(id, net::clock::now());
@@ -280,7 +274,7 @@ void lender::start_cancel(connection& c) {
 void lender::cancelled(lease_id id) {
   auto* c = find(id);
   if (c == nullptr) return;
-  bury(std::move(c->cancel));
+  graveyard_.bury(std::move(c->cancel));
   if (c->cancel_for != 0) {
     const auto to = std::exchange(c->cancel_for, 0);
     give_to(to, lease::cancel_done{id, c->cancel_generation});
@@ -415,7 +409,7 @@ void lender::hear(holder_id who, lease::give_back& what) {
   if (c->lane) {
     if (!c->lane->quiet()) how = lease::condition::broken;
     c->lane->stop();
-    if (c->relayed) bury(std::move(c->lane));
+    if (c->relayed) graveyard_.bury(std::move(c->lane));
   }
   // A cancel that is still under way could hit the next holder's query.
   if (c->cancel || !what.state.unread.empty()) how = lease::condition::broken;

@@ -9,6 +9,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "common/net/graveyard.hpp"
 #include "common/snapshot/snapshot.hpp"
 #include "services/pooler/lane.hpp"
 #include "services/pooler/pool.hpp"
@@ -111,8 +112,6 @@ class lender {
   pool_limits limits_of(const snapshot::server_pool&) const;
   dial_target target_of(const snapshot::server_pool&) const;
   connection* find(lease_id);
-  template <class T>
-  void bury(std::unique_ptr<T>);  // destroyed when the present call stack is over
 
   net::reactor& reactor_;
   probe& probe_;
@@ -134,7 +133,7 @@ class lender {
   std::set<lease_id> expelled_;         // connections of others, until they have ended
   bool settling_long_ = false;
   net::reactor::timer_id settle_timer_ = 0;
-  std::vector<std::shared_ptr<void>> graveyard_;
+  net::graveyard graveyard_;
   std::shared_ptr<int> alive_ = std::make_shared<int>();
   resolver resolver_;
 };

@@ -63,8 +63,8 @@ bool pump::quiet() const {
 }
 
 void pump::stop() {
-  watch(server_side_, 0);
-  watch(holder_side_, 0);
+  reactor_.watch(server_side_.fd, 0, &server_side_);
+  reactor_.watch(holder_side_.fd, 0, &holder_side_);
   server_ = nullptr;
 }
 
@@ -168,21 +168,9 @@ void pump::set_interest() {
   if (write_wants_read_) server |= EPOLLIN;
   if (!up_.eof && up_room) holder |= EPOLLIN;
   if (!down_.empty()) holder |= EPOLLOUT;
-  watch(server_side_, server);
-  watch(holder_side_, holder);
-}
-
-// Not watched at all rather than for nothing: a hang-up would be reported for ever.
-void pump::watch(side& which, std::uint32_t events) {
-  if (which.watched == events) return;
-  if (events == 0) {
-    reactor_.remove(which.fd);
-  } else if (which.watched == 0) {
-    reactor_.add(which.fd, events, &which);
-  } else {
-    reactor_.modify(which.fd, events, &which);
-  }
-  which.watched = events;
+  // Not watched at all rather than for nothing: a hang-up would be reported for ever.
+  reactor_.watch(server_side_.fd, server, &server_side_);
+  reactor_.watch(holder_side_.fd, holder, &holder_side_);
 }
 
 }  // namespace pgsled::pooler

@@ -37,7 +37,6 @@ class pump final : public carrier {
   struct side final : net::watcher {
     pump* owner = nullptr;
     int fd = -1;
-    std::uint32_t watched = 0;
     void on_events(std::uint32_t events) override { owner->ready(*this, events); }
   };
 
@@ -48,7 +47,6 @@ class pump final : public carrier {
   bool drain_down();
   bool drain_up();
   void set_interest();
-  void watch(side&, std::uint32_t events);
 
   net::reactor& reactor_;
   net::unique_fd theirs_, ours_;

@@ -174,16 +174,7 @@ class relay_server::flow final : public carrier, public net::watcher {
     watch((credit_ > 0 && !eof_ ? EPOLLIN : 0u) | (up_.empty() ? 0u : EPOLLOUT));
   }
   void watch(std::uint32_t events) {
-    if (watched_ == events) return;
-    const int fd = server_->fd.get();
-    if (events == 0) {
-      reactor_.remove(fd);
-    } else if (watched_ == 0) {
-      reactor_.add(fd, events, this);
-    } else {
-      reactor_.modify(fd, events, this);
-    }
-    watched_ = events;
+    reactor_.watch(server_->fd.get(), events, this);
   }
 
   channel* link_;
@@ -193,7 +184,6 @@ class relay_server::flow final : public carrier, public net::watcher {
   transport* server_ = nullptr;
   std::string up_;
   std::size_t credit_ = window, written_ = 0;  // written_: not yet given back as credit
-  std::uint32_t watched_ = 0;
   bool eof_ = false;
 };
 
@@ -205,6 +195,7 @@ relay_server::relay_server(net::reactor& r, lender& l, std::shared_ptr<bus::cont
                            std::string endpoint, bus::curve_keys curve)
     : reactor_(r),
       lender_(l),
+      dead_(r),
       hub_(r, std::move(context),
            bus::hub_options{std::move(endpoint), std::move(curve), {}, 10'000},
            [this](const std::string& from, const bus::envelope& got) { receive(from, got); }) {}
@@ -306,12 +297,7 @@ void relay_server::remove(const std::string& name) {
   if (at == channels_.end()) return;
   for (auto& [id, f] : at->second->flows_) f->forget_link();
   at->second->flows_.clear();
-  if (dead_.empty()) {
-    reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
-      if (!alive.expired()) std::exchange(dead_, {}).clear();
-    });
-  }
-  dead_.push_back(std::move(at->second));
+  dead_.bury(std::move(at->second));
   channels_.erase(at);
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/bus/hub.hpp"
+#include "common/net/graveyard.hpp"
 #include "services/pooler/lender.hpp"
 
 namespace pgsled::pooler {
@@ -40,7 +41,7 @@ class relay_server {
   net::reactor& reactor_;
   lender& lender_;
   std::unordered_map<std::string, std::unique_ptr<channel>> channels_;
-  std::vector<std::unique_ptr<channel>> dead_;
+  net::graveyard dead_;
   std::vector<std::string> to_flush_;  // channels with a batch, by name
   net::reactor::timer_id timer_ = 0;
   net::time_point swept_ = net::clock::now();

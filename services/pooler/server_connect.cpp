@@ -113,19 +113,6 @@ void server_opening::read_some() {
   }
 }
 
-void server_opening::watch(std::uint32_t events) {
-  if (watched_ == events) return;
-  const int fd = result_.transport.fd.get();
-  if (events == 0) {
-    reactor_.remove(fd);
-  } else if (watched_ == 0) {
-    reactor_.add(fd, events, this);
-  } else {
-    reactor_.modify(fd, events, this);
-  }
-  watched_ = events;
-}
-
 void server_opening::finish(result<opened> how) {
   if (!how) watch(0);
   reactor_.cancel(timer_);
@@ -174,19 +161,6 @@ void server_cancel::advance() {
     if (how == io::want_read || how == io::want_write) return;
     if (how != io::ok) return finish();
   }
-}
-
-void server_cancel::watch(std::uint32_t events) {
-  if (watched_ == events) return;
-  const int fd = transport_.fd.get();
-  if (events == 0) {
-    reactor_.remove(fd);
-  } else if (watched_ == 0) {
-    reactor_.add(fd, events, this);
-  } else {
-    reactor_.modify(fd, events, this);
-  }
-  watched_ = events;
 }
 
 void server_cancel::finish() {

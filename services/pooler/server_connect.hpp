@@ -32,7 +32,9 @@ class server_opening final : public net::watcher {
   void dialled(result<pooler::transport>);
   void read_some();
   void write_some();
-  void watch(std::uint32_t events);
+  void watch(std::uint32_t events) {
+    reactor_.watch(result_.transport.fd.get(), events, this);
+  }
   void finish(result<opened>);
 
   net::reactor& reactor_;
@@ -45,7 +47,6 @@ class server_opening final : public net::watcher {
   std::optional<auth::server_login> login_;
   opened result_;
   std::string in_, out_;
-  std::uint32_t watched_ = 0;
 };
 
 // `done` is called when the server has closed the connection, or could not be reached, or `limit`
@@ -64,7 +65,7 @@ class server_cancel final : public net::watcher {
  private:
   void on_events(std::uint32_t events) override;
   void advance();
-  void watch(std::uint32_t events);
+  void watch(std::uint32_t events) { reactor_.watch(transport_.fd.get(), events, this); }
   void finish();
 
   net::reactor& reactor_;
@@ -74,7 +75,6 @@ class server_cancel final : public net::watcher {
   pooler::dial dial_;
   pooler::transport transport_;
   std::string out_;
-  std::uint32_t watched_ = 0;
 };
 
 }  // namespace pgsled::pooler

@@ -49,7 +49,7 @@ void server_connection::park() {
   // Readiness does not announce what was decrypted or buffered before.
   if (!in_.empty() || transport_.pending()) {
     reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
-      if (!alive.expired() && watched_ != 0) read_all();
+      if (!alive.expired() && watched()) read_all();
     });
   }
 }
@@ -106,7 +106,7 @@ bool server_connection::server_still_there() const {
 
 void server_connection::on_events(std::uint32_t) {
   if (!out_.empty()) write_some();
-  if (watched_ != 0) read_all();
+  if (watched()) read_all();
 }
 
 void server_connection::write_some() {
@@ -122,7 +122,7 @@ void server_connection::write_some() {
 
 void server_connection::read_all() {
   std::array<std::uint8_t, 16 * 1024> buffer;
-  while (watched_ != 0) {
+  while (watched()) {
     wire::frame frame;
     const auto bytes = as_bytes(in_);
     const auto framed = wire::peek(bytes, frame);
@@ -192,19 +192,6 @@ void server_connection::end_run(bool good) {
   reactor_.cancel(timer_);
   if (good && discarding_) state_ = {};
   if (events_.ran) events_.ran(good);
-}
-
-void server_connection::watch(std::uint32_t events) {
-  if (watched_ == events) return;
-  const int fd = transport_.fd.get();
-  if (events == 0) {
-    reactor_.remove(fd);
-  } else if (watched_ == 0) {
-    reactor_.add(fd, events, this);
-  } else {
-    reactor_.modify(fd, events, this);
-  }
-  watched_ = events;
 }
 
 }  // namespace pgsled::pooler

@@ -49,7 +49,8 @@ class server_connection final : public net::watcher {
   void read_all();
   bool take(char type, byte_span body);  // false: the connection is of no further use
   void write_some();
-  void watch(std::uint32_t events);
+  void watch(std::uint32_t events) { reactor_.watch(transport_.fd.get(), events, this); }
+  bool watched() const { return reactor_.watches(transport_.fd.get(), this); }
   void fail(const std::string& why);
   void end_run(bool good);
 
@@ -61,7 +62,6 @@ class server_connection final : public net::watcher {
   lease::text_pairs parameters_;
   lease::connection_state state_;
   std::string in_, out_;
-  std::uint32_t watched_ = 0;
   bool running_ = false, discarding_ = false, error_seen_ = false;
   net::reactor::timer_id timer_ = 0;
   std::shared_ptr<int> alive_ = std::make_shared<int>();

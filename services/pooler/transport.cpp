@@ -51,7 +51,7 @@ std::string dial_target::where() const { return fmt::format("{}:{}", host, port)
 dial::dial(net::reactor& r, dial_target target, finished done)
     : reactor_(r), target_(std::move(target)), done_(std::move(done)) {}
 
-dial::~dial() { unwatch(); }
+dial::~dial() { watch(0); }
 
 void dial::start(resolver& names) {
   names.resolve(target_.host, target_.port,
@@ -74,7 +74,7 @@ bool dial::wants_tls() const {
 }
 
 void dial::next_address() {
-  unwatch();
+  watch(0);
   transport_ = {};
   if (next_ >= addresses_.size()) {
     return finish(failure(
@@ -100,7 +100,7 @@ void dial::failed_here(const std::string& why) {
     plain_only_ = false;
   }
   // Not from here: an endless list of addresses that fail at once must not nest.
-  unwatch();
+  watch(0);
   reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
     if (!alive.expired()) next_address();
   });
@@ -171,28 +171,10 @@ void dial::handshake() {
 
 void dial::finish(result<transport> how) {
   stage_ = stage::over;
-  if (watched_ != 0) {
-    // The descriptor may already have moved into the result.
-    reactor_.remove(how ? how->fd.get() : transport_.fd.get());
-    watched_ = 0;
-  }
+  // The descriptor may already have moved into the result.
+  reactor_.watch(how ? how->fd.get() : transport_.fd.get(), 0, this);
   const auto done = std::exchange(done_, nullptr);
   if (done) done(std::move(how));
-}
-
-void dial::watch(std::uint32_t events) {
-  if (watched_ == events) return;
-  if (watched_ == 0) {
-    reactor_.add(transport_.fd.get(), events, this);
-  } else {
-    reactor_.modify(transport_.fd.get(), events, this);
-  }
-  watched_ = events;
-}
-
-void dial::unwatch() {
-  if (watched_ != 0) reactor_.remove(transport_.fd.get());
-  watched_ = 0;
 }
 
 }  // namespace pgsled::pooler

@@ -64,8 +64,7 @@ class dial final : public net::watcher {
   void handshake();
   void failed_here(const std::string& why);
   void finish(result<transport>);
-  void watch(std::uint32_t events);
-  void unwatch();
+  void watch(std::uint32_t events) { reactor_.watch(transport_.fd.get(), events, this); }
   bool wants_tls() const;
 
   net::reactor& reactor_;
@@ -75,7 +74,6 @@ class dial final : public net::watcher {
   std::size_t next_ = 0;
   stage stage_ = stage::waiting;
   transport transport_;
-  std::uint32_t watched_ = 0;
   bool plain_only_ = false;  // `prefer`, and TLS did not come about at this address
   std::string why_;
   std::shared_ptr<int> alive_ = std::make_shared<int>();

@@ -260,6 +260,33 @@ def test_a_frontend_that_slept_cannot_write_by_the_old_map(moving, server):
         client.close()
 
 
+def test_a_transaction_over_both_shards_holds_the_fence_up(moving, server):
+    suite, mover, keys = moving
+    with suite.connect("app") as old, suite.connect("app") as new:
+        old.autocommit = False
+        assert update(old, keys[1][0], "one").done() is None
+        assert update(old, keys[0][0], "two").done() is None
+        fence = mover.start("fence", buckets=[0], wait_ms=8000)
+        time.sleep(0.3)
+        assert not mover.answered(fence)
+        new.autocommit = False
+        assert update(new, keys[1][1], "three").done() is None
+        held = update(new, keys[0][1], "four")     # begun after the fence, grows into it
+        assert held.waits()
+        assert update(old, keys[0][0], "five").done() is None
+        old.commit()
+        fence = mover.finish(fence)["fence"]
+        assert held.waits(0)
+        for key, name in server.run("SELECT user_id, name FROM accounts", database="left"):
+            server.run(f"INSERT INTO accounts VALUES ({key}, '{name}')", database="right")
+        flip(server, 1, [1, 1], fence)
+        mover.ask("flipped")
+        assert held.done() is None
+        new.commit()
+        assert names_at(server, 1, [keys[0][0], keys[0][1], keys[1][0], keys[1][1]]) == [
+            "five", "four", "one", "three"]
+
+
 @pytest.mark.seconds(60)
 def test_while_rows_move_nothing_runs_by_key_without_the_router(moving, server):
     suite, mover, keys = moving

@@ -111,6 +111,31 @@ TEST(reactor, masks_interest_that_shrank_after_the_fetch) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(reactor, a_watch_is_what_was_said_last_and_ends_only_by_its_own) {
+  reactor loop;
+  auto [a, far] = stream_pair();
+  put(far.get());
+  int first_calls = 0, second_calls = 0;
+  probe first([&](std::uint32_t) { ++first_calls; });
+  probe second([&](std::uint32_t) {
+    ++second_calls;
+    loop.watch(a.get(), 0, &second);
+  });
+  loop.watch(a.get(), 0, &first);   // not watched, no descriptor at all: nothing happens
+  loop.watch(-1, 0, &first);
+  loop.watch(a.get(), EPOLLIN, &first);
+  EXPECT_TRUE(loop.watches(a.get(), &first));
+  loop.watch(a.get(), EPOLLIN, &second);
+  EXPECT_FALSE(loop.watches(a.get(), &first));
+  loop.watch(a.get(), 0, &first);   // it is the other's by now
+  EXPECT_TRUE(loop.watches(a.get(), &second));
+  loop.after(milliseconds(20), [&] { loop.stop(); });
+  loop.run();
+  EXPECT_EQ(first_calls, 0);
+  EXPECT_EQ(second_calls, 1);
+  EXPECT_FALSE(loop.watches(a.get(), &second));
+}
+
 TEST(reactor, timers_fire_in_order_and_cancelled_ones_do_not) {
   reactor loop;
   std::string order;
