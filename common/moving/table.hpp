@@ -21,6 +21,7 @@ struct table_column {
   std::uint32_t type_number = 0;   // its oid on this server
   std::int32_t modifier = -1;
   bool identity_always = false;    // GENERATED ALWAYS AS IDENTITY
+  bool operator==(const table_column&) const = default;
 };
 
 struct table {
@@ -32,6 +33,7 @@ struct table {
   std::size_t key = none;              // place of the sharding column; none: rows on every shard
   placement::key_type type = placement::key_type::bigint;
 
+  bool operator==(const table&) const = default;
   bool whole() const { return key == none; }
   bool key_in_primary() const;
   std::string label() const { return schema + "." + name; }   // for people

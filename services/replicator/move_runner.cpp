@@ -578,6 +578,8 @@ trouble move_runner::fence() {
 // Under the fence both sides stand still. All was equal when it was compared; what has been touched
 // since is compared now.
 trouble move_runner::verify() {
+  // A table that has come meanwhile would stay behind.
+  if (auto error = same_tables(scene_)) return error;
   auto& there = scene_.link(scene_.destination);
   for (const auto& stream : streams_) {
     const auto source = stream->source();
