@@ -39,11 +39,12 @@ result<std::string> named(const table& of, const wal::tuple& from) {
   return where;
 }
 
-follow_action one_row(std::string sql) {
-  follow_action made;
-  made.sql = std::move(sql);
-  made.touches = 1;
-  return made;
+// What of `row` was not changed is what it was.
+wal::tuple merged(wal::tuple row, const wal::tuple& old) {
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    if (row[i].what == kind::unchanged) row[i] = old[i];
+  }
+  return row;
 }
 
 result<std::string> insert_sql(const table& of, const wal::tuple& row, const wal::tuple* old) {
@@ -78,6 +79,16 @@ std::string update_sql(const table& of, const wal::tuple& row, const std::string
 follower::follower(std::vector<table> tables, selection rows)
     : tables_(std::move(tables)), rows_(std::move(rows)), moving_(rows_.buckets) {
   for (const std::uint32_t bucket : rows_.moving) moving_.at(bucket) = true;
+}
+
+follow_action follower::one_row(const table& of, std::string sql,
+                                std::vector<std::string> rows) const {
+  follow_action made;
+  made.sql = std::move(sql);
+  made.touches = 1;
+  made.table = static_cast<std::size_t>(&of - tables_.data());
+  made.rows = std::move(rows);
+  return made;
 }
 
 result<std::vector<follow_action>> follower::feed(const wal::any& message) {
@@ -168,7 +179,9 @@ std::optional<pg_error> follower::insert(const wal::insert& from, actions& todo)
   if (!*mine) return std::nullopt;
   auto sql = insert_sql(to, from.row, nullptr);
   if (!sql) return sql.error();
-  todo.push_back(one_row(std::move(*sql)));
+  auto row = named(to, from.row);
+  if (!row) return row.error();
+  todo.push_back(one_row(to, std::move(*sql), {std::move(*row)}));
   return std::nullopt;
 }
 
@@ -191,17 +204,19 @@ std::optional<pg_error> follower::update(const wal::update& from, actions& todo)
   const auto is = moves(to, new_key);
   if (!is) return is.error();
   if (!*was && !*is) return std::nullopt;
+  auto after = named(to, merged(from.row, old));
+  if (!after) return after.error();
   if (!*was) {
     auto sql = insert_sql(to, from.row, from.old_kind == 'O' ? &from.old : nullptr);
     if (!sql) return sql.error();
-    todo.push_back(one_row(std::move(*sql)));
+    todo.push_back(one_row(to, std::move(*sql), {std::move(*after)}));
     return std::nullopt;
   }
   const auto where = named(to, old);
   if (!where) return where.error();
   auto sql = *is ? update_sql(to, from.row, *where)
                  : fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
-  if (!sql.empty()) todo.push_back(one_row(std::move(sql)));
+  if (!sql.empty()) todo.push_back(one_row(to, std::move(sql), {*where, std::move(*after)}));
   return std::nullopt;
 }
 
@@ -213,9 +228,10 @@ std::optional<pg_error> follower::erase(const wal::erase& from, actions& todo) {
   const auto mine = moves(to, to.whole() ? wal::field{} : from.old[to.key]);
   if (!mine) return mine.error();
   if (!*mine) return std::nullopt;
-  const auto where = named(to, from.old);
+  auto where = named(to, from.old);
   if (!where) return where.error();
-  todo.push_back(one_row(fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where)));
+  auto sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
+  todo.push_back(one_row(to, std::move(sql), {std::move(*where)}));
   return std::nullopt;
 }
 
@@ -228,6 +244,7 @@ std::optional<pg_error> follower::truncate(const wal::truncate& from, actions& t
     if (found->second.of == nullptr) continue;
     const table& to = *found->second.of;
     follow_action made;
+    made.table = static_cast<std::size_t>(&to - tables_.data());
     made.sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), where_moving(to, rows_));
     todo.push_back(std::move(made));
   }

@@ -30,6 +30,10 @@ struct follow_action {
   kind what = kind::change;
   std::string sql;
   std::optional<std::int64_t> touches;   // rows that `sql` must touch; none: any number
+  // Which rows of the table (its place in what the follower was given) may be others now, as
+  // conditions on its columns. None of a change that touches any number: all of them.
+  std::size_t table = 0;
+  std::vector<std::string> rows;
   lsn end = 0;
   std::string content;
 };
@@ -47,6 +51,7 @@ class follower {
   struct known {
     const table* of = nullptr;   // null: takes no part
   };
+  follow_action one_row(const table&, std::string sql, std::vector<std::string> rows) const;
 
   std::optional<pg_error> learn(const wal::relation&);
   std::optional<pg_error> insert(const wal::insert&, actions&);

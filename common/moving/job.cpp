@@ -7,9 +7,9 @@ namespace pgsled::moving {
 
 namespace {
 
-constexpr std::array names{"take",   "check", "begin",  "record", "refine", "prepare",
-                           "copy",   "catch_up", "fence", "verify", "flip", "settle",
-                           "lift",   "undo",  "flipped", "clean", "drop",   "end"};
+constexpr std::array names{"take",     "check",   "begin", "record", "refine",  "prepare", "copy",
+                           "catch_up", "compare", "fence", "verify", "flip",    "settle",  "lift",
+                           "undo",     "flipped", "clean", "drop",   "end"};
 
 // What comes after a step that went well, on the way that everything goes well.
 step after(step what) {
@@ -130,6 +130,9 @@ void job::failed(pg_error why, bool transient) {
   if (what >= step::fence && transient && !aborted_ && ++fences_ < limits_.fences) {
     retry_ = true;
     return to(step::lift);
+  }
+  if (what == step::compare && transient && !aborted_ && ++fences_ < limits_.fences) {
+    return to(step::catch_up);
   }
   reason_ = aborted_ ? asked_for() : std::move(why);
   if (what == step::begin && transient) registered_ = true;   // perhaps

@@ -2,8 +2,8 @@
 // job: the order of a move of buckets to a new shard, and what follows from a failure. A pure
 // machine: the driver asks what to do next, does it, and says how it went.
 //
-//   take → check → begin → record → refine → prepare → copy → catch_up → fence → verify → flip
-//        → flipped → clean → drop → end
+//   take → check → begin → record → refine → prepare → copy → catch_up → compare → fence → verify
+//        → flip → flipped → clean → drop → end
 //
 // Until the flip everything can be undone: lift (when a fence may be there) → undo → end. From the
 // flip on there is only forward, as often as it takes. A flip whose outcome is not known is lifted,
@@ -30,8 +30,9 @@ enum class step : std::uint8_t {
   prepare,   // identities, publications, slots
   copy,      // under the snapshots of the slots
   catch_up,  // apply the streams until little is left
+  compare,   // both sides at one position, while the clients go on
   fence,     // hold the clients back, and apply what they had done
-  verify,    // compare both sides; sequences
+  verify,    // compare what has changed since; sequences
   flip,      // the new map, on all shards at once
   settle,    // what became of the flip
   lift,      // give the fence up

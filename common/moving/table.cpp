@@ -68,10 +68,13 @@ std::string copy_in(const table& of) {
   return fmt::format("COPY {} ({}) FROM STDIN", in_sql(of), column_list(of));
 }
 
-std::string checksum(const table& of, const selection& rows) {
+std::string checksum(const table& of, const selection& rows, std::span<const std::string> among) {
+  std::string some;
+  for (const std::string& one : among) some += (some.empty() ? " AND ((" : ") OR (") + one;
+  if (!some.empty()) some += "))";
   return fmt::format("SELECT count(*), coalesce(sum(hashtextextended(ROW({})::text COLLATE \"C\", "
-                     "0)::numeric), 0) FROM ONLY {} WHERE {}",
-                     column_list(of), in_sql(of), where_moving(of, rows));
+                     "0)::numeric), 0) FROM ONLY {} WHERE {}{}",
+                     column_list(of), in_sql(of), where_moving(of, rows), some);
 }
 
 }  // namespace pgsled::moving

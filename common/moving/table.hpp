@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,7 @@ struct table_column {
   std::uint32_t type_number = 0;   // its oid on this server
   std::int32_t modifier = -1;
   bool identity_always = false;    // GENERATED ALWAYS AS IDENTITY
+  bool operator==(const table_column&) const = default;
 };
 
 struct table {
@@ -31,6 +33,7 @@ struct table {
   std::size_t key = none;              // place of the sharding column; none: rows on every shard
   placement::key_type type = placement::key_type::bigint;
 
+  bool operator==(const table&) const = default;
   bool whole() const { return key == none; }
   bool key_in_primary() const;
   std::string label() const { return schema + "." + name; }   // for people
@@ -52,7 +55,8 @@ std::string where_moving(const table&, const selection&);   // "true" for a whol
 
 std::string copy_out(const table&, const selection&);
 std::string copy_in(const table&);
-// One row: how many rows, and the sum of a hash of each.
-std::string checksum(const table&, const selection&);
+// One row: how many rows, and the sum of a hash of each. Of those that fulfil one of `among`, if
+// there are any.
+std::string checksum(const table&, const selection&, std::span<const std::string> among = {});
 
 }  // namespace pgsled::moving

@@ -99,7 +99,8 @@ using found_tables = std::map<std::string, found_table>;   // by label
 
 class checker {
  public:
-  explicit checker(move_scene& scene) : scene_(scene) {}
+  // `again`: the destination must have all tables by now.
+  explicit checker(move_scene& scene, bool again = false) : scene_(scene), again_(again) {}
 
   result<move_report> run() {
     for (const auto& at : scene_.where.shards) {
@@ -115,6 +116,8 @@ class checker {
     if (auto error = empty(all->at(scene_.destination))) return tl::unexpected(std::move(*error));
     return std::move(report_);
   }
+
+  const move_report& report() const { return report_; }
 
   result<std::map<shard_number, found_tables>> tables() {
     std::map<shard_number, found_tables> all;
@@ -172,11 +175,11 @@ class checker {
     if (source && row[1] != "logical") {
       missing("shard {}: wal_level is {}; set it to logical and restart the server", shard, row[1]);
     }
-    if (source && number<int>(row[2]) < 1) {
-      missing("shard {}: no replication slot is free; raise max_replication_slots", shard);
+    if (source && number<int>(row[2]) < 2) {
+      missing("shard {}: two replication slots have to be free; raise max_replication_slots", shard);
     }
-    if (source && number<int>(row[3]) < 1) {
-      missing("shard {}: no walsender is free; raise max_wal_senders", shard);
+    if (source && number<int>(row[3]) < 2) {
+      missing("shard {}: two walsenders have to be free; raise max_wal_senders", shard);
     }
     if (!source && number<int>(row[5]) < needed) {
       missing("shard {}: {} replication origins are needed; raise max_replication_slots", shard,
@@ -358,7 +361,9 @@ class checker {
     for (const auto& [shard, tables] : all) {
       const auto there = tables.find(label);
       if (there == tables.end()) {
-        if (shard == scene_.destination) {
+        if (shard == scene_.destination && again_) {
+          missing("table {} is not on shard {}", label, shard);
+        } else if (shard == scene_.destination) {
           lacking_.push_back(label);
         } else if (scene_.sources.size() > 1) {
           missing("table {} is not on shard {}", label, shard);
@@ -444,6 +449,7 @@ class checker {
   }
 
   move_scene& scene_;
+  bool again_;
   move_report report_;
   std::vector<std::string> lacking_;   // on the destination
 };
@@ -456,6 +462,21 @@ const char* schema_is_there() {
 }
 
 result<move_report> check_move(move_scene& scene) { return checker(scene).run(); }
+
+trouble same_tables(move_scene& scene) {
+  auto before = std::move(scene.tables);
+  checker again(scene, true);
+  const auto found = again.tables();
+  const bool same = scene.tables == before;
+  scene.tables = std::move(before);
+  if (!found) return found.error();
+  if (same && again.report().missing.empty()) return std::nullopt;
+  return pg_error{"55000",
+                  again.report().missing.empty()
+                      ? "tables were made, changed or dropped during the move"
+                      : "tables were changed during the move: " + again.report().missing.front(),
+                  {}, {}};
+}
 
 trouble find_tables(move_scene& scene) {
   const auto found = checker(scene).tables();

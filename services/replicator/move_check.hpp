@@ -21,5 +21,7 @@ const char* schema_is_there();
 result<move_report> check_move(move_scene&);
 // Only scene.tables, for a move whose rows are on both sides already.
 trouble find_tables(move_scene&);
+// 55000 when the tables of any shard are not those that were found before.
+trouble same_tables(move_scene&);
 
 }  // namespace pgsled::replicator

@@ -24,11 +24,14 @@ constexpr milliseconds usual_answer{20'000};
 constexpr std::int64_t fence_wait_ms = 5000;
 constexpr milliseconds marker_wait{10'000};    // under the fence
 constexpr milliseconds near{500};              // a round of catching up that is short enough
+constexpr milliseconds between_marks{200};     // while something is compared
+constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
+constexpr int most_comparisons = 20;
 constexpr std::int64_t most_behind = std::int64_t{64} << 30;   // bytes of log that a slot keeps
 
 bool may_be_interrupted(step what) {
   return what == step::check || what == step::prepare || what == step::copy ||
-         what == step::catch_up;
+         what == step::catch_up || what == step::compare;
 }
 
 std::int64_t since(clock::time_point begin) {
@@ -38,7 +41,9 @@ std::int64_t since(clock::time_point begin) {
 bool is_transient(step what, const pg_error& why) {
   if (what == step::begin) return why.sqlstate != "55006";
   if (what == step::take) return why.sqlstate != "55006" && why.sqlstate != "3D000";
-  if (what == step::fence) return why.sqlstate == "55P03";
+  if (what == step::fence || what == step::verify || what == step::compare) {
+    return why.sqlstate == "55P03";
+  }
   return what == step::flip && why.sqlstate == "55006";   // the fence did not last
 }
 
@@ -166,6 +171,7 @@ trouble move_runner::perform(step what) {
     case step::prepare: return prepare();
     case step::copy: return copy();
     case step::catch_up: return catch_up();
+    case step::compare: return compare();
     case step::fence: return fence();
     case step::verify: return verify();
     case step::lift:
@@ -404,6 +410,7 @@ trouble move_runner::refine() {
 
 trouble move_runner::prepare() {
   streams_.clear();
+  compared_ = false;
   for (const shard_number source : scene_.sources) {
     if (auto error = alter(source)) return error;
   }
@@ -470,24 +477,30 @@ trouble move_runner::copy() {
   return std::nullopt;
 }
 
-// Writes a marker into each source's log and applies everything up to it.
-trouble move_runner::follow_to_marker(milliseconds patience) {
-  const auto until = clock::now() + patience;
-  const auto marker = fmt::format("{} {}", scene_.runner, ++markers_);
+// Into each source's log: what was committed before comes before it.
+trouble move_runner::write_markers() {
+  marker_ = fmt::format("{} {}", scene_.runner, ++markers_);
   for (const shard_number source : scene_.sources) {
     if (auto error = execute(scene_.link(source), fmt::format(
             "SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, '{}', {})",
-            moving::marker_prefix, literal(marker)))) {
+            moving::marker_prefix, literal(marker_)))) {
       return error;
     }
   }
+  return std::nullopt;
+}
+
+// Applies everything up to new markers.
+trouble move_runner::follow_to_marker(milliseconds patience) {
+  const auto until = clock::now() + patience;
+  if (auto error = write_markers()) return error;
   while (true) {
     bool all = true;
     progress_.lag = progress_.changes = 0;
     for (const auto& stream : streams_) {
-      const bool there = stream->last_marker() == marker;
+      const bool there = stream->last_marker() == marker_;
       if (const auto done = stream->pump(milliseconds(there ? 0 : 20)); !done) return done.error();
-      all = all && stream->last_marker() == marker;
+      all = all && stream->last_marker() == marker_;
       progress_.lag += stream->behind();
       progress_.changes += stream->applied_rows();
     }
@@ -512,26 +525,72 @@ trouble move_runner::catch_up() {
   }
 }
 
+// All rows once, then those that were touched meanwhile, until few are left for the fence.
+trouble move_runner::compare() {
+  for (int round = 0; round < most_comparisons; ++round) {
+    std::size_t left = 0;
+    bool all = !compared_;
+    for (const auto& stream : streams_) {
+      left += stream->touched().count;
+      all = all || stream->touched().unknown;
+    }
+    if (!all && left <= few_rows) return std::nullopt;
+    if (auto error = compare_once(all)) return error;
+    compared_ = true;
+  }
+  return pg_error{"55P03", "rows change faster than they can be compared", {}, {}};
+}
+
+trouble move_runner::compare_once(bool all) {
+  std::vector<std::unique_ptr<move_comparison>> under_way;
+  for (const auto& stream : streams_) {
+    under_way.push_back(std::make_unique<move_comparison>(scene_, *stream, all));
+  }
+  auto marked = clock::time_point();
+  while (!under_way.empty()) {
+    // So that streams come to the points they are held at also when nobody writes.
+    if (clock::now() - marked > between_marks) {
+      if (auto error = write_markers()) return error;
+      marked = clock::now();
+    }
+    for (auto one = under_way.begin(); one != under_way.end();) {
+      const auto same = (*one)->advance();
+      if (!same) return same.error();
+      one = *same ? under_way.erase(one) : std::next(one);
+    }
+    progress_.lag = progress_.changes = 0;
+    for (const auto& stream : streams_) {
+      if (const auto done = stream->pump(milliseconds(5)); !done) return done.error();
+      progress_.lag += stream->behind();
+      progress_.changes += stream->applied_rows();
+    }
+    tell();
+    if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
+  }
+  return std::nullopt;
+}
+
 trouble move_runner::fence() {
   if (auto error = ask_fence(scene_.moving)) return error;
   return follow_to_marker(marker_wait);
 }
 
-// Under the fence both sides stand still: what is different now is a difference.
+// Under the fence both sides stand still. All was equal when it was compared; what has been touched
+// since is compared now.
 trouble move_runner::verify() {
+  // A table that has come meanwhile would stay behind.
+  if (auto error = same_tables(scene_)) return error;
   auto& there = scene_.link(scene_.destination);
-  for (const shard_number source : scene_.sources) {
-    for (const moving::table& one : scene_.tables[source]) {
-      const auto sql = moving::checksum(one, scene_.of_source(source));
-      const auto old_side = scene_.link(source).query(sql);
-      if (!old_side) return old_side.error();
-      const auto new_side = there.query(sql);
-      if (!new_side) return new_side.error();
-      if (*old_side != *new_side) {
-        return pg_error{"XX001", fmt::format("table {}: shard {} has {} rows that move, shard {} {}"
-                                             ", and they differ; nothing was switched over",
-                                             one.label(), source, (*old_side)[0][0],
-                                             scene_.destination, (*new_side)[0][0]), {}, {}};
+  for (const auto& stream : streams_) {
+    const auto source = stream->source();
+    const auto& touched = stream->touched();
+    if (touched.unknown || !compared_) {
+      return pg_error{"55P03", "too much was changed to be compared under the fence", {}, {}};
+    }
+    for (const auto& [place, rows] : touched.rows) {
+      if (auto error = same_rows(scene_.link(source), there, scene_.tables[source].at(place),
+                                 scene_.of_source(source), source, &rows)) {
+        return error;
       }
     }
   }

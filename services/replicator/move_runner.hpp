@@ -14,6 +14,7 @@
 #include "services/replicator/move_check.hpp"
 #include "services/replicator/move_progress.hpp"
 #include "services/replicator/move_scene.hpp"
+#include "services/replicator/move_compare.hpp"
 #include "services/replicator/move_stream.hpp"
 
 namespace pgsled::replicator {
@@ -51,6 +52,9 @@ class move_runner {
   trouble alter(shard_number);
   trouble copy();
   trouble catch_up();
+  trouble compare();
+  trouble compare_once(bool all);
+  trouble write_markers();
   trouble fence();
   trouble verify();
   trouble sequences();
@@ -78,7 +82,8 @@ class move_runner {
   moving::job job_;
   std::optional<management::connection> lock_;
   std::vector<std::unique_ptr<move_stream>> streams_;
-  std::string fence_;
+  bool compared_ = false;              // all rows once; since then the streams know what changed
+  std::string fence_, marker_;
   std::chrono::steady_clock::time_point fenced_at_{};
   std::uint64_t markers_ = 0;
   std::uint32_t runs_ = 0;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <thread>
+
 namespace pgsled::replicator {
 
 namespace {
@@ -20,6 +22,17 @@ std::int64_t microseconds_since_2000() {
 }
 
 }  // namespace
+
+void touched_rows::add(std::size_t table, std::string row) {
+  if (unknown) return;
+  const std::size_t size = row.size();
+  if (!rows[table].insert(std::move(row)).second) return;
+  ++count;
+  bytes += size;
+  if (bytes <= most_bytes) return;
+  unknown = true;
+  rows.clear();
+}
 
 move_stream::move_stream(const move_scene& scene, shard_number source)
     : scene_(scene), source_(source) {}
@@ -116,12 +129,14 @@ std::int64_t move_stream::behind() const {
 }
 
 result<bool> move_stream::pump(std::chrono::milliseconds wait) {
-  while (true) {
+  if (held_ || paused_) std::this_thread::sleep_for(wait);
+  while (!held_ && !paused_) {
     auto frame = walsender_->receive(wait);
     if (!frame) return tl::unexpected(frame.error());
     if (!*frame) break;
     wait = std::chrono::milliseconds(0);   // as long as something is there it is taken
     if (auto taken = take(as_bytes(**frame)); !taken) return taken;
+    if (held_) held_ = std::move(**frame);
     if (between_ && transactions_ >= most_transactions) break;
   }
   if (between_ && transactions_ > 0) {
@@ -137,13 +152,28 @@ result<bool> move_stream::take(byte_span bytes) {
   if (!frame->data) return frame->wants_reply ? confirm(true) : result<bool>(true);
   const auto message = moving::wal::decode(frame->payload);
   if (!message) return tl::unexpected(message.error());
-  if (std::holds_alternative<moving::wal::begin>(*message)) between_ = false;
+  if (const auto* begin = std::get_if<moving::wal::begin>(&*message)) {
+    if (hold_at_ && begin->final_position >= *hold_at_) {
+      hold_at_.reset();
+      held_.emplace();   // pump() keeps the frame
+      return true;
+    }
+    between_ = false;
+  }
   auto todo = follower_->feed(*message);
   if (!todo) return tl::unexpected(todo.error());
   for (follow_action& one : *todo) {
     if (auto done = perform(std::move(one)); !done) return done;
   }
   return true;
+}
+
+result<touched_rows> move_stream::release() {
+  const auto frame = std::move(*held_);
+  held_.reset();
+  auto before = std::exchange(touched_, {});
+  if (auto taken = take(as_bytes(frame)); !taken) return tl::unexpected(taken.error());
+  return before;
 }
 
 result<bool> move_stream::perform(follow_action one) {
@@ -156,6 +186,8 @@ result<bool> move_stream::perform(follow_action one) {
       return true;
     case follow_action::kind::change: break;
   }
+  if (one.rows.empty()) touched_.unknown = true;
+  for (auto& row : one.rows) touched_.add(one.table, std::move(row));
   pending_ += one.sql;
   pending_ += ";\n";
   expected_.push_back(one.touches);

@@ -6,13 +6,26 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "common/moving/follower.hpp"
 #include "services/replicator/move_scene.hpp"
 
 namespace pgsled::replicator {
+
+// Rows that were changed on the destination, as conditions, by the table's place.
+struct touched_rows {
+  static constexpr std::size_t most_bytes = 64u << 20;
+
+  std::map<std::size_t, std::set<std::string>> rows;
+  std::size_t count = 0, bytes = 0;
+  bool unknown = false;                // too many to be kept, or all of a table
+
+  void add(std::size_t table, std::string row);
+};
 
 class move_stream {
  public:
@@ -30,6 +43,21 @@ class move_stream {
 
   // Applies what has come, and waits for something for at most `wait`.
   result<bool> pump(std::chrono::milliseconds wait);
+  // pause() takes nothing more, until it is known where to hold: hold_at() goes on and stops in
+  // front of the first transaction that was committed at `position` or later: then held(). What
+  // comes before it is applied. release() goes on, and gives the rows that were touched since the
+  // last time.
+  void pause() { paused_ = true; }
+  void hold_at(moving::lsn position) {
+    hold_at_ = position;
+    paused_ = false;
+  }
+  bool held() const { return held_.has_value(); }
+  result<touched_rows> release();
+  const touched_rows& touched() const { return touched_; }
+  moving::lsn reached() const { return reached_; }   // the end of the last transaction
+  shard_number source() const { return source_; }
+
   const std::string& last_marker() const { return marker_; }   // that has been applied
   std::int64_t behind() const;                                 // bytes of the source's log
   std::int64_t applied_rows() const { return rows_; }
@@ -53,6 +81,10 @@ class move_stream {
   std::size_t transactions_ = 0;
   moving::lsn reached_ = 0, applied_ = 0, server_end_ = 0;
   std::string marker_, marker_to_be_;
+  bool paused_ = false;
+  std::optional<moving::lsn> hold_at_;
+  std::optional<std::string> held_;              // the frame that begins that transaction
+  touched_rows touched_;
   std::int64_t rows_ = 0;
   std::chrono::steady_clock::time_point confirmed_{};
 };

@@ -12,7 +12,7 @@ namespace {
 
 using testing::ElementsAre;
 
-constexpr int forward = 14;   // steps from take to end
+constexpr int forward = 15;   // steps from take to end
 
 // Runs `it` to its end; `play` says how the n-th step goes. The names of the steps.
 std::vector<std::string> run(job& it, const std::function<void(job&, step, int)>& play) {
@@ -37,7 +37,7 @@ TEST(job, all_goes_well) {
   job it;
   EXPECT_THAT(run(it, [](job& j, step s, int) { well(j, s); }),
               ElementsAre("take", "check", "begin", "record", "refine", "prepare", "copy",
-                          "catch_up", "fence", "verify", "flip", "flipped", "clean", "drop",
+                          "catch_up", "compare", "fence", "verify", "flip", "flipped", "clean", "drop",
                           "end"));
   EXPECT_TRUE(it.done());
   EXPECT_FALSE(it.reason());
@@ -94,7 +94,7 @@ TEST(job, an_unknown_flip_is_lifted_and_looked_at) {
     });
     check(trace, it);
     EXPECT_EQ(it.done(), happened);
-    const std::vector<std::string> tail(trace.begin() + 10, trace.end());
+    const std::vector<std::string> tail(trace.begin() + 11, trace.end());
     if (happened) {
       EXPECT_THAT(tail, ElementsAre("flip", "lift", "settle", "flipped", "clean", "drop", "end"));
     } else {
@@ -154,7 +154,7 @@ TEST(job, abort_at_each_step) {
       well(j, s);
     });
     SCOPED_TRACE(at);
-    if (at >= 10) {
+    if (at >= 11) {
       EXPECT_TRUE(it.done()) << "too late";
     } else {
       EXPECT_FALSE(it.done());

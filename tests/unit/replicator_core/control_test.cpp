@@ -39,6 +39,81 @@ TEST(control_protocol, status_and_version) {
   EXPECT_THAT(status, HasSubstr("\"connected\":true,\"epoch\":4}"));
 }
 
+struct pretended {
+  std::vector<move_progress> moves;
+  std::string started, aborted;
+
+  reshard_hooks hooks() {
+    reshard_hooks to;
+    to.start = [this](const std::string& database, bool dry) -> result<std::string> {
+      if (database != "app") return failure("3D000", "no such database");
+      started = database + (dry ? " dry" : "");
+      move_progress one;
+      one.job = "j1";
+      one.database = database;
+      one.outcome = "running";
+      moves.push_back(one);
+      return std::string("j1");
+    };
+    to.abort = [this](const std::string& job) -> result<bool> {
+      if (job != "j1") return failure("42704", "not run here");
+      aborted = job;
+      return true;
+    };
+    to.list = [this] { return moves; };
+    return to;
+  }
+};
+
+TEST(control_protocol, moves_are_begun_listed_and_aborted) {
+  pretended moves;
+  control_protocol p(sample, moves.hooks());
+  EXPECT_EQ(ask(p, R"({"id":1,"request":"reshard-start","kind":"add-shard","database":"app"})"
+                   "\n"),
+            "{\"id\":1,\"result\":{\"job\":\"j1\"}}\n");
+  EXPECT_EQ(moves.started, "app");
+  EXPECT_THAT(ask(p, R"({"request":"reshard-start","kind":"add-shard","database":"x"})" "\n"),
+              HasSubstr("3D000"));
+  EXPECT_THAT(ask(p, R"({"request":"reshard-start","kind":"shrink","database":"app"})" "\n"),
+              HasSubstr("0A000"));
+  EXPECT_THAT(ask(p, "{\"request\":\"status\"}\n"), HasSubstr("\"jobs\":[{\"job\":\"j1\""));
+  EXPECT_THAT(ask(p, "{\"request\":\"reshard-list\"}\n"), HasSubstr("\"outcome\":\"running\""));
+  EXPECT_THAT(ask(p, R"({"request":"reshard-abort","job":"j2"})" "\n"), HasSubstr("42704"));
+  EXPECT_THAT(ask(p, R"({"request":"reshard-abort","job":"j1"})" "\n"), HasSubstr("result"));
+  EXPECT_EQ(moves.aborted, "j1");
+  ask(p, R"({"request":"reshard-start","kind":"add-shard","database":"app","dry_run":true})" "\n");
+  EXPECT_EQ(moves.started, "app dry");
+}
+
+TEST(control_protocol, a_watched_move_tells_what_changes_and_how_it_ended) {
+  pretended moves;
+  control_protocol p(sample, moves.hooks());
+  EXPECT_THAT(ask(p, R"({"id":7,"request":"reshard-watch","job":"j1"})" "\n"), HasSubstr("42704"));
+  EXPECT_FALSE(p.watching());
+  EXPECT_THAT(ask(p, R"({"id":7,"request":"reshard-watch"})" "\n"), HasSubstr("22023"));
+  ask(p, R"({"id":1,"request":"reshard-start","kind":"add-shard","database":"app"})" "\n");
+  EXPECT_THAT(ask(p, R"({"id":"w","request":"reshard-watch","job":"j1"})" "\n"),
+              HasSubstr(R"({"id":"w","event":{"job":"j1")"));
+  EXPECT_THAT(ask(p, R"({"id":8,"request":"reshard-watch","job":"j1"})" "\n"), HasSubstr("55006"));
+  std::string more;
+  p.tick(more);
+  EXPECT_EQ(more, "") << "nothing has changed";
+  moves.moves[0].rows = 5;
+  p.tick(more);
+  EXPECT_THAT(more, HasSubstr("\"rows\":5"));
+  more.clear();
+  moves.moves[0].outcome = "failed";
+  moves.moves[0].sqlstate = "55000";
+  moves.moves[0].error = "no \"way\"";
+  p.tick(more);
+  EXPECT_THAT(more, testing::AllOf(HasSubstr(R"({"id":"w","result":{)"),
+                                   HasSubstr(R"("message":"no \"way\"")")));
+  EXPECT_FALSE(p.watching());
+  more.clear();
+  p.tick(more);
+  EXPECT_EQ(more, "");
+}
+
 TEST(control_protocol, any_cut_gives_the_same_answers) {
   const std::string_view text =
       "{\"id\":1,\"request\":\"version\"}\n\n  \n{\"id\":2,\"request\":\"nope\"}\n{bad\n";
