@@ -44,7 +44,12 @@ bool known(bus::kind value) {
     case kind::bye:
     case kind::command:
     case kind::lease:
-    case kind::relay: return true;
+    case kind::relay:
+    case kind::copy_open:
+    case kind::copy_batch:
+    case kind::copy_cuts:
+    case kind::copy_failed:
+    case kind::copy_close: return true;
   }
   return false;
 }

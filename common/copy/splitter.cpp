@@ -81,6 +81,34 @@ void splitter::cut_to(std::uint64_t end, std::uint32_t to, cut_list& list) {
   list.push_back(next);
 }
 
+void encode(const split_error& from, std::string& to) {
+  for (const auto* text : {&from.error.sqlstate, &from.error.message, &from.error.hint,
+                           &from.error.detail, &from.context}) {
+    char size[4];
+    store_le(size, static_cast<std::uint32_t>(text->size()));
+    to.append(size, sizeof size).append(*text);
+  }
+  char line[8];
+  store_le(line, from.line);
+  to.append(line, sizeof line);
+}
+
+std::optional<split_error> decode_split_error(byte_span bytes) {
+  split_error out;
+  for (auto* text : {&out.error.sqlstate, &out.error.message, &out.error.hint, &out.error.detail,
+                     &out.context}) {
+    if (bytes.size() < 4) return std::nullopt;
+    const auto size = load_le<std::uint32_t>(bytes.data());
+    bytes = bytes.subspan(4);
+    if (size > bytes.size()) return std::nullopt;
+    *text = as_text(bytes.first(size));
+    bytes = bytes.subspan(size);
+  }
+  if (bytes.size() != 8 || out.error.sqlstate.size() != 5) return std::nullopt;
+  out.line = load_le<std::uint64_t>(bytes.data());
+  return out;
+}
+
 std::unique_ptr<splitter> make_splitter(spec s) {
   if (s.options.format == format::binary) return std::make_unique<binary_splitter>(std::move(s));
   return std::make_unique<text_splitter>(std::move(s));

@@ -21,6 +21,11 @@ struct split_error {
   std::uint64_t line = 0; // of the client's input
 };
 
+// Layout: five texts (sqlstate, message, hint, detail, context) with a 32-bit count before each,
+// then the line, all little-endian.
+void encode(const split_error&, std::string& to);
+std::optional<split_error> decode_split_error(byte_span);
+
 class splitter {
  public:
   static constexpr std::size_t max_key = 1u << 20;

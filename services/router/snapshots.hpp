@@ -31,6 +31,7 @@ snapshot::frontend frontend_snapshot(const config::configuration&, const topolog
 snapshot::pooler pooler_snapshot(const config::configuration&, const topology&, const membership&,
                                  const member& pooler, const shares&,
                                  const std::vector<std::string>& client_keys);
-snapshot::replicator replicator_snapshot(const config::configuration&);
+snapshot::replicator replicator_snapshot(const config::configuration&, const membership&,
+                                         const std::vector<std::string>& client_keys);
 
 }  // namespace pgsled::router
