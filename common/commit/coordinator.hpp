@@ -52,7 +52,7 @@ class coordinator {
 
   std::vector<action> begin(std::int64_t now);
   // All of the message on `shard` succeeded: the last command tag, and the first column of the
-  // first row, if any.
+  // last row, if any.
   std::vector<action> completed(std::uint32_t shard, std::string_view tag, std::string_view value,
                                 std::int64_t now);
   // An ErrorResponse followed by ReadyForQuery. FATAL ones are lost(), whatever they say.

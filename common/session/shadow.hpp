@@ -20,6 +20,8 @@ class shadow {
 
   const pair_set_ref& current() const { return current_; }
   const pair_set_ref& base() const { return base_; }
+  // Something has been set that the end of the transaction may still take back.
+  bool undecided() const { return transaction_ != nullptr; }
 
   // The statement has succeeded with this command tag.
   void succeeded(const sql::statement&, std::string_view tag, pair_table&);

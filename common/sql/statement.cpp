@@ -258,9 +258,9 @@ void finder::classify_transaction_word(std::uint64_t word) {
       second.kind == token_kind::word ? folded(sql_, second, buffer) : std::string_view{};
   switch (word) {
     case "begin"_w:
-      return found(effect::begin);
+      return found(effect::begin, {}, rest_from(facts_.at(0)));
     case "start"_w:
-      if (second_word == "transaction") found(effect::begin);
+      if (second_word == "transaction") found(effect::begin, {}, rest_from(facts_.at(0)));
       return;
     case "prepare"_w:
       return found(second_word == "transaction" && facts_.at(2).kind != token_kind::symbol &&
@@ -301,7 +301,7 @@ void finder::classify_set() {
   const bool plain = word.kind == token_kind::word;
   const token& next = facts_.at(at + 1);
   if (plain && (text == "transaction" || text == "constraints")) {
-    return found(effect::set_local, std::string{text});
+    return found(effect::set_local, std::string{text}, rest_from(facts_.at(0)));
   }
   const bool assigned = next.is_symbol('=') || next.is("to"_w) || next.is_symbol('.');
   if (plain && !assigned) {

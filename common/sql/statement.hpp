@@ -12,7 +12,7 @@ namespace pgsled::sql {
 
 enum class effect : std::uint8_t {
   none,
-  begin,        // BEGIN, START TRANSACTION
+  begin,        // BEGIN, START TRANSACTION: value is the whole statement
   commit,       // COMMIT, END (also AND CHAIN), PREPARE TRANSACTION
   rollback,     // ROLLBACK, ABORT (also AND CHAIN)
   savepoint,    // name
@@ -22,7 +22,9 @@ enum class effect : std::uint8_t {
                 // Also SET TIME ZONE (timezone), NAMES (client_encoding), SCHEMA (search_path),
                 // ROLE (role), SESSION AUTHORIZATION (session_authorization),
                 // set_config('name','value',false) with literals as a whole statement
-  set_local,    // SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: ends with the transaction
+  set_local,    // SET LOCAL name TO value; SET TRANSACTION, SET CONSTRAINTS (name transaction or
+                // constraints, value the whole statement); set_config(…, true), without a name
+                // where the arguments are not all literals. Ends with the transaction
   reset,        // RESET name, SET name TO DEFAULT
   reset_all,
   discard_all,

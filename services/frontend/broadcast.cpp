@@ -100,7 +100,7 @@ void broadcast::run(std::string unit_bytes, std::string sql, const plan::plan* p
     return answer(&why);
   }
   if (legs_.empty()) {
-    begin_ = client_.virtual_begin_;
+    begin_ = client_.script_.sql();
     for (std::uint32_t shard = 0; shard < client_.endpoint_->database.shards; ++shard) {
       legs_.push_back(std::make_unique<leg>(*this, shard));
     }
@@ -276,7 +276,8 @@ void broadcast::finish() {
     // After a failure all shards have been rolled back; an explicit transaction waits for its end.
     if (!explicit_ || commit_failed_) {
       client_.virtual_status_ = 'I';
-      client_.virtual_begin_.clear();
+      client_.script_.clear();
+      client_.unrun_ = false;
     } else if (client_.virtual_status_ == 'T') {
       client_.virtual_status_ = 'E';
     }
@@ -296,7 +297,8 @@ void broadcast::finish() {
   if (over && ends_) {
     tag_ = commits_ ? "COMMIT" : "ROLLBACK";
     client_.virtual_status_ = 'I';
-    client_.virtual_begin_.clear();
+    client_.script_.clear();
+    client_.unrun_ = false;
   }
   if (over) release_all();
   answer(nullptr);

@@ -9,6 +9,7 @@
 #include "services/frontend/broadcast.hpp"
 #include "services/frontend/client_login.hpp"
 #include "services/frontend/client_output.hpp"
+#include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/worker.hpp"
 
 namespace pgsled::frontend {
@@ -313,6 +314,7 @@ void client::cancel() {
     return;
   }
   if (broadcast_) return broadcast_->cancel();
+  if (state_ == state::spreading) return spread_->cancel();
   // What runs while settings are applied is ours, and short.
   if (state_ == state::applying || state_ == state::refusing) return;
   if (server_ == nullptr || server_->ledger.empty() || server_->cancelling || server_->orphan)
@@ -363,7 +365,7 @@ void client::snapshot_changed() {
     return;
   }
   if (!endpoint_ || !endpoint_->stale || login_) return;
-  if (state_ != state::ready || server_ != nullptr || broadcast_) return;
+  if (state_ != state::ready || server_ != nullptr || broadcast_ || spread_) return;
   auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
   if (!fresh) {
     end(pg_error{"57P01", "user \"" + endpoint_->user.name + "\" of database \"" +
@@ -397,6 +399,15 @@ void client::close(std::string_view reason) {
     }
   }
   if (broadcast_) broadcast_->abandon();
+  if (spread_) {
+    server_ = nullptr;  // a leg's
+    // What has been decided is carried out.
+    if (spread_->must_finish()) {
+      spread_->forget_client();
+      worker_.carry_on(std::move(spread_));
+    }
+    spread_.reset();
+  }
   if (pinned_) worker_.counters().pinned.subtract();
   if (worker_.settings().log_disconnections) {
     log::info("client", "client {} disconnected: {}", address(), reason);

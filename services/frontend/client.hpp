@@ -7,6 +7,7 @@
 //   client_login.cpp     from the first byte to the first ReadyForQuery
 //   client_messages.cpp  one message after the other to the attached server
 //   client_routing.cpp   which shard a unit of messages goes to, and answers without a server
+//   client_shards.cpp    a transaction over several shards
 //   client_admin.cpp     the admin database
 // Thread rule: its worker's.
 
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "common/net/reactor.hpp"
+#include "common/session/script.hpp"
 #include "common/session/shadow.hpp"
 #include "common/wire/messages.hpp"
 #include "services/frontend/endpoint.hpp"
@@ -30,6 +32,8 @@ namespace pgsled::frontend {
 
 class worker;
 class broadcast;
+class shard_transaction;
+struct aim;
 struct login_state;
 struct unit;
 
@@ -47,6 +51,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
     settling,    // for the server to owe nothing: the next unit goes elsewhere
     refusing,    // the transaction on the server is being failed, too
     broadcast,   // a statement runs on all shards
+    spreading,   // something happens to all shards of the transaction
     asking,      // the router answers for the admin database
     closed,
   };
@@ -115,17 +120,17 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool ensure_server(std::uint32_t shard);  // false: suspended
   bool attach(server& lent);
   void applied();
-  void tell_parameters();
+  void tell_parameters(const session::pair_set_ref& now);
   void let_go();
   bool may_let_go() const;
   // Something has run on the server since the last Sync, and in its transaction at all.
   void touched() {
     light_ = false;
-    if (!virtual_begin_.empty()) virtual_begin_.clear();
+    unrun_ = false;
   }
   bool movable() const {
     return light_ && !server_->ledger.skipping() &&
-           (status() == 'I' || (status() == 'T' && !virtual_begin_.empty()));
+           (status() == 'I' || (status() == 'T' && unrun_));
   }
   char status() const;
 
@@ -176,6 +181,21 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::uint32_t own_shard() const;
   void refuse_unit(const unit&, const pg_error& why);
 
+  // client_shards.cpp
+  routed grow(const unit&, std::uint32_t shard);
+  routed route_shards(const unit&, byte_span bytes, const aim&, const session::effects& executed,
+                      std::size_t controls, std::string_view text);
+  void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
+  void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
+  void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
+                     const std::string& warning = {});
+  bool shards_ended(const sql::statement& effect, std::string_view tag);
+  void bind_session(std::uint32_t shard);
+  routed sync_first();
+  routed join(std::uint32_t shard);
+  void park();
+  void lend(std::uint32_t shard);
+
   // client_keys.cpp
   placement::encoding key_encoding() const;
   result<placement::value> key_value(const plan::key&, const placement::rule&,
@@ -209,9 +229,10 @@ class client final : public net::watcher, public lease_waiter, public server_use
   statement_ref unnamed_;
   std::unique_ptr<broadcast> broadcast_;
   std::string pending_;                     // read, not yet processed
-  // BEGIN answered by us. Kept until something has run in the transaction: up to then it can
-  // still begin on another shard.
-  std::string virtual_begin_;
+  // Of a sharded database: how the open transaction has begun, for the shards that join it.
+  session::script script_;
+  // The transaction over several shards. server_ is one of its legs, lent, or null.
+  std::unique_ptr<shard_transaction> spread_;
   std::string secret_;
   std::unique_ptr<pg_error> apply_error_;
   std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through
@@ -230,6 +251,10 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool dropping_ = false;                   // what streams is thrown away
   bool owes_ready_ = false, draining_ = false, processing_ = false, resume_scheduled_ = false;
   bool local_settings_ = false;             // SET LOCAL has run in this transaction
+  // BEGIN was answered by us and nothing but the script has run since: the transaction can still
+  // begin on another shard.
+  bool unrun_ = false;
+  bool wrote_ = false;                      // a plan said that it writes; false: perhaps
   bool datestyle_changed_ = false;
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet
   std::unique_ptr<std::vector<std::string>> settled_names_;  // by what an error has taken back

@@ -23,7 +23,7 @@ encoding client::key_encoding() const {
   if (server_ != nullptr && server_->ledger.effects_pending()) return encoding::converted;
   if (server_ == nullptr && local_settings_) {
     // SET LOCAL that waits for the transaction's shard: only its text is there.
-    std::string text = virtual_begin_;
+    std::string text = script_.sql();
     std::transform(text.begin(), text.end(), text.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     for (const char* hint : {"encoding", "names", "\\"}) {

@@ -1,10 +1,13 @@
 // Which shard a unit of messages goes to, and the answers that need no server: a BEGIN before the
 // first statement that names a shard, and the end of such a transaction.
 
+#include <algorithm>
+
 #include "common/sql/parse.hpp"
 #include "common/sql/shape.hpp"
 #include "services/frontend/broadcast.hpp"
 #include "services/frontend/client.hpp"
+#include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/unit.hpp"
 #include "services/frontend/worker.hpp"
 
@@ -15,18 +18,17 @@ using plan::destination;
 
 namespace {
 
-// Where the statements of a unit want to go, joined one after the other.
-struct aim {
-  enum class kind { any, shard, all } where = kind::any;
-  std::uint32_t shard = 0;
-};
-
 const sql::statement* only_effect(const session::effects& effects) {
   return effects && effects->size() == 1 ? &effects->front() : nullptr;
 }
 
-// Statements kept for the beginning of a transaction whose shard is not known yet.
-constexpr std::size_t max_replay = 64 * 1024;
+// Says something about the transaction as a whole.
+bool is_control(sql::effect what) {
+  using enum sql::effect;
+  return what == begin || what == commit || what == rollback || what == savepoint ||
+         what == release || what == rollback_to || what == set || what == set_local ||
+         what == reset || what == reset_all || what == discard_all;
+}
 
 bool starts_with_word(std::string_view text, std::string_view lower_words) {
   if (text.size() < lower_words.size()) return false;
@@ -36,12 +38,17 @@ bool starts_with_word(std::string_view text, std::string_view lower_words) {
   return true;
 }
 
+std::size_t count_controls(const session::effects& effects) {
+  if (!effects) return 0;
+  return static_cast<std::size_t>(std::count_if(
+      effects->begin(), effects->end(), [](const auto& one) { return is_control(one.effect); }));
+}
+
 pg_error two_shards(std::uint32_t first, std::uint32_t second) {
   return {"0A000",
           "the statements of one transaction go to different shards (" + std::to_string(first) +
               " and " + std::to_string(second) + ")",
-          "A transaction stays on one shard: commit before the next statement, or use keys of one "
-          "shard.",
+          "Begin the transaction with BEGIN, or send Sync between statements for different shards.",
           {}};
 }
 
@@ -243,10 +250,13 @@ client::routed client::route(byte_span bytes) {
   plan_ref keep;
   session::effects executed;
   std::string_view text;
+  std::size_t controls = 0;
+  bool writes = false;
   const auto join = [&](const plan_ref& planned, std::string_view sql, const byte_span* bind,
                         bool runs) {
     const auto& p = planned->plan;
     if (refused || !endpoint_->sharded) return;
+    writes = writes || (runs && p.access == plan::access::write);
     if (p.destination == destination::refused) {
       why = p.error;
       refused = true;
@@ -292,6 +302,7 @@ client::routed client::route(byte_span bytes) {
         auto found = std::make_shared<std::vector<sql::statement>>();
         sql::find_statements(*sql, standard_strings(), *found);
         executed = found;
+        controls += count_controls(executed);
       }
       encoding_uncertain_ = executed && !executed->empty();
       join(planned, *sql, nullptr, true);
@@ -305,6 +316,7 @@ client::routed client::route(byte_span bytes) {
         // What comes behind a SET in the same unit is read under a setting that is not known yet.
         encoding_uncertain_ = encoding_uncertain_ || (executed && !executed->empty());
         executed = statement->effects;
+        controls += count_controls(executed);
         text = statement->sql;
       }
       join(planned, statement->sql, &part.body, runs);
@@ -335,6 +347,11 @@ client::routed client::route(byte_span bytes) {
     return routed::done;
   }
   const auto* effect = only_effect(executed);
+  if (spread_) {
+    const auto how = route_shards(now, bytes, target, executed, controls, text);
+    if (how == routed::go && writes) spread_->wrote(server_->pool().description().shard);
+    return how;
+  }
   if (broadcast_ || (target.where == aim::kind::all && now.executes + (now.simple ? 1 : 0) > 0)) {
     if (server_ != nullptr) {
       if (server_->quiet() && movable()) {
@@ -366,7 +383,6 @@ client::routed client::route(byte_span bytes) {
       case sql::effect::begin:
         if (virtual_status_ == 'I' && (now.executes == 1 || now.simple)) {
           virtual_status_ = 'T';
-          virtual_begin_ = text;
           return virtual_unit(
               now, *effect,
               text.starts_with('S') || text.starts_with('s') ? "START TRANSACTION" : "BEGIN");
@@ -377,7 +393,6 @@ client::routed client::route(byte_span bytes) {
         if (virtual_status_ != 'I' && (now.executes == 1 || now.simple)) {
           const bool failed = virtual_status_ == 'E';
           virtual_status_ = 'I';
-          virtual_begin_.clear();
           return virtual_unit(
               now, *effect,
               failed || effect->effect == sql::effect::rollback ? "ROLLBACK" : "COMMIT");
@@ -388,8 +403,7 @@ client::routed client::route(byte_span bytes) {
         // Replayed with BEGIN wherever the transaction begins.
         if (virtual_status_ == 'T' && (now.executes == 1 || now.simple) &&
             !starts_with_word(text, "set constraints")) {
-          if (virtual_begin_.size() + text.size() > max_replay) break;
-          virtual_begin_.append(";").append(text);
+          if (!script_.has_room(text.size() + 32)) break;
           local_settings_ = local_settings_ || effect->effect == sql::effect::set_local;
           return virtual_unit(now, *effect,
                               effect->effect == sql::effect::savepoint ? "SAVEPOINT" : "SET");
@@ -408,6 +422,7 @@ client::routed client::route(byte_span bytes) {
                  {}});
     return routed::done;
   }
+  wrote_ = wrote_ || writes;
   if (target.where == aim::kind::any) {
     unit_shard_ = server_ != nullptr ? server_->pool().description().shard : own_shard();
     return routed::go;
@@ -420,6 +435,7 @@ client::routed client::route(byte_span bytes) {
     return routed::suspended;
   }
   if (movable()) return settle_elsewhere();
+  if (status() != 'I' && controls == 0) return grow(now, target.shard);
   refuse_unit(now, two_shards(server_->pool().description().shard, target.shard));
   return routed::done;
 }
@@ -463,6 +479,8 @@ client::routed client::virtual_unit(const unit& answered, const sql::statement& 
                                     std::string_view tag) {
   ++counts_.queries;
   worker_.counters().queries.add();
+  script_.succeeded(done, shadow_->current());
+  unrun_ = virtual_status_ != 'I';
   shadow_->succeeded(done, tag, worker_.pairs());
   if (virtual_status_ == 'I') shadow_->ready('I');
   answer_unit(answered, tag);

@@ -6,6 +6,7 @@
 #include "common/wire/messages.hpp"
 #include "services/frontend/client.hpp"
 #include "services/frontend/client_login.hpp"
+#include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/worker.hpp"
 
 namespace pgsled::frontend {
@@ -45,6 +46,9 @@ bool client::is_unconfirmed(std::string_view name) const {
 
 void client::statement_done(const sql::statement* done, std::string_view tag, bool proxy) {
   if (proxy || done == nullptr || !shadow_) return;
+  if (endpoint_->sharded) {
+    script_.succeeded(*done, shadow_->undecided() ? nullptr : shadow_->current());
+  }
   shadow_->succeeded(*done, tag, worker_.pairs());
   const bool forgot = done->effect == sql::effect::discard_all ||
                       (done->effect == sql::effect::deallocate && done->name.empty());
@@ -79,7 +83,7 @@ void client::server_error(byte_span body, bool proxy) {
     if (shadow_) shadow_->failed();
     error_is_fresh_ = true;
     settled_names_.reset();
-    virtual_begin_.clear();  // the transaction has failed where it is and cannot begin elsewhere
+    unrun_ = false;  // the transaction has failed where it is and cannot begin elsewhere
     return;
   }
   const auto fields = wire::read_error(body);
@@ -170,8 +174,15 @@ void client::server_ready(char server_status, bool proxy) {
       server_->settings = shadow_->current();
   }
   light_ = true;
-  if (server_status == 'I') local_settings_ = false;
   if (server_status == 'I') {
+    local_settings_ = wrote_ = false;
+    script_.clear();
+    if (spread_) {
+      worker_.schedule([this] {
+        end(pg_error{"XX000", "a server has ended a transaction over several shards by itself",
+                     {}, {}});
+      });
+    }
     ++counts_.transactions;
     ++server_->pool().stats.transactions;
     worker_.counters().transactions.add();
@@ -253,12 +264,16 @@ void client::server_read_done() {
 void client::let_go() {
   server* used = std::exchange(server_, nullptr);
   if (used == nullptr) return;
-  virtual_status_ = virtual_begin_.empty() ? 'I' : 'T';
+  virtual_status_ = unrun_ ? 'T' : 'I';
   used->pool().release(*used);
 }
 
 bool client::ensure_server(std::uint32_t shard) {
   if (server_ != nullptr) return true;
+  if (spread_) {
+    lend(spread_->has(shard) ? shard : spread_->shards().front());
+    return true;
+  }
   local_pool* pool = shard < endpoint_->pools.size() ? endpoint_->pools[shard] : nullptr;
   if (pool == nullptr || endpoint_->stale) {
     snapshot_changed();
@@ -310,13 +325,13 @@ bool client::attach(server& lent) {
     lent.ledger.add({session::owed::query, true});
     lent.unnamed.reset();
   }
-  if (virtual_status_ == 'T' && !virtual_begin_.empty()) {
-    wire::write_query(bytes, virtual_begin_);
+  if (virtual_status_ == 'T' && unrun_) {
+    wire::write_query(bytes, script_.sql());
     lent.ledger.add({session::owed::query, true});
     lent.unnamed.reset();
   }
   if (bytes.empty()) {
-    tell_parameters();
+    tell_parameters(server_->parameters);
     return true;
   }
   if (!login_) set_state(state::applying);
@@ -336,21 +351,21 @@ void client::applied() {
   server_->settings = shadow_->current();
   server_->settings_unknown = false;
   if (login_) return finish_login();
-  tell_parameters();
+  tell_parameters(server_->parameters);
   set_state(state::ready);
   consume({});
   watch();
   if (may_let_go()) let_go();
 }
 
-void client::tell_parameters() {
-  if (login_ || !reported_ || reported_ == server_->parameters) return;
+void client::tell_parameters(const session::pair_set_ref& now) {
+  if (login_ || !reported_ || reported_ == now) return;
   std::string bytes;
-  for (const auto& [name, value] : server_->parameters->entries) {
+  for (const auto& [name, value] : now->entries) {
     const auto* known = reported_->find(name);
     if (known == nullptr || *known != value) wire::write_parameter_status(bytes, name, value);
   }
-  reported_ = server_->parameters;
+  reported_ = now;
   write(bytes);
 }
 

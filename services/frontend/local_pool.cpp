@@ -53,8 +53,9 @@ void local_pool::withdraw() {
   while (!idle_.empty()) hand_back(*idle_.back(), lease::condition::clean);
 }
 
-server* local_pool::take(lease_waiter* who) {
-  while (waiters_.empty() && !idle_.empty()) {
+server* local_pool::take(lease_waiter* who, bool holds_others) {
+  while ((waiters_.empty() || (holds_others && !waiters_.front().holds_others)) &&
+         !idle_.empty()) {
     server* lent = idle_.back();
     idle_.pop_back();
     count();
@@ -65,10 +66,21 @@ server* local_pool::take(lease_waiter* who) {
     ++stats.assignments;
     return lent;
   }
-  waiters_.push_back({who, worker_.loop().now()});
+  const waiter last{who, worker_.loop().now(), holds_others};
+  if (holds_others) {
+    waiters_.insert(first_without(), last);
+  } else {
+    waiters_.push_back(last);
+  }
   worker_.counters().clients_waiting.add();
   if (told_demand_ == 0 || waiters_.size() >= 2 * std::size_t{told_demand_}) tell_demand();
   return nullptr;
+}
+
+// The first of those who hold nothing: they have waited for longer than who is behind.
+std::deque<local_pool::waiter>::iterator local_pool::first_without() {
+  return std::find_if(waiters_.begin(), waiters_.end(),
+                      [](const waiter& w) { return !w.holds_others; });
 }
 
 void local_pool::forget(lease_waiter* who) {
@@ -250,19 +262,31 @@ std::size_t local_pool::idle_in_transaction() const {
 }
 
 net::duration local_pool::longest_wait(net::time_point now) const {
-  return waiters_.empty() ? net::duration{} : now - waiters_.front().since;
+  net::duration longest{};
+  for (const waiter& one : waiters_) {
+    longest = std::max(longest, now - one.since);
+    if (!one.holds_others) break;
+  }
+  return longest;
 }
 
 void local_pool::tick(net::time_point now) {
   const auto timeout = std::chrono::milliseconds(worker_.settings().checkout_timeout);
-  while (!waiters_.empty() && worker_.settings().checkout_timeout > 0 &&
-         now - waiters_.front().since >= timeout) {
-    const auto late = waiters_.front();
-    waiters_.pop_front();
-    worker_.counters().clients_waiting.subtract();
-    worker_.counters().checkout_timeouts.add();
-    late.who->not_granted(worker_.why_no_lease(*this));
+  std::vector<lease_waiter*> late;
+  for (auto at = waiters_.begin();
+       at != waiters_.end() && worker_.settings().checkout_timeout > 0;) {
+    if (now - at->since >= timeout) {
+      late.push_back(at->who);
+      at = waiters_.erase(at);
+    } else if (at->holds_others) {
+      ++at;
+    } else {
+      break;
+    }
   }
+  worker_.counters().clients_waiting.subtract(late.size());
+  worker_.counters().checkout_timeouts.add(late.size());
+  for (auto* one : late) one->not_granted(worker_.why_no_lease(*this));
   if (now - told_at_ >= demand_interval) {
     // Said again now and then while somebody waits, so that nothing lost can starve a client.
     if (!waiters_.empty() && now - told_at_ >= demand_repeat) told_demand_ = 0;

@@ -36,8 +36,9 @@ class local_pool {
   const snapshot::pool& description() const { return description_; }
   std::string where() const { return description_.host + ":" + std::to_string(description_.port); }
 
-  // A lease at once, or null and the waiter stands in the queue.
-  server* take(lease_waiter* waiter);
+  // A lease at once, or null and the waiter stands in the queue: before all who are not, if it
+  // holds leases already that others may wait for.
+  server* take(lease_waiter* waiter, bool holds_others = false);
   void forget(lease_waiter* waiter);
   // The user is done with it. The condition is found out here.
   void release(server& lent);
@@ -73,7 +74,9 @@ class local_pool {
   struct waiter {
     lease_waiter* who;
     net::time_point since;
+    bool holds_others;
   };
+  std::deque<waiter>::iterator first_without();
   void hand_back(server& lent, lease::condition);
   void next_or_idle(server& lent);
   void tell_demand();

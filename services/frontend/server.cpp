@@ -42,6 +42,11 @@ void server::detach() {
   watch();
 }
 
+void server::pass_to(server_user* user) {
+  user_ = user;
+  watch();
+}
+
 void server::resume_reading() { watch(); }
 
 bool server::quiet() const {

@@ -58,6 +58,8 @@ class server final : private server_stream_user, private session::ledger_events 
   // One door for who uses it.
   void attach(server_user* user);
   void detach();
+  // To another user within one transaction: its portals stay.
+  void pass_to(server_user* user);
   server_user* user() const { return user_; }
 
   // False when the connection is dead (the user hears server_lost later, from the loop).

@@ -23,4 +23,10 @@ struct unit {
   std::size_t executes = 0;
 };
 
+// Where the statements of a unit want to go, joined one after the other.
+struct aim {
+  enum class kind { any, shard, all } where = kind::any;
+  std::uint32_t shard = 0;
+};
+
 }  // namespace pgsled::frontend

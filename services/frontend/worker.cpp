@@ -9,6 +9,7 @@
 #include "services/frontend/client.hpp"
 #include "services/frontend/gather.hpp"
 #include "services/frontend/relay_line.hpp"
+#include "services/frontend/shard_transaction.hpp"
 
 namespace pgsled::frontend {
 
@@ -87,6 +88,7 @@ worker::worker(process_shared& shared, unsigned number, snapshot::frontend first
 }
 
 worker::~worker() {
+  finishing_.clear();
   lines_.clear();
   clients_.clear();
 }
@@ -165,8 +167,13 @@ void worker::run_scheduled() {
   running_scheduled_ = false;
 }
 
+void worker::carry_on(std::unique_ptr<shard_transaction> commit) {
+  finishing_.push_back(std::move(commit));
+}
+
 void worker::tick() {
   const auto now = loop_.now();
+  if (!finishing_.empty()) std::erase_if(finishing_, [](const auto& one) { return one->over(); });
   for (const auto& [id, pool] : pools_) pool->tick(now);
   std::erase_if(withdrawn_pools_, [](const auto& pool) { return pool->leases() == 0; });
   // Time-outs of clients are seconds: a tenth of them a tick is often enough.

@@ -30,6 +30,7 @@
 namespace pgsled::frontend {
 
 class client;
+class shard_transaction;
 class worker;
 
 // Shared by the workers of one process.
@@ -99,6 +100,8 @@ class worker {
   std::uint32_t cancel_pid(std::uint32_t slot) const { return snapshot_.holder << 20 | slot; }
   void cancel(std::uint32_t pid, std::string_view secret, bool forwarded);
   void client_gone(client*);
+  // A commit whose client has gone, until it is over.
+  void carry_on(std::unique_ptr<shard_transaction>);
   std::uint64_t next_serial() { return ++serials_; }
   client* client_of(std::uint32_t pid) const;  // null when it has gone
 
@@ -162,6 +165,7 @@ class worker {
     session::pair_set_ref settings, parameters;
   };
   std::vector<learned> learned_;
+  std::vector<std::unique_ptr<shard_transaction>> finishing_;
   std::unordered_map<client*, std::unique_ptr<client>> clients_;
   std::vector<client*> slots_;
   std::vector<std::uint32_t> free_slots_;

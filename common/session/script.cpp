@@ -1,0 +1,98 @@
+#include "common/session/script.hpp"
+
+#include <algorithm>
+
+namespace pgsled::session {
+
+namespace {
+
+std::string quoted(std::string_view name) {
+  std::string made = "\"";
+  for (const char c : name) {
+    if (c == '"') made += c;
+    made += c;
+  }
+  return made + '"';
+}
+
+}  // namespace
+
+void script::succeeded(const sql::statement& done, const pair_set_ref& settings) {
+  using sql::effect;
+  if (done.effect == effect::begin) {
+    if (open()) return;   // a warning, and nothing else
+    begin_ = done.value;
+    settings_ = settings;
+    bytes_ = begin_.size();
+    complete_ = settings != nullptr && bytes_ <= max_bytes;
+    return;
+  }
+  if (!open()) return;
+  switch (done.effect) {
+    case effect::commit:
+    case effect::rollback: return clear();
+    case effect::savepoint:
+      return add(done.name, "SAVEPOINT " + quoted(done.name));
+    case effect::set:
+      // set_config(…, false) takes its value as a string, which is a value for SET as well.
+      return add({}, "SET " + quote_setting_name(done.name) + " TO " + done.value);
+    case effect::reset:
+    case effect::reset_all:
+      complete_ = false;   // a server's own default is not the session's
+      return;
+    case effect::set_local:
+      if (done.name.empty() || done.value.empty()) {
+        complete_ = false;
+      } else if (done.name == "transaction" || done.name == "constraints") {
+        add({}, done.value);
+      } else {
+        add({}, "SET LOCAL " + quote_setting_name(done.name) + " TO " + done.value);
+      }
+      return;
+    case effect::release:
+    case effect::rollback_to: {
+      const auto at = std::find_if(lines_.rbegin(), lines_.rend(), [&](const line& one) {
+        return one.savepoint == done.name;
+      });
+      if (at == lines_.rend()) return;
+      const auto index = lines_.rend() - at - 1;
+      if (done.effect == effect::rollback_to) {
+        lines_.erase(lines_.begin() + index + 1, lines_.end());
+      } else {
+        // What was set since stays; the savepoints within it are gone with it.
+        lines_.erase(std::remove_if(lines_.begin() + index, lines_.end(),
+                                    [](const line& one) { return !one.savepoint.empty(); }),
+                     lines_.end());
+      }
+      bytes_ = begin_.size();
+      for (const line& one : lines_) bytes_ += one.text.size() + 1;
+      return;
+    }
+    default: return;
+  }
+}
+
+void script::add(std::string savepoint, std::string text) {
+  if (!has_room(text.size() + 1)) {
+    complete_ = false;
+    return;
+  }
+  bytes_ += text.size() + 1;
+  lines_.push_back({std::move(savepoint), std::move(text)});
+}
+
+void script::clear() {
+  begin_.clear();
+  settings_.reset();
+  lines_.clear();
+  bytes_ = 0;
+  complete_ = true;
+}
+
+std::string script::sql() const {
+  std::string all = begin_;
+  for (const line& one : lines_) all += ";" + one.text;
+  return all;
+}
+
+}  // namespace pgsled::session

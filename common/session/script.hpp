@@ -1,0 +1,49 @@
+#pragma once
+// script: how the open transaction of a session has come to be what it is besides its rows: BEGIN
+// with its modes, open savepoints, SET and SET LOCAL, in order. Said again on a server that joins
+// the transaction. What a RELEASE has merged stays, what a ROLLBACK TO has undone goes. Pure.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/session/settings.hpp"
+#include "common/sql/statement.hpp"
+
+namespace pgsled::session {
+
+class script {
+ public:
+  static constexpr std::size_t max_bytes = 64 * 1024;
+
+  // The statement has succeeded. `settings`: of the session when it began; null for
+  // a BEGIN that cannot be said again because its query had changed settings before it.
+  void succeeded(const sql::statement&, const pair_set_ref& settings);
+  // The transaction is over.
+  void clear();
+
+  // A BEGIN has been seen and no other has ended it.
+  bool open() const { return !begin_.empty(); }
+  // sql() says all of it: nothing was too long, or a setting whose text is not known.
+  bool complete() const { return open() && complete_; }
+  bool has_room(std::size_t bytes) const { return bytes_ + bytes <= max_bytes; }
+  // One text of statements, beginning with BEGIN.
+  std::string sql() const;
+  // On whose top it is to be said.
+  const pair_set_ref& settings() const { return settings_; }
+
+ private:
+  struct line {
+    std::string savepoint;   // its name; empty: another statement
+    std::string text;
+  };
+  void add(std::string savepoint, std::string text);
+
+  std::string begin_;
+  pair_set_ref settings_;
+  std::vector<line> lines_;
+  std::size_t bytes_ = 0;
+  bool complete_ = true;
+};
+
+}  // namespace pgsled::session

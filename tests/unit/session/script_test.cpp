@@ -1,0 +1,82 @@
+// What is said again on a server that joins a transaction.
+
+#include "common/session/script.hpp"
+
+#include <gtest/gtest.h>
+
+namespace pgsled::session {
+namespace {
+
+class script_of {
+ public:
+  script_of& run(std::string_view sql) {
+    std::vector<sql::statement> found;
+    sql::find_statements(sql, true, found);
+    for (const auto& each : found) script_.succeeded(each, settings_);
+    return *this;
+  }
+  std::string said() const { return script_.sql(); }
+  const script& get() const { return script_; }
+
+ private:
+  pair_set_ref settings_ = std::make_shared<const pair_set>();
+  script script_;
+};
+
+TEST(script, says_modes_savepoints_and_settings_in_order) {
+  script_of one;
+  one.run("BEGIN READ ONLY").run("SAVEPOINT \"A\"").run("SET LOCAL a.b = '1'; SET work_mem TO 9");
+  EXPECT_EQ(one.said(),
+            "BEGIN READ ONLY;SAVEPOINT \"A\";SET LOCAL \"a\".\"b\" TO '1';"
+            "SET \"work_mem\" TO 9");
+  EXPECT_TRUE(one.get().complete());
+  one.run("SET CONSTRAINTS ALL DEFERRED").run("SET TRANSACTION READ WRITE");
+  EXPECT_TRUE(one.said().ends_with(";SET CONSTRAINTS ALL DEFERRED;SET TRANSACTION READ WRITE"));
+}
+
+TEST(script, is_trimmed_as_savepoints_end) {
+  script_of one;
+  one.run("BEGIN").run("SAVEPOINT a").run("SET x.y = 1").run("SAVEPOINT b").run("SET x.y = 2");
+  one.run("SAVEPOINT a").run("ROLLBACK TO b");
+  EXPECT_EQ(one.said(), "BEGIN;SAVEPOINT \"a\";SET \"x\".\"y\" TO 1;SAVEPOINT \"b\"");
+  one.run("SET x.y = 3").run("RELEASE a");
+  EXPECT_EQ(one.said(), "BEGIN;SET \"x\".\"y\" TO 1;SET \"x\".\"y\" TO 3");
+  one.run("ROLLBACK TO nothing");
+  EXPECT_EQ(one.said(), "BEGIN;SET \"x\".\"y\" TO 1;SET \"x\".\"y\" TO 3");
+}
+
+TEST(script, the_innermost_of_savepoints_of_one_name_counts) {
+  script_of one;
+  one.run("BEGIN; SAVEPOINT a; SET x.y = 1; SAVEPOINT a; SET x.y = 2; ROLLBACK TO a");
+  EXPECT_EQ(one.said(), "BEGIN;SAVEPOINT \"a\";SET \"x\".\"y\" TO 1;SAVEPOINT \"a\"");
+  one.run("RELEASE a");
+  EXPECT_EQ(one.said(), "BEGIN;SAVEPOINT \"a\";SET \"x\".\"y\" TO 1");
+}
+
+TEST(script, a_second_begin_changes_nothing_and_the_end_ends_it) {
+  script_of one;
+  one.run("SAVEPOINT a");
+  EXPECT_FALSE(one.get().open());
+  one.run("BEGIN").run("BEGIN READ ONLY");
+  EXPECT_EQ(one.said(), "BEGIN");
+  one.run("COMMIT");
+  EXPECT_FALSE(one.get().open());
+  one.run("START TRANSACTION").run("ROLLBACK");
+  EXPECT_FALSE(one.get().open());
+}
+
+TEST(script, knows_when_it_does_not_know_all) {
+  EXPECT_FALSE(script_of().run("BEGIN").run("SELECT set_config($1, 'a', true)").get().complete());
+  EXPECT_FALSE(script_of().run("BEGIN").run("RESET work_mem").get().complete());
+  script_of one;
+  one.run("BEGIN");
+  const std::string value(40'000, 'x');
+  one.run("SET LOCAL a.b = '" + value + "'");
+  EXPECT_TRUE(one.get().complete());
+  EXPECT_FALSE(one.get().has_room(value.size()));
+  one.run("SET LOCAL a.b = '" + value + "'");
+  EXPECT_FALSE(one.get().complete());
+}
+
+}  // namespace
+}  // namespace pgsled::session
