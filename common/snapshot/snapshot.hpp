@@ -83,6 +83,7 @@ struct pooler_ref {
 
 struct replicator_ref {    // who splits COPY; one that drains is not among them
   std::string instance, endpoint, key;
+  bool operator==(const replicator_ref&) const = default;
 };
 
 struct frontend_settings {

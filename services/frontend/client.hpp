@@ -8,6 +8,7 @@
 //   client_messages.cpp  one message after the other to the attached server
 //   client_routing.cpp   which shard a unit of messages goes to, and answers without a server
 //   client_shards.cpp    a transaction over several shards
+//   client_copy.cpp      COPY on several shards
 //   client_admin.cpp     the admin database
 // Thread rule: its worker's.
 
@@ -32,6 +33,7 @@ namespace pgsled::frontend {
 
 class worker;
 class broadcast;
+class shard_copy;
 class shard_transaction;
 struct aim;
 struct login_state;
@@ -52,6 +54,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
     refusing,    // the transaction on the server is being failed, too
     broadcast,   // a statement runs on all shards
     spreading,   // something happens to all shards of the transaction
+    copying,     // a COPY runs on several shards
     asking,      // the router answers for the admin database
     closed,
   };
@@ -103,6 +106,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
  private:
   friend class broadcast;
+  friend class shard_copy;
 
   // client.cpp and client_server.cpp
   void on_events(std::uint32_t events) override;
@@ -196,6 +200,11 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void park();
   void lend(std::uint32_t shard);
 
+  // client_copy.cpp
+  routed route_copy(const unit&, byte_span bytes, const plan_ref&, std::string_view sql);
+  routed copy_on_shards(const unit&, byte_span bytes, const plan_ref&, std::string_view sql,
+                        bool alone);
+
   // client_keys.cpp
   placement::encoding key_encoding() const;
   result<placement::value> key_value(const plan::key&, const placement::rule&,
@@ -233,6 +242,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   session::script script_;
   // The transaction over several shards. server_ is one of its legs, lent, or null.
   std::unique_ptr<shard_transaction> spread_;
+  std::unique_ptr<shard_copy> copy_;
   std::string secret_;
   std::unique_ptr<pg_error> apply_error_;
   std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through

@@ -247,7 +247,7 @@ client::routed client::route(byte_span bytes) {
   pg_error why;
   bool refused = false;
   const plan::plan* everywhere = nullptr;
-  plan_ref keep;
+  plan_ref keep, copies;
   session::effects executed;
   std::string_view text;
   std::size_t controls = 0;
@@ -260,6 +260,8 @@ client::routed client::route(byte_span bytes) {
     if (p.destination == destination::refused) {
       why = p.error;
       refused = true;
+    } else if (p.destination == destination::copy_in || p.destination == destination::copy_out) {
+      if (runs) copies = planned;
     } else if (p.destination == destination::all_shards) {
       if (!runs) return;
       if (target.where == aim::kind::shard) {
@@ -346,6 +348,7 @@ client::routed client::route(byte_span bytes) {
     refuse_unit(now, why);
     return routed::done;
   }
+  if (copies) return route_copy(now, bytes, copies, text);
   const auto* effect = only_effect(executed);
   if (spread_) {
     const auto how = route_shards(now, bytes, target, executed, controls, text);

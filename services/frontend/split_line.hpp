@@ -40,6 +40,7 @@ class split_line {
   bool ready() const { return connected_; }
   std::size_t copies() const { return users_.size(); }
   const std::string& instance() const { return replicator_.instance; }
+  const snapshot::replicator_ref& replicator() const { return replicator_; }
 
   // The number of the COPY; nothing: the line cannot take it.
   std::optional<std::uint64_t> open(const copy::spec&, split_user&);
