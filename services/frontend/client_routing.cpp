@@ -258,6 +258,8 @@ client::routed client::route(byte_span bytes) {
     if (refused || !endpoint_->sharded) return;
     writes = writes || (runs && p.access == plan::access::write);
     if (p.destination == destination::refused) {
+      // What is only prepared and described is the same on any shard: drivers ask so for types.
+      if (!runs) return;
       why = p.error;
       refused = true;
     } else if (p.destination == destination::copy_in || p.destination == destination::copy_out) {
