@@ -70,6 +70,7 @@ general make_general(const checked_file& file, findings& found) {
   to.log_connections = from.flag("log_connections");
   to.log_disconnections = from.flag("log_disconnections");
   to.two_phase_commit = from.flag("two_phase_commit");
+  to.two_phase_commit_auto = from.maybe_flag("two_phase_commit_auto");
   to.log_format = from.text("log_format");
 
   // A limit that would only warn must not refuse: left out until warning is there.
@@ -157,6 +158,8 @@ void read_users(const checked_file& file, configuration& to, findings& found) {
     one.server_user = from.maybe_text("server_user");
     one.server_password = from.maybe_text("server_password");
     one.schema_admin = from.flag("schema_admin");
+    one.two_phase_commit = from.maybe_flag("two_phase_commit");
+    one.two_phase_commit_auto = from.maybe_flag("two_phase_commit_auto");
     read_overrides(from, one);
     to.users.push_back(std::move(one));
   }
@@ -193,6 +196,7 @@ void read_rest(const checked_file& file, const checked_file& users, configuratio
   const auto& own = file.only("pgsled");
   to.pgsled.dispatch = own.text("dispatch");
   to.pgsled.lane = own.text("lane");
+  to.pgsled.cross_shard_writes = own.text("cross_shard_writes");
   to.pgsled.unix_socket_dir = own.text("unix_socket_dir");
   to.pgsled.max_client_conn = own.as<std::uint32_t>("max_client_conn");
   to.pgsled.plan_cache_bytes = own.as<std::uint64_t>("plan_cache_bytes");

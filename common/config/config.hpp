@@ -38,7 +38,8 @@ struct general {             // the keys that are acted on; the others are check
   std::int64_t tls_modified = 0;  // of all TLS files together; another number: one was replaced
   std::string tls_server_ca_certificate, tls_server_certificate, tls_server_private_key;
   bool log_connections = true, log_disconnections = true;
-  bool two_phase_commit = false;  // for now only: orphans of such commits are looked for
+  bool two_phase_commit = true;
+  std::optional<bool> two_phase_commit_auto;   // none: as two_phase_commit
   std::string log_level = "info", log_format = "text";
 };
 
@@ -66,6 +67,7 @@ struct user {
       server_lifetime_jitter;
   std::optional<bool> read_only;
   bool schema_admin = false;
+  std::optional<bool> two_phase_commit, two_phase_commit_auto;
 };
 
 struct sharded_table {
@@ -81,6 +83,7 @@ struct sharded_table {
 struct pgsled {              // [pgsled] in pgdog.toml: what PgDog has no key for
   std::string dispatch = "cached";       // cached, always
   std::string lane = "auto";             // auto, socket, pumped, relay
+  std::string cross_shard_writes = "atomic";   // atomic, best_effort
   std::string unix_socket_dir;           // for clients; empty: none
   std::uint32_t max_client_conn = 0;     // 0: no limit
   std::uint64_t plan_cache_bytes = 16u << 20, statement_cache_bytes = 64u << 20;

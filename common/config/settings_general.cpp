@@ -175,9 +175,13 @@ constexpr auto settings = std::to_array<setting>({
     text("tls_server_certificate", "", "Certificate (PEM file) shown to servers."),
     text("tls_server_private_key", "", "Key (PEM file) of `tls_server_certificate`."),
     // Two-phase commit
-    flag("two_phase_commit", "false", "Commit on several shards in two phases.").later(),
-    flag("two_phase_commit_auto", "", "The same for single statements outside a transaction.")
-        .later(),
+    flag("two_phase_commit", "true",
+         "Transactions that have written on several shards commit on all of them or on none; "
+         "needs `max_prepared_transactions` > 0 on every server. `false`: such a COMMIT is "
+         "refused, unless `pgsled.cross_shard_writes` allows it."),
+    flag("two_phase_commit_auto", "",
+         "The same for single statements for all shards outside a transaction; `false`: "
+         "committed on one shard after the other. None: as `two_phase_commit`."),
     text("two_phase_commit_wal_dir", "", "Directory of PgDog's own log; pgsled needs none.")
         .later(),
     count("two_phase_commit_wal_segment_size", "16777216", 0, largest, "Bytes of a file of it.")

@@ -224,6 +224,10 @@ constexpr auto pgsled = std::to_array<setting>({
            "every statement, for comparison in tests."),
     choice("lane", "auto|socket|pumped|relay", "auto",
            "How server connections reach a frontend; anything but `auto` forces one lane."),
+    choice("cross_shard_writes", "atomic|best_effort", "atomic",
+           "How a transaction that has written on several shards commits: `atomic` as "
+           "`two_phase_commit` says; `best_effort`: on one shard after the other, so that a "
+           "failure between two of them leaves some committed and some not."),
     text("unix_socket_dir", "",
          "Directory of a Unix socket for clients; none: TCP only. One frontend of a machine has "
          "it, the next takes it over."),
@@ -281,8 +285,8 @@ constexpr auto users = std::to_array<setting>({
     duration("server_lifetime_jitter", "", "Overrides the database's."),
     flag("read_only", "", "Server connections begin with `default_transaction_read_only = on`."),
     flag("cross_shard_disabled", "", "Overrides the general setting.").later(),
-    flag("two_phase_commit", "", "Overrides the general setting.").later(),
-    flag("two_phase_commit_auto", "", "Overrides the general setting.").later(),
+    flag("two_phase_commit", "", "Overrides the general setting."),
+    flag("two_phase_commit_auto", "", "Overrides the general setting."),
     flag("replication_mode", "false", "Server connections take replication commands.").later(),
     text("replication_sharding", "", "Database whose sharding such streams are cut by.").later(),
     flag("schema_admin", "false", "The user whose connections read and change definitions."),

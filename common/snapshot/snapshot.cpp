@@ -17,7 +17,8 @@ namespace pgsled::snapshot {
 
 BOOST_DESCRIBE_STRUCT(hello, (), (service, instance, version, pid, boot, host, http, lease_path,
                                   relay, relay_key, databases, holder, budgets))
-BOOST_DESCRIBE_STRUCT(user, (), (name, database, auth, verifiers, md5, pooler_mode, admin,
+BOOST_DESCRIBE_STRUCT(user, (), (name, database, auth, verifiers, md5, pooler_mode, admin, commits,
+                                 commits_statement,
                                  query_timeout, client_idle_timeout, idle_in_transaction_timeout))
 BOOST_DESCRIBE_STRUCT(sharded_table, (), (schema, name, column, data_type))
 BOOST_DESCRIBE_STRUCT(database, (),

@@ -38,6 +38,9 @@ struct user {              // one per (user, database)
   std::vector<std::string> md5;        // "md5" + hex, only when auth is md5
   std::string pooler_mode; // transaction, session, statement
   bool admin = false;      // may use the admin database
+  // How what has written on several shards commits, explicit transactions and single statements:
+  // atomic, one_by_one, refused.
+  std::string commits = "atomic", commits_statement = "atomic";
   std::int64_t query_timeout = -1, client_idle_timeout = -1, idle_in_transaction_timeout = -1;
 };
 

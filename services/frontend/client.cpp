@@ -6,7 +6,6 @@
 
 #include "common/log/log.hpp"
 #include "common/wire/messages.hpp"
-#include "services/frontend/broadcast.hpp"
 #include "services/frontend/client_login.hpp"
 #include "services/frontend/client_output.hpp"
 #include "services/frontend/shard_copy.hpp"
@@ -317,7 +316,6 @@ void client::cancel() {
     not_granted(cancelled);
     return;
   }
-  if (broadcast_) return broadcast_->cancel();
   if (state_ == state::spreading) return spread_->cancel();
   if (state_ == state::copying) return copy_->cancel();
   // What runs while settings are applied is ours, and short.
@@ -370,7 +368,7 @@ void client::snapshot_changed() {
     return;
   }
   if (!endpoint_ || !endpoint_->stale || login_) return;
-  if (state_ != state::ready || server_ != nullptr || broadcast_ || spread_) return;
+  if (state_ != state::ready || server_ != nullptr || spread_) return;
   auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
   if (!fresh) {
     end(pg_error{"57P01", "user \"" + endpoint_->user.name + "\" of database \"" +
@@ -403,7 +401,6 @@ void client::close(std::string_view reason) {
       }
     }
   }
-  if (broadcast_) broadcast_->abandon();
   if (copy_) copy_->abandon();
   if (spread_) {
     server_ = nullptr;  // a leg's

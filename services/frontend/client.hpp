@@ -32,7 +32,6 @@
 namespace pgsled::frontend {
 
 class worker;
-class broadcast;
 class shard_copy;
 class shard_transaction;
 struct aim;
@@ -52,7 +51,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
     planning,    // for an answer of the router
     settling,    // for the server to owe nothing: the next unit goes elsewhere
     refusing,    // the transaction on the server is being failed, too
-    broadcast,   // a statement runs on all shards
     spreading,   // something happens to all shards of the transaction
     copying,     // a COPY runs on several shards
     asking,      // the router answers for the admin database
@@ -105,7 +103,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::string application_name() const;
 
  private:
-  friend class broadcast;
   friend class shard_copy;
 
   // client.cpp and client_server.cpp
@@ -188,7 +185,12 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // client_shards.cpp
   routed grow(const unit&, std::uint32_t shard);
   routed route_shards(const unit&, byte_span bytes, const aim&, const session::effects& executed,
-                      std::size_t controls, std::string_view text);
+                      std::size_t controls, std::string_view text, const plan::plan* everywhere);
+  routed route_everywhere(const unit&, byte_span bytes, const plan::plan&, std::string_view text);
+  void run_everywhere(std::string unit_bytes, const plan::plan&, std::string sql, bool implicit);
+  void ran_everywhere(const std::string& unit_bytes, std::string tags, const pg_error*,
+                      bool implicit);
+  std::unique_ptr<shard_transaction> new_shard_transaction(bool isolated);
   void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
   void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
   void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
@@ -202,8 +204,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   // client_copy.cpp
   routed route_copy(const unit&, byte_span bytes, const plan_ref&, std::string_view sql);
-  routed copy_on_shards(const unit&, byte_span bytes, const plan_ref&, std::string_view sql,
-                        bool alone);
 
   // client_keys.cpp
   placement::encoding key_encoding() const;
@@ -236,7 +236,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::unique_ptr<std::vector<note>> unconfirmed_;
   std::uint32_t note_change(std::string_view name, statement_ref statement, bool closed);
   statement_ref unnamed_;
-  std::unique_ptr<broadcast> broadcast_;
   std::string pending_;                     // read, not yet processed
   // Of a sharded database: how the open transaction has begun, for the shards that join it.
   session::script script_;
@@ -265,6 +264,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // begin on another shard.
   bool unrun_ = false;
   bool wrote_ = false;                      // a plan said that it writes; false: perhaps
+  bool defined_ = false;                    // the catalogs are others after COMMIT
   bool datestyle_changed_ = false;
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet
   std::unique_ptr<std::vector<std::string>> settled_names_;  // by what an error has taken back

@@ -5,7 +5,6 @@
 
 #include "common/sql/parse.hpp"
 #include "common/sql/shape.hpp"
-#include "services/frontend/broadcast.hpp"
 #include "services/frontend/client.hpp"
 #include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/unit.hpp"
@@ -353,35 +352,12 @@ client::routed client::route(byte_span bytes) {
   if (copies) return route_copy(now, bytes, copies, text);
   const auto* effect = only_effect(executed);
   if (spread_) {
-    const auto how = route_shards(now, bytes, target, executed, controls, text);
+    const auto how = route_shards(now, bytes, target, executed, controls, text, everywhere);
     if (how == routed::go && writes) spread_->wrote(server_->pool().description().shard);
     return how;
   }
-  if (broadcast_ || (target.where == aim::kind::all && now.executes + (now.simple ? 1 : 0) > 0)) {
-    if (server_ != nullptr) {
-      if (server_->quiet() && movable()) {
-        let_go();
-      } else if (!server_->ledger.empty()) {
-        unit_left_ = 0;
-        settle();
-        return routed::suspended;
-      } else if (movable()) {
-        return settle_elsewhere();
-      } else {
-        refuse_unit(
-            now,
-            pg_error{"0A000",
-                     "a statement for all shards cannot run in a transaction that has begun on one",
-                     "Run it in a transaction of its own.",
-                     {}});
-        return routed::done;
-      }
-    }
-    if (!broadcast_) broadcast_ = std::make_unique<broadcast>(worker_, *this);
-    set_state(state::broadcast);
-    std::string copy(as_text(bytes.first(now.bytes)));
-    broadcast_->run(std::move(copy), std::string(text), everywhere, effect, virtual_status_ != 'I');
-    return routed::done;
+  if (target.where == aim::kind::all && (now.simple || now.executes > 0)) {
+    return route_everywhere(now, bytes, *everywhere, text);
   }
   if (server_ == nullptr && effect != nullptr) {
     switch (effect->effect) {

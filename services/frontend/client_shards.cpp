@@ -3,7 +3,9 @@
 // lent to the client and is its server_.
 
 #include <algorithm>
+#include <numeric>
 
+#include "common/log/json_escape.hpp"
 #include "common/wire/messages.hpp"
 #include "services/frontend/client.hpp"
 #include "services/frontend/shard_transaction.hpp"
@@ -19,6 +21,38 @@ pg_error aborted() {
           "current transaction is aborted, commands ignored until end of transaction block",
           {},
           {}};
+}
+
+pg_error no_script() {
+  return {"0A000",
+          "the transaction cannot go to a second shard: how it has begun cannot be said again there",
+          "Begin with BEGIN as the first statement of its message, without AND CHAIN, RESET or "
+          "set_config() of a computed value before the second shard.",
+          {}};
+}
+
+// Sequences made with a sharded table give every shard values of its own: shard s counts s+1,
+// s+1+1024, … so that rows can move between shards without a collision.
+std::string spreading_sql(const std::vector<std::string>& tables, std::size_t shard) {
+  std::string names;
+  for (const auto& name : tables) {
+    names += (names.empty() ? "" : ",") + session::quote_literal(name);
+  }
+  return "DO $pgsled$ DECLARE r record; BEGIN FOR r IN SELECT "
+         "s.seqrelid::pg_catalog.regclass::text AS name "
+         "FROM pg_catalog.pg_sequence s WHERE s.seqincrement = 1 AND (s.seqrelid IN (SELECT "
+         "pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" +
+         names +
+         "]::text[]) n) OR EXISTS (SELECT FROM "
+         "pg_catalog.pg_depend d WHERE d.objid = s.seqrelid AND d.classid = "
+         "'pg_catalog.pg_class'::pg_catalog.regclass "
+         "AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', "
+         "'i') AND d.refobjid IN "
+         "(SELECT pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" +
+         names +
+         "]::text[]) n))) LOOP EXECUTE "
+         "pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY 1024 START WITH " +
+         std::to_string(shard + 1) + " RESTART', r.name); END LOOP; END $pgsled$";
 }
 
 std::string lower(std::string_view text) {
@@ -85,25 +119,24 @@ client::routed client::grow(const unit& now, std::uint32_t shard) {
     return refused({"0A000", "in session pooling mode a transaction stays on one shard",
                     "Use pooler_mode = \"transaction\", or keys of one shard.", {}});
   }
-  if (!script_.complete()) {
-    return refused({"0A000",
-                    "the transaction cannot go to a second shard: how it has begun cannot be said "
-                    "again there",
-                    "Begin with BEGIN as the first statement of its message, without AND CHAIN, "
-                    "RESET or set_config() of a computed value before the second shard.",
-                    {}});
-  }
+  if (!script_.complete()) return refused(no_script());
   if (server_->ledger.unsynced()) return sync_first();
   const auto first = server_->pool().description().shard;
-  spread_ = std::make_unique<shard_transaction>(worker_, endpoint_, script_.settings(), true,
-                                                [this](const pg_error& why) {
-                                                  server_ = nullptr;
-                                                  end(why);
-                                                });
+  spread_ = new_shard_transaction(true);
   virtual_status_ = status();
   spread_->adopt(*std::exchange(server_, nullptr), wrote_);
   if (pinned_) bind_session(first);
   return join(shard);
+}
+
+// `isolated`: the client's own transaction; else one of a single statement.
+std::unique_ptr<shard_transaction> client::new_shard_transaction(bool isolated) {
+  return std::make_unique<shard_transaction>(
+      worker_, endpoint_, isolated ? script_.settings() : shadow_->current(), isolated,
+      [this](const pg_error& why) {
+        server_ = nullptr;
+        end(why);
+      });
 }
 
 // The session has something on the server of this leg that it must find there afterwards.
@@ -128,7 +161,7 @@ client::routed client::join(std::uint32_t shard) {
 
 client::routed client::route_shards(const unit& now, byte_span bytes, const aim& target,
                                     const session::effects& executed, std::size_t controls,
-                                    std::string_view text) {
+                                    std::string_view text, const plan::plan* everywhere) {
   const auto refused = [&](const pg_error& why) {
     refuse_unit(now, why);
     return routed::done;
@@ -180,12 +213,10 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
     }
     // BEGIN gets its warning, and DISCARD ALL its error, from one server.
   }
-  if (target.where == aim::kind::all) {
+  if (target.where == aim::kind::all && (now.simple || now.executes > 0)) {
     if (!settled()) return routed::suspended;
-    return refused({"0A000",
-                    "a statement for all shards cannot run in a transaction that has begun on some",
-                    "Run it in a transaction of its own.",
-                    {}});
+    if (status() == 'E') return refused(aborted());
+    return route_everywhere(now, bytes, *everywhere, text);
   }
   const auto wanted = target.where == aim::kind::shard ? target.shard : current;
   const bool pins = executed && std::any_of(executed->begin(), executed->end(), [](const auto& s) {
@@ -209,6 +240,113 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
   if (pins) bind_session(wanted);
   unit_shard_ = wanted;
   return routed::go;
+}
+
+// A statement (DDL and the like) for all shards: on one after the other in shard order, and
+// committed only after it has succeeded on all.
+client::routed client::route_everywhere(const unit& now, byte_span bytes, const plan::plan& planned,
+                                        std::string_view text) {
+  const auto refused = [&](const pg_error& why) {
+    refuse_unit(now, why);
+    return routed::done;
+  };
+  const bool bound = pinned_ || endpoint_->mode == pool_mode::session;
+  if (server_ != nullptr && !spread_) {
+    if (!server_->ledger.empty()) {
+      unit_left_ = 0;
+      settle();
+      return routed::suspended;
+    }
+    if (server_->quiet() && movable() && !bound) {
+      let_go();
+    } else if (movable() && !bound) {
+      return settle_elsewhere();
+    } else if (server_->ledger.unsynced()) {
+      if (status() == 'I' && !light_) {
+        return refused({"0A000",
+                        "a statement for all shards cannot share a batch with other statements",
+                        "Send Sync between them.",
+                        {}});
+      }
+      return sync_first();
+    }
+  }
+  if (status() == 'E') return refused(aborted());
+  if (planned.own_transaction) {
+    return refused(
+        {"0A000",
+         "this statement cannot run inside a transaction block and so not on all shards together",
+         "Run it on each shard directly.",
+         {}});
+  }
+  const bool implicit = status() == 'I' && !spread_;
+  if (!implicit && !script_.complete()) return refused(no_script());
+  if (!spread_) {
+    spread_ = new_shard_transaction(!implicit);
+    virtual_status_ = status();
+    if (server_ != nullptr) {
+      const auto first = server_->pool().description().shard;
+      spread_->adopt(*std::exchange(server_, nullptr), wrote_);
+      if (bound) bind_session(first);
+    }
+  }
+  run_everywhere(std::string(as_text(bytes.first(now.bytes))), planned, std::string(text), implicit);
+  return routed::done;
+}
+
+void client::run_everywhere(std::string unit_bytes, const plan::plan& planned, std::string sql,
+                            bool implicit) {
+  park();
+  set_state(state::spreading);
+  ++counts_.queries;
+  worker_.counters().queries.add();
+  unrun_ = false;
+  defined_ = defined_ || planned.changes_catalog;
+  std::vector<std::uint32_t> all(endpoint_->database.shards);
+  std::iota(all.begin(), all.end(), 0u);
+  const auto spread_out = planned.spread_sequences_of;
+  const auto unit_copy = std::make_shared<const std::string>(std::move(unit_bytes));
+  spread_->join(std::move(all), implicit ? "BEGIN" : script_.sql(), [=, this](const pg_error* why) {
+    if (state_ != state::spreading) return;
+    if (why != nullptr) return ran_everywhere(*unit_copy, {}, why, implicit);
+    spread_->defined();
+    spread_->tell_in_order([sql](std::uint32_t) { return sql; }, [=, this](const pg_error* error) {
+      if (state_ != state::spreading) return;
+      const auto tags = spread_->tags();
+      if (error != nullptr || spread_out.empty()) {
+        return ran_everywhere(*unit_copy, tags, error, implicit);
+      }
+      spread_->tell_in_order(
+          [spread_out](std::uint32_t shard) { return spreading_sql(spread_out, shard); },
+          [=, this](const pg_error* last) {
+            if (state_ != state::spreading) return;
+            ran_everywhere(*unit_copy, tags, last, implicit);
+          });
+    });
+  });
+}
+
+void client::ran_everywhere(const std::string& unit_bytes, std::string tags, const pg_error* error,
+                            bool implicit) {
+  write(spread_->take_asides());
+  if (!implicit) {
+    if (spread_->over()) spread_.reset();   // not even one shard has joined
+    return answer_shards(unit_bytes, tags, error);
+  }
+  if (error != nullptr) {
+    spread_->rollback([this, unit_bytes, why = *error](const pg_error*) {
+      if (state_ != state::spreading) return;
+      if (shards_ended({}, "ROLLBACK")) answer_shards(unit_bytes, {}, &why);
+    });
+    return;
+  }
+  spread_->commit(shadow_->current(), endpoint_->commits_statement,
+                  [this, unit_bytes, tags](const pg_error* why, const std::string& warning) {
+                    if (state_ != state::spreading) return;
+                    if (shards_ended({}, why == nullptr ? "COMMIT" : "ROLLBACK")) {
+                      answer_shards(unit_bytes, tags, why, warning);
+                    }
+                  });
 }
 
 void client::tell_shards(std::string unit_bytes, const sql::statement& effect,
@@ -253,7 +391,7 @@ void client::end_shards(std::string unit_bytes, const sql::statement& effect, bo
     });
     return;
   }
-  spread_->commit(shadow_->current(),
+  spread_->commit(shadow_->current(), endpoint_->commits,
                   [this, unit_bytes = std::move(unit_bytes), effect](const pg_error* why,
                                                                      const std::string& warning) {
                     if (state_ != state::spreading) return;
@@ -269,6 +407,11 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
   virtual_status_ = 'I';
   script_.clear();
   unrun_ = wrote_ = local_settings_ = false;
+  if (std::exchange(defined_, false) && tag == "COMMIT") {
+    const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
+                      log::json_escape(endpoint_->database.name) + "\"}";
+    worker_.router().tell(bus::kind::command, as_bytes(told));
+  }
   shadow_->succeeded(effect, tag, worker_.pairs());
   shadow_->ready('I');
   ++counts_.transactions;

@@ -14,11 +14,15 @@ namespace pgsled::frontend {
 class local_pool;
 
 enum class pool_mode : std::uint8_t { transaction, session, statement };
+// How what has written on several shards commits: on all or none; on one after the other; not.
+enum class commit_mode : std::uint8_t { atomic, one_by_one, refused };
 
 struct endpoint {
   snapshot::user user;
   snapshot::database database;
   pool_mode mode = pool_mode::transaction;
+  commit_mode commits = commit_mode::atomic;            // transactions of the client's
+  commit_mode commits_statement = commit_mode::atomic;  // single statements for all shards
   bool planned = false;  // statements need a plan: several shards, or dispatch = "always"
   bool sharded = false;  // more than one shard
   bool stale = false;

@@ -29,7 +29,7 @@ const char* state_name(const client& c) {
   using state = client::state;
   const auto now = c.now_in();
   if (now == state::waiting) return "waiting";
-  if (now == state::broadcast || now == state::asking || now == state::planning) return "active";
+  if (now == state::spreading || now == state::asking || now == state::planning) return "active";
   const auto* s = c.attached();
   if (s == nullptr) return c.in_transaction() ? "idle in transaction" : "idle";
   if (!s->ledger.empty()) return "active";

@@ -398,13 +398,6 @@ void shard_copy::legs_quiet() {
   later([this] { end_transaction(); });
 }
 
-void shard_copy::transaction_lost(const pg_error& why) {
-  if (phase_ == phase::over) return;
-  legs_.clear();
-  error_ = std::make_unique<told_error>(own_error(why, {}, 0));
-  answer();
-}
-
 void shard_copy::end_transaction() {
   auto& transaction = *client_.spread_;
   for (auto& [shard, one] : legs_) {
@@ -422,7 +415,6 @@ void shard_copy::end_transaction() {
     transaction.park(shard);
   }
   if (!alone_) {
-    client_.unrun_ = false;
     if (error_) {
       client_.shadow_->failed();
       client_.virtual_status_ = 'E';
@@ -439,7 +431,7 @@ void shard_copy::end_transaction() {
     });
     return;
   }
-  transaction.commit(client_.shadow_->current(),
+  transaction.commit(client_.shadow_->current(), client_.endpoint_->commits_statement,
                      [this, alive](const pg_error* why, const std::string& warning) {
                        if (alive.expired()) return;
                        if (why != nullptr) {
@@ -467,14 +459,8 @@ void shard_copy::answer(const std::string& warning) {
   const bool was_begun = begun_;
   answer_beginning();
   if (alone_) {
-    auto over = std::move(c.spread_);
-    c.write(over->take_asides());
-    c.tell_parameters(over->parameters());
-    c.virtual_status_ = 'I';
     if (error_) c.shadow_->failed();
-    c.shadow_->ready('I');
-    ++c.counts_.transactions;
-    worker_.counters().transactions.add();
+    if (!c.shards_ended({}, error_ ? "ROLLBACK" : "COMMIT")) return;
   } else if (lost_) {
     return c.end(pg_error{"08006", "a server of the transaction is gone; it is lost", {}, {}});
   }

@@ -43,7 +43,6 @@ class shard_copy final : private split_user {
   void cancel();
   void abandon();          // the client is gone
   void client_paced();     // its socket is blocked, or is no longer
-  void transaction_lost(const pg_error& why);  // of a parked leg, if `alone`
 
   static std::vector<std::uint32_t> shards_of(const plan::plan&, const client&);
 

@@ -18,6 +18,9 @@ constexpr std::size_t max_asides = 64 * 1024;
 
 constexpr std::string_view isolation_sql =
     "SELECT pg_catalog.current_setting('transaction_isolation')";
+constexpr std::string_view can_prepare_sql =
+    "SELECT pg_catalog.current_setting('max_prepared_transactions')::int > 0 AND "
+    "pg_catalog.to_regprocedure('pgsled.decide(text,text,integer[])') IS NOT NULL";
 constexpr std::string_view has_written_sql =
     "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
 
@@ -124,7 +127,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
   std::unique_ptr<pg_error> error;
   std::string tag, tags, value, carry, unpreparable;
   bool waiting = false, running = false;
-  bool wrote = false, away = false, checked = false;
+  bool wrote = false, away = false, checked = false, begun = false;
 };
 
 shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint,
@@ -178,6 +181,8 @@ void shard_transaction::adopt(server& lent, bool wrote) {
   one = std::make_unique<leg>(*this, shard);
   one->lease = &lent;
   one->wrote = wrote;
+  one->begun = lent.ledger.status() != 'I';
+  rows_ = rows_ || wrote;
   lent.pass_to(one.get());
   if (!parameters_) parameters_ = lent.parameters;
 }
@@ -205,7 +210,15 @@ void shard_transaction::lost(std::uint32_t shard) {
   forget(one);
 }
 
-void shard_transaction::wrote(std::uint32_t shard) { legs_.at(shard)->wrote = true; }
+void shard_transaction::wrote(std::uint32_t shard) {
+  legs_.at(shard)->wrote = true;
+  rows_ = true;
+}
+
+void shard_transaction::defined() {
+  for (auto& [shard, one] : legs_) one->wrote = true;
+  defined_ = true;
+}
 
 void shard_transaction::cannot_prepare(std::uint32_t shard, std::string why) {
   legs_.at(shard)->unpreparable = std::move(why);
@@ -241,6 +254,9 @@ void shard_transaction::join(std::vector<std::uint32_t> shards, std::string scri
   std::sort(shards.begin(), shards.end());
   for (const std::uint32_t shard : shards) {
     if (!has(shard)) joining_.push_back(shard);
+  }
+  for (auto& [shard, one] : legs_) {
+    if (!one->begun) begin(*one);
   }
   if (isolated_ && legs_.size() + joining_.size() > 1) {
     for (auto& [shard, one] : legs_) {
@@ -292,13 +308,18 @@ void shard_transaction::granted(leg& one) {
     worker_.counters().settings_applied.add();
     one.ask(settings);
   }
-  one.checked = isolated_;
-  auto begin = script_;
-  if (isolated_) begin.append(";").append(isolation_sql);
-  one.ask(begin);
+  begin(one);
   lease.settings = settings_;
   lease.settings_unknown = false;
   acquire_next();
+}
+
+void shard_transaction::begin(leg& one) {
+  one.begun = true;
+  one.checked = isolated_;
+  auto sql = script_;
+  if (isolated_) sql.append(";").append(isolation_sql);
+  one.ask(sql);
 }
 
 void shard_transaction::not_granted(leg& one, const pg_error& why) {
@@ -354,6 +375,7 @@ void shard_transaction::leg_lost(leg& one, const pg_error& why) {
       if (legs_.empty()) finish(error_.get());
       return;
     case work::asking:
+    case work::one_by_one:
       return undo({"08006", "the transaction was rolled back: shard " + std::to_string(shard) +
                                 ": " + why.message, {}, {}});
     default: break;
@@ -393,9 +415,21 @@ void shard_transaction::leg_done(leg& one) {
       if (at_ == 1) tags_ = one.tags;
       return next_in_order();
     case work::asking:
-      one.wrote = one.error != nullptr || one.value != "f";
+      if (!one.wrote) {
+        one.wrote = one.error != nullptr || one.value != "f";
+      } else if (one.error || one.value != "t") {
+        cannot_prepare_ = one.where();
+      }
       if (!any_running()) decide();
       return;
+    case work::one_by_one:
+      if (one.error || one.tag == "ROLLBACK") {
+        return undo(one.error ? *one.error
+                              : pg_error{"40000", "the transaction was rolled back on " +
+                                                      one.where(), {}, {}});
+      }
+      release(one);
+      return commit_next();
     case work::committing:
       if (one.error) explain(one);
       return perform(one.error ? coordinator_->failed(one.shard, *one.error, now())
@@ -449,14 +483,20 @@ void shard_transaction::rollback(done then) {
 // Nothing has been decided, and nothing will be.
 void shard_transaction::undo(const pg_error& why) {
   if (!error_) error_ = std::make_unique<pg_error>(why);
+  if (what_ == work::one_by_one && at_ > 1) {
+    error_->detail = "It has been committed on " + std::to_string(at_ - 1) + " of " +
+                     std::to_string(order_.size()) + " shards already.";
+    error_->hint = "Bring the other shards to the same state by hand.";
+  }
   what_ = work::rolling_back;
   if (legs_.empty()) return finish(error_.get());
   // What a leg is still asked is answered before that, and ignored.
   for (auto& [shard, one] : legs_) one->ask("ROLLBACK");
 }
 
-void shard_transaction::commit(session::pair_set_ref settings, ended then) {
+void shard_transaction::commit(session::pair_set_ref settings, commit_mode mode, ended then) {
   PGSLED_ASSERT(!busy() && !legs_.empty());
+  mode_ = mode;
   what_ = work::asking;
   committed_ = std::move(settings);
   ended_ = std::move(then);
@@ -480,16 +520,38 @@ void shard_transaction::ask_what_wrote() {
     return;
   }
   for (auto& [shard, one] : legs_) {
-    const bool known = one->wrote || !one->unpreparable.empty() || legs_.size() == 1;
-    if (!known) one->ask(has_written_sql);
+    if (legs_.size() == 1) break;
+    if (one->wrote) {
+      // Rows must not be on some shards only, whatever the reason: then it is an error.
+      if (defined_ && !rows_ && mode_ == commit_mode::atomic) one->ask(can_prepare_sql);
+    } else {
+      one->ask(has_written_sql);
+    }
   }
   if (!any_running()) decide();
 }
 
 void shard_transaction::decide() {
   std::vector<commit::participant> all;
+  std::size_t writers = 0;
   for (auto& [shard, one] : legs_) {
-    all.push_back({shard, one->wrote || legs_.size() == 1, one->unpreparable});
+    const bool writes = one->wrote || legs_.size() == 1;
+    writers += writes ? 1 : 0;
+    // Who has only read is committed plainly, whatever it has used.
+    all.push_back({shard, writes, writes ? one->unpreparable : std::string()});
+  }
+  if (writers > 1 && mode_ == commit_mode::refused && !(defined_ && !rows_)) {
+    return undo({"0A000",
+                 "the transaction has written on several shards and two_phase_commit is off",
+                 "Set two_phase_commit = true, or cross_shard_writes = \"best_effort\" in "
+                 "[pgsled] to commit on one shard after the other.",
+                 {}});
+  }
+  if (writers > 1 && (mode_ != commit_mode::atomic || !cannot_prepare_.empty())) {
+    what_ = work::one_by_one;
+    order_ = shards();
+    at_ = 0;
+    return commit_next();
   }
   const auto who = commit::choose(all);
   if (!who) return undo(who.error());
@@ -497,6 +559,15 @@ void shard_transaction::decide() {
   coordinator_ =
       std::make_unique<commit::coordinator>(*who, endpoint_->database.name, new_id());
   perform(coordinator_->begin(now()));
+}
+
+void shard_transaction::commit_next() {
+  if (at_ < order_.size()) return legs_.at(order_[at_++])->ask("COMMIT");
+  finish(nullptr, cannot_prepare_.empty()
+                      ? ""
+                      : "committed on one shard after the other, not at once: on " +
+                            cannot_prepare_ +
+                            " max_prepared_transactions is 0 or schema pgsled is missing");
 }
 
 void shard_transaction::perform(std::vector<commit::action> actions) {
@@ -572,7 +643,8 @@ void shard_transaction::forget_client() {
 }
 
 void shard_transaction::cancel() {
-  if (what_ == work::asking || what_ == work::committing || what_ == work::rolling_back) return;
+  if (what_ == work::asking || what_ == work::committing || what_ == work::one_by_one ||
+      what_ == work::rolling_back) return;
   for (auto& [shard, one] : legs_) {
     if (one->waiting) {
       one->waiting = false;

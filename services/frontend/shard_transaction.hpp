@@ -17,6 +17,8 @@
 // inside themselves; one of them at a time. The transaction may be destroyed in it. Destroying it
 // before it has ended gives its servers back broken. A leg lost outside of commit() ends the
 // transaction: on_lost is called, once, instead of any `done`.
+// Bounds: one wait for a lease at a time, checkout_timeout; the script, 64 KiB; notices kept for the
+// client, 64 KiB; what commit() waits for is common/commit's.
 // Errors: those of the servers, those of common/commit. Thread rule: the worker's.
 
 #include <functional>
@@ -51,7 +53,8 @@ class shard_transaction {
   shard_transaction& operator=(const shard_transaction&) = delete;
 
   // Legs.
-  // A server that is in the transaction already and owes nothing; it is the caller's no longer.
+  // A server that owes nothing and has the session's settings; it is the caller's no longer. One
+  // that is in the transaction already is a leg; to any other join() says the script.
   void adopt(server&, bool wrote);
   // Leases of the shards that are none yet, in shard order, with settings and script said to each.
   void join(std::vector<std::uint32_t> shards, std::string script, done);
@@ -66,6 +69,9 @@ class shard_transaction {
   void lost(std::uint32_t shard);
   // Something has, or may have, changed there. Where nothing says so the server is asked.
   void wrote(std::uint32_t shard);
+  // The same for all legs, but of definitions only (DDL). Where nothing else has been written and
+  // a server cannot prepare, they commit one after the other, with a warning.
+  void defined();
   // PREPARE TRANSACTION would be refused there: why, for people.
   void cannot_prepare(std::uint32_t shard, std::string why);
   // This leg's server is not given back at the end: the client has something on it that no other
@@ -88,7 +94,7 @@ class shard_transaction {
   void settings_are(const session::pair_set_ref&, bool unknown);
 
   // `settings`: the session's, once committed.
-  void commit(session::pair_set_ref settings, ended);
+  void commit(session::pair_set_ref settings, commit_mode, ended);
   void rollback(done);
 
   bool busy() const { return what_ != work::nothing; }
@@ -105,7 +111,9 @@ class shard_transaction {
 
  private:
   struct leg;
-  enum class work { nothing, joining, telling, in_order, asking, committing, rolling_back };
+  enum class work {
+    nothing, joining, telling, in_order, asking, committing, one_by_one, rolling_back
+  };
 
   void acquire_next();
   void granted(leg&);
@@ -114,6 +122,8 @@ class shard_transaction {
   void leg_lost(leg&, const pg_error& why);
   void next_in_order();
   void decide();
+  void commit_next();
+  void begin(leg&);
   void perform(std::vector<commit::action>);
   void arm();
   void release(leg&);
@@ -139,7 +149,7 @@ class shard_transaction {
   std::string script_, tags_, asides_;
   std::function<std::string(std::uint32_t)> text_;
   std::vector<std::uint32_t> order_;
-  std::size_t at_ = 0;
+  std::size_t at_ = 0;                  // in order_; how many have been asked
   ended ended_;
   std::unique_ptr<commit::coordinator> coordinator_;
   std::unique_ptr<pg_error> error_;
@@ -147,7 +157,9 @@ class shard_transaction {
   std::unique_ptr<leg> kept_;           // its server has ended the transaction
   std::uint32_t kept_shard_ = 0;
   work what_ = work::nothing;
-  bool isolated_, keeps_ = false;
+  commit_mode mode_ = commit_mode::atomic;
+  std::string cannot_prepare_;          // which leg, if one cannot: where that is allowed for
+  bool isolated_, keeps_ = false, defined_ = false, rows_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 

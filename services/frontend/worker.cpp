@@ -18,6 +18,12 @@ constexpr auto tick_interval = std::chrono::milliseconds(20);
 constexpr std::uint32_t max_slots = 1u << 20;  // bits of the slot in a cancel key
 constexpr std::size_t max_learned = 1024;
 constexpr int accepts_per_turn = 64;
+
+commit_mode commit_mode_of(const std::string& name) {
+  return name == "one_by_one" ? commit_mode::one_by_one
+         : name == "refused"  ? commit_mode::refused
+                              : commit_mode::atomic;
+}
 }  // namespace
 
 class worker::listener final : public net::watcher {
@@ -318,6 +324,8 @@ void worker::rebuild_endpoints() {
     made->mappings = mappings[database->name];
     made->sharded = !database->admin && database->shards > 1;
     made->planned = database->admin || made->sharded || database->dispatch == "always";
+    made->commits = commit_mode_of(user.commits);
+    made->commits_statement = commit_mode_of(user.commits_statement);
     made->mode = user.pooler_mode == "session"     ? pool_mode::session
                  : user.pooler_mode == "statement" ? pool_mode::statement
                                                    : pool_mode::transaction;

@@ -17,7 +17,8 @@ namespace {
 constexpr std::chrono::milliseconds connect_timeout{2000};
 constexpr commit::resolver_limits bounds;
 
-using links = std::vector<std::optional<management_connection>>;
+// While nothing is prepared, decisions are looked at only once a minute, for old ones.
+constexpr int rounds_between_looks = 30;
 
 std::int64_t number(const std::string& text) {
   std::int64_t value = 0;
@@ -38,23 +39,27 @@ SELECT gid, coalesce(owner, ''), (extract(epoch FROM clock_timestamp() - prepare
 FROM pg_prepared_xacts
 WHERE database = current_database() AND starts_with(gid, 'pgsled_'))sql";
 
-std::optional<pg_error> make_schema(management_connection& link) {
-  const auto ready = link.query(decision_schema_ready());
-  if (!ready) return ready.error();
-  if (!ready->empty() && (*ready)[0][0] == "t") return std::nullopt;
-  const auto made = link.query(decision_schema());
-  return made ? std::nullopt : std::optional(made.error());
-}
-
 class round {
  public:
   round(const commit_job& job, const std::atomic<bool>& stop)
-      : job_(job), stop_(stop), links_(job.shards.size()), found_(job.shards.size()) {}
+      : job_(job), stop_(stop), links_(job.kept->of), found_(job.shards.size()) {
+    links_.resize(job.shards.size());
+  }
 
   commit_report run() {
+    bool any_prepared = false;
     for (std::uint32_t shard = 0; shard < links_.size() && !stop_; ++shard) {
-      if (const auto error = open(shard)) lose(shard, error->message);
+      if (const auto error = look(shard)) lose(shard, error->message);
+      any_prepared = any_prepared || !found_[shard].prepared.empty();
     }
+    if (stop_) return {};
+    for (const auto& link : links_) {
+      if (!link) continue;
+      report_.problems.insert(report_.problems.end(), link->problems.begin(),
+                              link->problems.end());
+    }
+    if (!any_prepared && job_.kept->until_look-- > 0) return std::move(report_);
+    job_.kept->until_look = rounds_between_looks;
     // Only now the decisions: what is prepared without one has none yet.
     for (std::uint32_t shard = 0; shard < links_.size() && !stop_; ++shard) {
       if (!links_[shard]) continue;
@@ -82,18 +87,37 @@ class round {
     if (!begun) return begun.error();
     if (begun->empty() || (*begun)[0][0] != "f") return pg_error{"25006", "a standby", {}, {}};
     // Without the functions there are no decisions to be read here, and none to be made.
-    if (const auto error = make_schema(*link)) return error;
-    const auto prepared = link->query(prepared_sql);
+    if (auto error = make_decision_schema(*link)) {
+      error->message = "no place for decisions, so that transactions over several shards cannot "
+                       "commit (give a user of this database schema_admin = true whose server "
+                       "role may create schema pgsled): " + error->message;
+      return error;
+    }
+    links_[shard].emplace(commit_links::link{std::move(*link), {}});
+    if (!job_.roles.empty()) check_roles(shard, *links_[shard]);
+    return std::nullopt;
+  }
+
+  std::optional<pg_error> look(std::uint32_t shard) {
+    const bool kept = links_[shard].has_value();
+    if (!kept) {
+      if (auto error = open(shard)) return error;
+    }
+    auto prepared = links_[shard]->connection.query(prepared_sql);
+    if (!prepared && kept) {   // closed since the last round, perhaps
+      links_[shard].reset();
+      if (auto error = open(shard)) return error;
+      prepared = links_[shard]->connection.query(prepared_sql);
+    }
     if (!prepared) return prepared.error();
     for (const auto& row : *prepared) {
       found_[shard].prepared.push_back({row[0], row[1], number(row[2]), row[3] == "t"});
     }
-    if (!job_.roles.empty()) check_roles(shard, *link);
-    links_[shard].emplace(std::move(*link));
     return std::nullopt;
   }
 
-  void check_roles(std::uint32_t shard, management_connection& link) {
+  void check_roles(std::uint32_t shard, commit_links::link& kept) {
+    management_connection& link = kept.connection;
     std::string names;
     for (const std::string& role : job_.roles) {
       names += (names.empty() ? "" : ",") + link.literal(role);
@@ -104,13 +128,14 @@ class round {
         "ORDER BY 1", names));
     if (!rows) return;
     for (const auto& row : *rows) {
-      problem(shard, fmt::format("commits of role \"{}\" could not be finished: \"{}\" may not "
-                                 "become it (GRANT it)", row[0], job_.shards[shard].user));
+      kept.problems.push_back(
+          fmt::format("shard {}: commits of role \"{}\" could not be finished: \"{}\" may not "
+                      "become it (GRANT it)", shard, row[0], job_.shards[shard].user));
     }
   }
 
   std::optional<pg_error> read_decisions(std::uint32_t shard) {
-    auto& link = *links_[shard];
+    auto& link = links_[shard]->connection;
     std::string keys;
     for (const auto& one : found_) {
       for (const auto& prepared : one.prepared) {
@@ -174,7 +199,7 @@ class round {
 
   result<std::string> perform(const commit::step& next) {
     if (!links_[next.shard]) return failure("08006", "not reached");
-    auto& link = *links_[next.shard];
+    auto& link = links_[next.shard]->connection;
     const auto ask = [&](const std::string& sql) -> result<std::string> {
       const auto rows = link.query(sql);
       if (!rows) return tl::unexpected(rows.error());
@@ -190,7 +215,10 @@ class round {
         const auto become = ask(fmt::format("SET ROLE {}", quoted(next.owner)));
         if (!become) return become;
         auto done = ask(commit::statements::finish(next.gid, next.commit));
-        if (const auto back = ask("RESET ROLE"); !back) return back;
+        if (const auto back = ask("RESET ROLE"); !back) {
+          links_[next.shard].reset();   // kept for the next round it must not be
+          return back;
+        }
         return done;
       }
       case commit::step::kind::forget:
@@ -208,12 +236,20 @@ class round {
 
   const commit_job& job_;
   const std::atomic<bool>& stop_;
-  links links_;
+  std::vector<std::optional<commit_links::link>>& links_;
   std::vector<commit::shard_findings> found_;
   commit_report report_;
 };
 
 }  // namespace
+
+std::optional<pg_error> make_decision_schema(management_connection& link) {
+  const auto ready = link.query(decision_schema_ready());
+  if (!ready) return ready.error();
+  if (!ready->empty() && (*ready)[0][0] == "t") return std::nullopt;
+  const auto made = link.query(decision_schema());
+  return made ? std::nullopt : std::optional(made.error());
+}
 
 commit_report resolve_commits(const commit_job& job, const std::atomic<bool>& stop) {
   return round(job, stop).run();

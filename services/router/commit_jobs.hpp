@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,11 +15,23 @@
 
 namespace pgsled::router {
 
+// Connections kept from one round to the next: while nothing is to be resolved a round is one
+// query to each shard.
+struct commit_links {
+  struct link {
+    management_connection connection;
+    std::vector<std::string> problems;   // found when it was opened
+  };
+  std::vector<std::optional<link>> of;   // by shard
+  int until_look = 0;                    // rounds until old decisions are looked for
+};
+
 struct commit_job {
   std::string database;
   std::vector<shard_address> shards;
   std::vector<std::string> roles;      // server roles of the database's users
   management_tls tls;
+  std::shared_ptr<commit_links> kept;  // of the same shards; used by one job at a time
 };
 
 struct open_transaction {              // a row of SHOW TRANSACTIONS
@@ -35,5 +49,7 @@ struct commit_report {
 };
 
 commit_report resolve_commits(const commit_job&, const std::atomic<bool>& stop);
+// Makes schema pgsled ready for decisions, if it is not.
+std::optional<pg_error> make_decision_schema(management_connection&);
 
 }  // namespace pgsled::router

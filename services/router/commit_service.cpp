@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/log/log.hpp"
+#include "services/router/configuration.hpp"
 #include "services/router/shard_service.hpp"
 
 namespace pgsled::router {
@@ -18,8 +19,7 @@ commit_service::commit_service(net::reactor& loop, control& truth) : loop_(loop)
 
 void commit_service::configure() {
   std::map<std::string, database_rounds> kept;
-  // Nothing of the suite commits in two phases yet: who does not ask for it pays nothing for it.
-  if (!truth_.configuration().general.two_phase_commit) return rounds_.clear();
+  if (!commits_in_two_phases(truth_.configuration())) return rounds_.clear();
   for (const database_definition& one : truth_.topology().databases) {
     if (!one.sharded || one.shards < 2) continue;
     if (const auto found = rounds_.find(one.name); found != rounds_.end()) {
@@ -44,9 +44,15 @@ void commit_service::ask(const std::string& database, database_rounds& one) {
   const config::general& general = truth_.configuration().general;
   commit_job job{database, shard_addresses(truth_.topology(), database), {},
                  {general.tls_verify, general.tls_server_ca_certificate,
-                  general.tls_server_certificate, general.tls_server_private_key}};
+                  general.tls_server_certificate, general.tls_server_private_key},
+                 nullptr};
   one.next_at = steady_ms() + between_rounds;
   if (job.shards.empty()) return;   // the map's service says why
+  if (one.shards != job.shards) {
+    one.shards = job.shards;
+    one.links = std::make_shared<commit_links>();
+  }
+  job.kept = one.links;
   for (const pool_definition& pool : truth_.topology().pools) {
     if (pool.server.database != database) continue;
     if (std::find(job.roles.begin(), job.roles.end(), pool.server.server_user) ==

@@ -1,5 +1,6 @@
 #include "services/router/configuration.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace pgsled::router {
@@ -12,6 +13,15 @@ std::optional<config::configuration> load_or_report(const std::string& pgdog_tom
   std::fputs(text.c_str(), stderr);
   if (!text.empty() && text.back() != '\n') std::fputc('\n', stderr);
   return std::nullopt;
+}
+
+bool commits_in_two_phases(const config::configuration& config) {
+  return config.pgsled.cross_shard_writes == "atomic" &&
+         (config.general.two_phase_commit || config.general.two_phase_commit_auto.value_or(false) ||
+          std::any_of(config.users.begin(), config.users.end(), [](const auto& one) {
+            return one.two_phase_commit.value_or(false) ||
+                   one.two_phase_commit_auto.value_or(false);
+          }));
 }
 
 std::string unacted_line(const config::configuration& config) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "services/router/commit_jobs.hpp"
+
 namespace pgsled::router {
 
 namespace {
@@ -159,6 +161,11 @@ map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
   }
   map_decision decided = decide(job.database, readings);
   if (decided.what != map_decision::outcome::known) return decided;
+  // Before anybody is served, so that the first commit finds it. Why it fails the commit service
+  // says, and goes on trying; one shard alone can be worked with without.
+  for (auto& link : links) {
+    if (job.decisions && link) static_cast<void>(make_decision_schema(*link));
+  }
   for (const std::uint32_t shard : decided.write_to) {
     if (const auto error = write_map(*links[shard], job.database, shard, decided)) {
       // A map that some shard holds is true wherever else it is missing; one that none holds yet

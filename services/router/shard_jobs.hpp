@@ -16,6 +16,7 @@ struct map_job {
   std::string database;
   std::vector<shard_address> shards;
   management_tls tls;
+  bool decisions = false;   // commits over several shards leave decisions there
 };
 // Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
 // the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/log/log.hpp"
+#include "services/router/configuration.hpp"
 
 namespace pgsled::router {
 
@@ -78,7 +79,8 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
     one.again = true;
     return;
   }
-  map_job job{database, shard_addresses(truth_.topology(), database), tls()};
+  map_job job{database, shard_addresses(truth_.topology(), database), tls(),
+              commits_in_two_phases(truth_.configuration())};
   if (job.shards.empty()) {
     one.reason = "a shard without a primary host, or no user for database \"" + database + "\"";
     one.retry_at = steady_ms() + retry_incomplete;

@@ -118,6 +118,15 @@ snapshot::user define(const config::configuration& config, const config::user& f
   user.database = database;
   book.fill(user, config.general.auth_type, from.passwords, from.password_hash.value_or(""));
   user.pooler_mode = mode_of(config, from, shard_host(config, database, 0));
+  const bool two_phases = from.two_phase_commit.value_or(config.general.two_phase_commit);
+  const bool of_statements = from.two_phase_commit_auto.value_or(
+      config.general.two_phase_commit_auto.value_or(two_phases));
+  if (config.pgsled.cross_shard_writes == "best_effort") {
+    user.commits = user.commits_statement = "one_by_one";
+  } else {
+    user.commits = two_phases ? "atomic" : "refused";
+    user.commits_statement = of_statements ? "atomic" : "one_by_one";
+  }
   user.query_timeout = config.general.query_timeout;
   user.client_idle_timeout = config.general.client_idle_timeout;
   user.idle_in_transaction_timeout = config.general.client_idle_in_transaction_timeout;

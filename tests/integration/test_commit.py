@@ -179,8 +179,7 @@ RESOLVED = 11  # seconds: ten, and one for a slow machine
 
 
 def options(servers):
-    return {"general": {"two_phase_commit": True},
-            "databases": [{"name": "app", "shard": number, "database_name": name,
+    return {"databases": [{"name": "app", "shard": number, "database_name": name,
                            "host": "127.0.0.1", "port": servers[number].port}
                           for number, name in enumerate(SHARDS)],
             "users": [{"name": "postgres", "database": "app"}],

@@ -20,7 +20,7 @@ CREATE TABLE log (id bigint, at text);
 
 
 def options(general=None, pgsled=None):
-    return {"general": dict({"two_phase_commit": True}, **(general or {})),
+    return {"general": dict(general or {}),
             "pgsled": dict(pgsled or {}),
             "databases": [{"name": "app", "shard": number, "database_name": name}
                           for number, name in enumerate(SHARDS)],
@@ -144,6 +144,14 @@ SCRIPTS = {
     "a second BEGIN": ["BEGIN", update(0), update(1), "BEGIN", update(2), "COMMIT", read(2)],
     "one after another": ["BEGIN", update(0), update(1), "COMMIT", "BEGIN", update(1), update(0),
                           "ROLLBACK", "BEGIN", update(2), update(0), "COMMIT", read(0), read(1)],
+    "definitions too": ["BEGIN", update(0), "CREATE TABLE more (id bigint)", update(1),
+                        "SAVEPOINT a", "ALTER TABLE log ADD COLUMN extra int", "ROLLBACK TO a",
+                        "SELECT * FROM log WHERE id = 3", "COMMIT", read(0), read(1),
+                        "BEGIN", "DROP TABLE more", update(2), "ROLLBACK", "DROP TABLE more",
+                        read(2)],
+    "definitions rolled back": ["BEGIN", "CREATE TABLE more (id bigint)", update(0),
+                                "INSERT INTO t VALUES (3, 1, 3)", "COMMIT", read(0),
+                                "DROP TABLE more"],
     "two rows": ["BEGIN", "INSERT INTO log VALUES (42, 'a') RETURNING at",
                  "INSERT INTO log VALUES (3, 'b') RETURNING id, at", "COMMIT",
                  "SELECT * FROM log WHERE id = 3"],

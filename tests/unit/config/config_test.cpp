@@ -391,7 +391,8 @@ TEST(config, values_for_show_config) {
   EXPECT_EQ(values.at("pgsled.dispatch").value, "cached");
   EXPECT_FALSE(values.at("memory.net_buffer").acted_on);
   EXPECT_TRUE(values.at("memory.net_buffer").given);
-  EXPECT_FALSE(values.at("two_phase_commit").acted_on);
+  EXPECT_TRUE(values.at("two_phase_commit").acted_on);
+  EXPECT_EQ(values.at("two_phase_commit").value, "true");
 }
 
 TEST(config, special_values) {
