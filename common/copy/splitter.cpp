@@ -50,6 +50,15 @@ std::optional<std::uint32_t> splitter::place(placement::form how, std::string_vi
   return found;
 }
 
+std::uint32_t splitter::any_shard() const {
+  if (!spec_.bucket_map.empty()) return spec_.bucket_map.front();
+  const auto& rows = spec_.mappings.front();
+  return !rows.list.empty()     ? rows.list.front().second
+         : !rows.ranges.empty() ? rows.ranges.front().shard
+                                : static_cast<std::uint32_t>(std::max<std::int64_t>(
+                                      rows.fallback, 0));
+}
+
 void splitter::fail(pg_error why, const std::string* column, const std::string* value) {
   if (failed_) return;
   std::string context = "COPY " + spec_.table + ", line " + std::to_string(line_);

@@ -49,6 +49,7 @@ class splitter {
   void fail(std::string sqlstate, std::string message, std::string hint = {});
   // All bytes up to `end` that have not been cut yet.
   void cut_to(std::uint64_t end, std::uint32_t to, cut_list& list);
+  std::uint32_t any_shard() const;   // one that has rows of the table
   const std::string& key_column() const { return spec_.columns[spec_.key]; }
 
   const spec spec_;

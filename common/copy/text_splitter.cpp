@@ -324,6 +324,9 @@ void text_splitter::end_line(std::uint64_t from, std::uint64_t behind, cut_list&
   }
   if (unplaced_) return fail(std::move(*unplaced_), &key_column(), &value_);
   if (field_ + 1 < spec_.columns.size()) {
+    // No server takes it, but one of the values before may be wrong, too, and is told first.
+    row_shard_lines_ = row_lines_;
+    cut_to(behind, shard_.value_or(any_shard()), to);
     return fail(pg_error{"22P04",
                          "missing data for column \"" + spec_.columns[field_ + 1] + "\"", {}, {}});
   }

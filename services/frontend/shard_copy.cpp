@@ -353,8 +353,9 @@ void shard_copy::fail(const pg_error& why, const std::string& context, std::uint
 
 void shard_copy::fail(told_error why) {
   if (phase_ == phase::finishing || phase_ == phase::over) return;
-  // Of several errors the one that PostgreSQL would have met first.
-  const bool earlier = error_ && why.line != 0 && (error_->line == 0 || why.line < error_->line);
+  // Of several errors the one that PostgreSQL would have met first; a server's own is the one that
+  // it says.
+  const bool earlier = error_ && why.line != 0 && (error_->line == 0 || why.line <= error_->line);
   if (!error_ || earlier) error_ = std::make_unique<told_error>(std::move(why));
   if (phase_ != phase::failing) {
     phase_ = phase::failing;
