@@ -234,8 +234,12 @@ def test_random_inputs(clients, server):
                 continue
             # An earlier column's mistake is met first by PostgreSQL, the key's by us.
             same = ours[0] == theirs[0] or ours[0] in OF_KEYS and "sharding key" in ours[1]
+            # PostgreSQL looks at characters a buffer at a time, before it looks for rows.
+            same = same or theirs[0] == "22021" and ours[0].startswith("22")
             assert same, said
-            if ours[0] == theirs[0] and None not in (line_of(ours), line_of(theirs)):
+            # A server that has seen no line end yet waits for what comes behind a \r, in vain here.
+            whole = b"\r" not in b"".join(pieces)
+            if whole and ours[0] == theirs[0] and None not in (line_of(ours), line_of(theirs)):
                 assert line_of(ours) == line_of(theirs) or "sharding key" in ours[1], said
             continue
         assert ours == theirs, said
