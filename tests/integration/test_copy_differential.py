@@ -21,7 +21,7 @@ KINDS = {"bigint": "bigint", "int": "bigint", "uuid": "uuid", "text": "varchar",
          "varchar(4)": "varchar"}
 OTHERS = ("text", "int", "bigint", "boolean", "varchar(6)")
 # What pgsled says of keys it cannot place where PostgreSQL would store them, or says otherwise.
-OF_KEYS = {"0A000", "23502", "22P02", "22003", "22P03", "22021"}
+OF_KEYS = {"0A000", "54000", "23502", "22P02", "22003", "22P03", "22021"}
 
 
 def name_of(kind):
