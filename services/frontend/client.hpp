@@ -78,6 +78,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
     return !secret.empty() && secret == secret_;
   }
   void cancel();
+  void end_deadlock(std::uint32_t began);
   void check_timeouts(net::time_point now);
   void drain();                        // close as soon as no transaction is open
   void end(const pg_error& fatal);     // FATAL, then close

@@ -102,6 +102,10 @@ void client::server_error(byte_span body, bool proxy) {
 bool client::rewrite_error(const session::entry* head, byte_span body, std::string& replacement) {
   const auto fields = wire::read_error(body);
   if (!fields) return false;
+  if (spread_ && fields->sqlstate == "57014" && spread_->take_victim()) {
+    wire::write_error(replacement, "ERROR", shard_transaction::deadlock());
+    return true;
+  }
   const auto at = fields->message.find(server_statement_prefix);
   if (at == std::string_view::npos) return false;
   const auto length = std::min(fields->message.find('"', at), fields->message.size()) - at;

@@ -25,7 +25,8 @@ pg_error aborted() {
 
 pg_error no_script() {
   return {"0A000",
-          "the transaction cannot go to a second shard: how it has begun cannot be said again there",
+          "the transaction cannot go to a second shard: how it has begun cannot be said again "
+          "there",
           "Begin with BEGIN as the first statement of its message, without AND CHAIN, RESET or "
           "set_config() of a computed value before the second shard.",
           {}};
@@ -132,7 +133,7 @@ client::routed client::grow(const unit& now, std::uint32_t shard) {
 // `isolated`: the client's own transaction; else one of a single statement.
 std::unique_ptr<shard_transaction> client::new_shard_transaction(bool isolated) {
   return std::make_unique<shard_transaction>(
-      worker_, endpoint_, isolated ? script_.settings() : shadow_->current(), isolated,
+      worker_, endpoint_, worker_.cancel_pid(slot_), isolated ? script_.settings() : shadow_->current(), isolated,
       [this](const pg_error& why) {
         server_ = nullptr;
         end(why);
@@ -290,7 +291,8 @@ client::routed client::route_everywhere(const unit& now, byte_span bytes, const 
       if (bound) bind_session(first);
     }
   }
-  run_everywhere(std::string(as_text(bytes.first(now.bytes))), planned, std::string(text), implicit);
+  run_everywhere(std::string(as_text(bytes.first(now.bytes))), planned, std::string(text),
+                 implicit);
   return routed::done;
 }
 
@@ -355,10 +357,12 @@ void client::tell_shards(std::string unit_bytes, const sql::statement& effect,
   set_state(state::spreading);
   ++counts_.queries;
   worker_.counters().queries.add();
-  spread_->tell(std::string(text), [this, unit_bytes = std::move(unit_bytes),
+  std::string said(text);
+  if (effect.effect == sql::effect::rollback_to) said.append("\n;").append(spread_->mark_sql());
+  spread_->tell(std::move(said), [this, unit_bytes = std::move(unit_bytes),
                                     effect](const pg_error* why) {
     if (state_ != state::spreading) return;
-    const std::string tag = spread_->tags();
+    const std::string tag = spread_->tags().substr(0, spread_->tags().find('\0'));
     if (why == nullptr) {
       script_.succeeded(effect, shadow_->current());
       shadow_->succeeded(effect, tag, worker_.pairs());
@@ -398,6 +402,13 @@ void client::end_shards(std::string unit_bytes, const sql::statement& effect, bo
                     const auto tag = why == nullptr ? "COMMIT" : "ROLLBACK";
                     if (shards_ended(effect, tag)) answer_shards(unit_bytes, tag, why, warning);
                   });
+}
+
+// The router has found it in a deadlock that no server sees whole.
+void client::end_deadlock(std::uint32_t began) {
+  if (!spread_ || spread_->marked().began != began || state_ == state::closed) return;
+  spread_->end_deadlock();
+  cancel();
 }
 
 // False: the session cannot go on.

@@ -80,6 +80,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
       *error = {std::string(fields->sqlstate), std::string(fields->message),
                 std::string(fields->hint), std::string(fields->detail)};
     }
+    if (error->sqlstate == "57014" && owner.take_victim()) *error = deadlock();
   }
   void entry_dropped(const session::entry&) override {}
   void server_parameter(std::string_view, std::string_view, bool) override {}
@@ -130,16 +131,22 @@ struct shard_transaction::leg final : lease_waiter, server_user {
   bool wrote = false, away = false, checked = false, begun = false;
 };
 
-shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint,
+shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint, std::uint32_t client,
                                      session::pair_set_ref settings, bool isolated,
                                      std::function<void(const pg_error&)> on_lost)
     : worker_(w),
       endpoint_(std::move(endpoint)),
       settings_(std::move(settings)),
       on_lost_(std::move(on_lost)),
+      mark_{client, static_cast<std::uint32_t>(
+                        std::chrono::duration_cast<std::chrono::milliseconds>(
+                            std::chrono::system_clock::now().time_since_epoch())
+                            .count() &
+                        0x7fffffff)},
       isolated_(isolated) {}
 
 shard_transaction::~shard_transaction() {
+  worker_.gate().leave(*this);
   worker_.loop().cancel(timer_);
   if (kept_) legs_[kept_shard_] = std::move(kept_);
   for (auto& [shard, one] : legs_) {
@@ -262,7 +269,7 @@ void shard_transaction::join(std::vector<std::uint32_t> shards, std::string scri
     for (auto& [shard, one] : legs_) {
       if (one->checked) continue;
       one->checked = true;
-      one->ask(isolation_sql);
+      one->ask(mark_sql().append(";").append(isolation_sql));
     }
   }
   acquire_next();
@@ -283,15 +290,44 @@ void shard_transaction::acquire_next() {
                                         "Add it to pgdog.toml and reload.", {}});
     }
     one->waiting = true;
+    waits_since_ = worker_.loop().now();
     // Who holds connections already goes before those who hold none.
     server* lent = pool->take(one.get(), legs_.size() > 1);
-    if (lent == nullptr) return;
+    if (lent == nullptr) {
+      if (legs_.size() > 1) worker_.gate().enter(*this);
+      return;
+    }
     return one->granted(*lent);
   }
   if (!any_running()) finish(error_.get());
 }
 
+local_pool* shard_transaction::waits_for() const {
+  for (const auto& [shard, one] : legs_) {
+    if (one->waiting) return endpoint_->pools[shard];
+  }
+  return nullptr;
+}
+
+std::vector<local_pool*> shard_transaction::holds() const {
+  std::vector<local_pool*> held;
+  for (const auto& [shard, one] : legs_) {
+    if (one->lease != nullptr) held.push_back(&one->lease->pool());
+  }
+  return held;
+}
+
+void shard_transaction::give_up(const pg_error& why) {
+  for (auto& [shard, one] : legs_) {
+    if (!one->waiting) continue;
+    one->waiting = false;
+    endpoint_->pools[shard]->forget(one.get());
+    return not_granted(*one, why);
+  }
+}
+
 void shard_transaction::granted(leg& one) {
+  worker_.gate().leave(*this);
   auto& lease = *one.lease;
   if (endpoint_->mode == pool_mode::session) lease.dirty = true;
   if (!parameters_) parameters_ = lease.parameters;
@@ -317,12 +353,13 @@ void shard_transaction::granted(leg& one) {
 void shard_transaction::begin(leg& one) {
   one.begun = true;
   one.checked = isolated_;
-  auto sql = script_;
+  auto sql = script_ + ";" + mark_sql();
   if (isolated_) sql.append(";").append(isolation_sql);
   one.ask(sql);
 }
 
 void shard_transaction::not_granted(leg& one, const pg_error& why) {
+  worker_.gate().leave(*this);
   if (!error_) error_ = std::make_unique<pg_error>(why);
   joining_.clear();
   forget(one);
@@ -637,6 +674,13 @@ void shard_transaction::finish(const pg_error* why, const std::string& warning) 
   });
 }
 
+pg_error shard_transaction::deadlock() {
+  return {"40P01", "deadlock detected",
+          "Repeat the transaction, with its statements for different shards in an order that all "
+          "keep to.",
+          "Transactions over several shards waited for each other; this was the youngest of them."};
+}
+
 void shard_transaction::forget_client() {
   ended_ = {};
   on_lost_ = {};
@@ -645,12 +689,10 @@ void shard_transaction::forget_client() {
 void shard_transaction::cancel() {
   if (what_ == work::asking || what_ == work::committing || what_ == work::one_by_one ||
       what_ == work::rolling_back) return;
-  for (auto& [shard, one] : legs_) {
-    if (one->waiting) {
-      one->waiting = false;
-      endpoint_->pools[shard]->forget(one.get());
-      return not_granted(*one, {"57014", "canceling statement due to user request", {}, {}});
-    }
+  if (waits_for() != nullptr) {
+    return give_up(take_victim() ? deadlock()
+                                 : pg_error{"57014", "canceling statement due to user request",
+                                            {}, {}});
   }
   for (auto& [shard, one] : legs_) {
     auto* lease = one->lease;

@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "common/commit/coordinator.hpp"
+#include "common/commit/deadlock.hpp"
 #include "common/net/reactor.hpp"
 #include "services/frontend/endpoint.hpp"
 #include "services/frontend/local_pool.hpp"
@@ -46,7 +47,9 @@ class shard_transaction {
   using ended = std::function<void(const pg_error*, const std::string& warning)>;
 
   // `isolated`: the client's own transaction, which must be READ COMMITTED to have a second shard.
-  shard_transaction(worker&, endpoint_ref, session::pair_set_ref settings, bool isolated,
+  // `client`: pid of its cancel key, by which the router finds it when it is in a deadlock.
+  shard_transaction(worker&, endpoint_ref, std::uint32_t client,
+                    session::pair_set_ref settings, bool isolated,
                     std::function<void(const pg_error&)> on_lost);
   ~shard_transaction();
   shard_transaction(const shard_transaction&) = delete;
@@ -97,6 +100,13 @@ class shard_transaction {
   void commit(session::pair_set_ref settings, commit_mode, ended);
   void rollback(done);
 
+  // The gate. Transactions that hold leases and wait for more can wait for one another; the worker
+  // looks whether those that do are a closed circle, and then has one give up (pool_gate.hpp).
+  local_pool* waits_for() const;         // null: for none
+  net::time_point waits_since() const { return waits_since_; }
+  std::vector<local_pool*> holds() const;
+  void give_up(const pg_error&);         // while it waits: fails the join
+
   bool busy() const { return what_ != work::nothing; }
   // The decision may have been sent: to be carried on even when the client has gone (worker::keep).
   bool must_finish() const { return coordinator_ && !coordinator_->may_cancel() && !over(); }
@@ -104,6 +114,13 @@ class shard_transaction {
   // What runs; nothing once the end has begun, which takes a few seconds at most: a cancel that
   // comes late must not meet a decision.
   void cancel();
+  // It is the victim of a deadlock over several shards: the cancel that follows is answered 40P01.
+  void end_deadlock() { victim_ = true; }
+  bool take_victim() { return std::exchange(victim_, false); }
+  const commit::mark& marked() const { return mark_; }
+  // To be said again after a ROLLBACK TO, which may have ended it.
+  std::string mark_sql() const { return commit::mark_sql(mark_); }
+  static pg_error deadlock();
   void forget_client();   // it has gone: nobody is told any more
 
   // What servers have said for the client besides answers (notices), as messages.
@@ -159,7 +176,9 @@ class shard_transaction {
   work what_ = work::nothing;
   commit_mode mode_ = commit_mode::atomic;
   std::string cannot_prepare_;          // which leg, if one cannot: where that is allowed for
-  bool isolated_, keeps_ = false, defined_ = false, rows_ = false;
+  commit::mark mark_;
+  net::time_point waits_since_{};
+  bool isolated_, keeps_ = false, defined_ = false, rows_ = false, victim_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 

@@ -182,6 +182,7 @@ void worker::carry_on(std::unique_ptr<shard_transaction> commit) {
 void worker::tick() {
   const auto now = loop_.now();
   std::erase_if(leaving_splits_, [](const auto& line) { return line->copies() == 0; });
+  gate_.tick(now);
   if (!finishing_.empty()) std::erase_if(finishing_, [](const auto& one) { return one->over(); });
   for (const auto& [id, pool] : pools_) pool->tick(now);
   std::erase_if(withdrawn_pools_, [](const auto& pool) { return pool->leases() == 0; });
@@ -580,6 +581,20 @@ std::string worker::hello() const {
   return snapshot::to_json(hello);
 }
 
+// {"command":"deadlock","client":pid of a cancel key,"began":of its transaction}
+void worker::end_deadlock(std::string_view json) {
+  boost::json::error_code ec;
+  const auto parsed = boost::json::parse(json, ec);
+  if (ec || !parsed.is_object()) return;
+  const auto* who = parsed.as_object().if_contains("client");
+  const auto* began = parsed.as_object().if_contains("began");
+  if (who == nullptr || began == nullptr || !who->is_int64() || !began->is_int64()) return;
+  if (auto* named = client_of(static_cast<std::uint32_t>(who->as_int64()))) {
+    named->end_deadlock(static_cast<std::uint32_t>(began->as_int64()));
+  }
+  run_scheduled();
+}
+
 void worker::from_router(const bus::envelope& message) {
   switch (message.header.kind) {
     case bus::kind::cancel:
@@ -594,6 +609,10 @@ void worker::from_router(const bus::envelope& message) {
       break;
     }
     case bus::kind::command:
+      if (as_text(message.payload).find("\"deadlock\"") != std::string_view::npos) {
+        end_deadlock(as_text(message.payload));
+        break;
+      }
       if (as_text(message.payload).find("\"shutdown\"") != std::string_view::npos &&
           shared_.on_shutdown_command) {
         shared_.on_shutdown_command();

@@ -24,6 +24,7 @@
 #include "services/frontend/lease_channel.hpp"
 #include "services/frontend/local_pool.hpp"
 #include "services/frontend/plans.hpp"
+#include "services/frontend/pool_gate.hpp"
 #include "services/frontend/probe.hpp"
 #include "services/frontend/split_line.hpp"
 #include "services/frontend/statements.hpp"
@@ -64,6 +65,7 @@ class worker {
   statement_cache& statements() { return statements_; }
   plan_cache& plans() { return plans_; }
   bus::peer& router() { return *peer_; }
+  pool_gate& gate() { return gate_; }
   const snapshot::frontend_settings& settings() const { return snapshot_.settings; }
   const snapshot::frontend& snapshot() const { return snapshot_; }
   const std::shared_ptr<net::tls_context>& tls() const { return tls_; }
@@ -143,6 +145,7 @@ class worker {
   void accepted_local(net::unique_fd fd);
   result<bool> listen_locally();
   void from_router(const bus::envelope&);
+  void end_deadlock(std::string_view json);
   std::string hello() const;
   void tick();
   void check_drained();
@@ -171,6 +174,7 @@ class worker {
     session::pair_set_ref settings, parameters;
   };
   std::vector<learned> learned_;
+  pool_gate gate_;
   std::vector<std::unique_ptr<shard_transaction>> finishing_;
   std::unordered_map<client*, std::unique_ptr<client>> clients_;
   std::vector<client*> slots_;

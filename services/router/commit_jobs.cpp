@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 
@@ -18,7 +19,7 @@ constexpr std::chrono::milliseconds connect_timeout{2000};
 constexpr commit::resolver_limits bounds;
 
 // While nothing is prepared, decisions are looked at only once a minute, for old ones.
-constexpr int rounds_between_looks = 30;
+constexpr int rounds_between_looks = 60;
 
 std::int64_t number(const std::string& text) {
   std::int64_t value = 0;
@@ -37,7 +38,23 @@ SELECT gid, coalesce(owner, ''), (extract(epoch FROM clock_timestamp() - prepare
        coalesce(pg_has_role(owner, CASE WHEN current_setting('server_version_num')::int >= 160000
                                         THEN 'SET' ELSE 'MEMBER' END), false)
 FROM pg_prepared_xacts
-WHERE database = current_database() AND starts_with(gid, 'pgsled_'))sql";
+WHERE database = current_database() AND starts_with(gid, 'pgsled_')
+UNION ALL SELECT '', '', 0, false WHERE EXISTS (SELECT FROM pg_locks WHERE NOT granted))sql";
+
+// Who waits for whom, with the marks of those who have one. The second number of a mark's lock may
+// be anything, the first begins where numbers of workers do (cancels.hpp).
+constexpr const char* waits_sql = R"sql(
+WITH marks AS (
+  SELECT pid, classid::bigint AS client, objid::bigint AS began FROM pg_locks
+  WHERE locktype = 'advisory' AND objsubid = 2 AND mode = 'ShareLock' AND granted
+    AND classid::bigint >= 1048576 AND pid IS NOT NULL
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+SELECT w.pid, coalesce(m.client, 0), coalesce(m.began, 0),
+       b.pid, coalesce(n.client, 0), coalesce(n.began, 0)
+FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted AND pid IS NOT NULL LIMIT 1000) w
+CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) b (pid)
+LEFT JOIN marks m ON m.pid = w.pid LEFT JOIN marks n ON n.pid = b.pid
+LIMIT 10000)sql";
 
 class round {
  public:
@@ -58,6 +75,7 @@ class round {
       report_.problems.insert(report_.problems.end(), link->problems.begin(),
                               link->problems.end());
     }
+    find_deadlocks();
     if (!any_prepared && job_.kept->until_look-- > 0) return std::move(report_);
     job_.kept->until_look = rounds_between_looks;
     // Only now the decisions: what is prepared without one has none yet.
@@ -111,9 +129,38 @@ class round {
     }
     if (!prepared) return prepared.error();
     for (const auto& row : *prepared) {
+      if (row[0].empty()) {
+        ++with_waits_;
+        continue;
+      }
       found_[shard].prepared.push_back({row[0], row[1], number(row[2]), row[3] == "t"});
     }
     return std::nullopt;
+  }
+
+  // A circle over several shards has a wait on each of them.
+  void find_deadlocks() {
+    std::vector<commit::mark> suspects;
+    if (with_waits_ >= 2) {
+      std::vector<commit::waits_for> waits;
+      for (std::uint32_t shard = 0; shard < links_.size() && !stop_; ++shard) {
+        if (!links_[shard]) continue;
+        const auto rows = links_[shard]->connection.query(waits_sql);
+        if (!rows) continue;
+        for (const auto& row : *rows) {
+          const auto at = [&](std::size_t i) { return static_cast<std::uint32_t>(number(row[i])); };
+          waits.push_back({shard, {at(1), at(2)}, {at(4), at(5)}, at(0), at(3)});
+        }
+      }
+      suspects = commit::deadlock_victims(waits);
+    }
+    for (const commit::mark& one : suspects) {
+      const auto& before = job_.kept->suspects;
+      if (std::find(before.begin(), before.end(), one) != before.end()) {
+        report_.victims.push_back(one);
+      }
+    }
+    job_.kept->suspects = std::move(suspects);
   }
 
   void check_roles(std::uint32_t shard, commit_links::link& kept) {
@@ -239,6 +286,7 @@ class round {
   std::vector<std::optional<commit_links::link>>& links_;
   std::vector<commit::shard_findings> found_;
   commit_report report_;
+  std::size_t with_waits_ = 0;   // shards on which somebody waits for a lock
 };
 
 }  // namespace

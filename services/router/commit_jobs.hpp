@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/commit/deadlock.hpp"
 #include "common/commit/resolver.hpp"
 #include "services/router/management.hpp"
 
@@ -24,6 +25,9 @@ struct commit_links {
   };
   std::vector<std::optional<link>> of;   // by shard
   int until_look = 0;                    // rounds until old decisions are looked for
+  // Found in a deadlock last time. The shards are asked one after the other, so only who is found
+  // twice is believed.
+  std::vector<commit::mark> suspects;
 };
 
 struct commit_job {
@@ -46,6 +50,7 @@ struct commit_report {
   std::vector<open_transaction> open;  // after this round: what is over is left out
   std::vector<std::string> finished;   // "key: committed on shards 1, 2"
   std::vector<std::string> problems;   // in no order; the same text for the same cause
+  std::vector<commit::mark> victims;   // of deadlocks: to be cancelled
 };
 
 commit_report resolve_commits(const commit_job&, const std::atomic<bool>& stop);

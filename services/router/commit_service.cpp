@@ -10,12 +10,15 @@ namespace pgsled::router {
 
 namespace {
 
-// With the 6 s after which something prepared is an orphan it is finished within 10 s.
-constexpr std::int64_t between_rounds = 2000;
+// With the 6 s after which something prepared is an orphan it is finished within 10 s; a deadlock,
+// which has to be seen twice, within 3.
+constexpr std::int64_t between_rounds = 1000;
 
 }  // namespace
 
-commit_service::commit_service(net::reactor& loop, control& truth) : loop_(loop), truth_(truth) {}
+commit_service::commit_service(net::reactor& loop, control& truth,
+                               std::function<void(const commit::mark&)> cancel)
+    : loop_(loop), truth_(truth), cancel_(std::move(cancel)) {}
 
 void commit_service::configure() {
   std::map<std::string, database_rounds> kept;
@@ -73,6 +76,7 @@ void commit_service::heard(const std::string& database, const commit_report& mad
   database_rounds& one = found->second;
   one.under_way = false;
   one.next_at = steady_ms() + between_rounds;
+  for (const commit::mark& victim : made.victims) cancel_(victim);
   resolved_ += made.finished.size();
   for (const std::string& text : made.finished) {
     log::warn("router", "orphaned transaction of \"{}\" resolved, {}", database, text);

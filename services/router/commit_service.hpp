@@ -1,10 +1,12 @@
 #pragma once
-// commit_service: has what coordinators of commits left behind looked for and finished, on a helper
+// commit_service: has what coordinators of commits left behind looked for and finished, and
+// deadlocks over several shards found, on a helper
 // thread of its own (it waits for shards that are down), and keeps what is open for SHOW
 // TRANSACTIONS. Life cycle: construct, configure() after every configuration, tick(), stop().
 // Thread rule: the reactor's thread.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -19,7 +21,8 @@ namespace pgsled::router {
 
 class commit_service {
  public:
-  commit_service(net::reactor&, control&);
+  // `cancel`: the transaction is to be ended as victim of a deadlock.
+  commit_service(net::reactor&, control&, std::function<void(const commit::mark&)> cancel);
 
   void configure();
   void tick(std::int64_t now);
@@ -41,6 +44,7 @@ class commit_service {
 
   net::reactor& loop_;
   control& truth_;
+  std::function<void(const commit::mark&)> cancel_;
   std::map<std::string, database_rounds> rounds_;
   std::uint64_t resolved_ = 0;
   shard_worker worker_;                        // last: its jobs use the others

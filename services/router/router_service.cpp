@@ -77,7 +77,7 @@ struct router_service::state {
         }),
         plans(plan_callbacks()),
         shards(loop, truth, plans, [this] { plan_refresh(); }),
-        commits(loop, truth),
+        commits(loop, truth, [this](const commit::mark& victim) { end_deadlock(victim); }),
         admin(truth, questions, admin_callbacks()),
         hub(loop, p.bus(), hub_options(p.opts()),
             [this](const std::string& from, const bus::envelope& got) { receive(from, got); }),
@@ -247,6 +247,16 @@ struct router_service::state {
     if (target == nullptr) return;   // a guess, or a worker that is gone: PostgreSQL is silent too
     if (target->hello.instance == from) return;
     send(target->hello.instance, kind::cancel, payload);
+  }
+
+  // The worker cancels the statement that waits, and says why.
+  void end_deadlock(const commit::mark& victim) {
+    const member* target = truth.members().holder(victim.client >> 20);
+    if (target == nullptr) return;
+    log::info("router", "a deadlock over several shards is ended by a cancel");
+    const auto told = fmt::format(R"({{"command":"deadlock","client":{},"began":{}}})",
+                                  victim.client, victim.began);
+    send(target->hello.instance, kind::command, as_bytes(told));
   }
 
   // ---- snapshots

@@ -169,3 +169,278 @@ def test_as_on_one_server(both, suite, server, name):
         assert spread == single
     nothing_is_left(server)()
     suite.check_no_leaks(database="app")
+
+
+def names_of(client, code):
+    """The error's fields of the next answer."""
+    fields = [wire.error_fields(body) for kind, body in client.receive_until_ready()
+              if kind == "E"]
+    assert fields and fields[0]["C"] == code, fields
+    return fields[0]
+
+
+def refused(client, sql, code="0A000"):
+    client.send(wire.query(sql))
+    return names_of(client, code)
+
+
+@pytest.mark.parametrize("begin", ["BEGIN ISOLATION LEVEL REPEATABLE READ",
+                                   "BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+                                   "SET default_transaction_isolation = 'serializable'; BEGIN"])
+def test_higher_isolation_has_no_second_shard(both, begin):
+    through, _ = both
+    for sql in begin.split("; "):
+        through.query(sql)
+    through.query(update(0))
+    assert "isolation" in refused(through, read(1))["M"]
+    assert through.status == "E"
+    assert say(through, read(0)) == (["25P02"], "E")
+    assert say(through, "COMMIT") == (["ROLLBACK"], "I")
+    through.query("RESET ALL")
+    assert through.query(read(0)) == [["0"]]
+
+
+def test_what_cannot_be_done_over_shards_is_refused(both):
+    through, _ = both
+    for sql in ("COMMIT AND CHAIN", "PREPARE TRANSACTION 'x'", "SAVEPOINT a; SAVEPOINT b",
+                "SELECT set_config('work_mem', '5MB', true)"):
+        through.query("BEGIN")
+        through.query(update(0))
+        through.query(update(1))
+        refused(through, sql)
+        assert say(through, "ROLLBACK") == (["ROLLBACK"], "I")
+    through.query("BEGIN")
+    through.query(update(0))
+    refused(through, update(1) + "; COMMIT")
+    assert say(through, "COMMIT") == (["ROLLBACK"], "I")
+    through.query("BEGIN")
+    through.query("SELECT set_config('work_mem', (4 + 1) || 'MB', true), v FROM t WHERE id = 42")
+    through.query(update(0))
+    refused(through, update(1))
+    through.query("ROLLBACK")
+    assert through.query(read(0)) == [["0"]]
+
+
+def extended(sql, portal="", rows=0):
+    return wire.parse("", sql) + wire.bind(portal) + wire.execute(portal, rows)
+
+
+def kinds(messages):
+    return "".join(kind for kind, _ in messages if kind not in "SN")
+
+
+def test_extended_protocol_and_pipelines(both, server):
+    through, whole = both
+    answers = []
+    for client in both:
+        client.send(extended("BEGIN"), wire.SYNC, extended(update(0)), wire.SYNC,
+                    extended(update(1)), extended(read(1)), wire.SYNC, extended("SAVEPOINT a"),
+                    wire.SYNC, extended(update(2)), wire.SYNC, extended("ROLLBACK TO a"),
+                    wire.SYNC, extended(read(2)), wire.SYNC, extended("COMMIT"), wire.SYNC)
+        answers.append(client.receive_until_ready(8))
+    assert answers[0] == answers[1]
+    spread, single = everything(server)
+    assert spread == single
+    for client in both:
+        client.send(extended("BEGIN"), wire.SYNC, extended(update(0)), wire.SYNC,
+                    extended("SELECT 1/0 FROM t WHERE id = 3"), extended(update(1)), wire.SYNC,
+                    extended(update(2)), wire.SYNC, extended("COMMIT"), wire.SYNC)
+        answers.append([(kind, body) for kind, body in client.receive_until_ready(5)
+                        if kind != "E"])
+    assert answers[2] == answers[3]
+    spread, single = everything(server)
+    assert spread == single
+
+
+def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
+    through, _ = both
+    through.query("PREPARE mine AS SELECT 42")
+    for end in ("COMMIT", "ROLLBACK"):
+        through.query("BEGIN")
+        for shard in KEY:
+            through.query(update(shard))
+        assert say(through, end) == ([end], "I")
+        assert through.query("EXECUTE mine") == [["42"]]
+    through.query("CREATE TABLE while_bound (id bigint)")
+    through.query("DROP TABLE while_bound")
+    assert through.query("EXECUTE mine") == [["42"]]
+
+
+def test_a_client_that_goes_away_leaves_nothing(both, suite, server):
+    client = suite.raw(database="app")
+    client.query("BEGIN")
+    client.query(update(0))
+    client.query(update(1))
+    client.socket.close()
+    with server.connect("spread_0", options="-c lock_timeout=5s") as other:
+        other.execute(update(0))
+    suite.check_no_leaks(database="app")
+
+
+def test_cancel_on_any_leg(both, suite, server):
+    through, _ = both
+    with server.connect("spread_1", autocommit=False) as other:
+        other.execute(update(1))
+        through.query("BEGIN")
+        through.query(update(0))
+        through.query("SAVEPOINT a")
+        through.send(wire.query(update(1)))
+        time.sleep(0.3)
+        through.cancel(suite.port)
+        names_of(through, "57014")
+        other.rollback()
+    through.query("ROLLBACK TO a")
+    through.query(update(1))
+    assert say(through, "COMMIT") == (["COMMIT"], "I")
+    assert through.query(read(1)) == [["1"]]
+
+
+def test_settings_of_two_phase_commit(suite, server):
+    with Postgres({"max_prepared_transactions": "0"}) as plain:
+        servers = [server, plain, server]
+        for one, name in zip(servers, ("mode_0", "mode_1", "mode_2")):
+            one.make_database(name)
+            one.run(SCHEMA, database=name)
+        setting = options()
+        setting["databases"] = [{"name": "app", "shard": number, "port": servers[number].port,
+                                 "database_name": f"mode_{number}"} for number in range(3)]
+        with Suite(server, **setting) as running:
+            def values():
+                return [one.run("SELECT v FROM t ORDER BY id", database=f"mode_{number}")
+                        for number, one in enumerate(servers)]
+
+            def add(client, *shards):
+                client.query("BEGIN")
+                for shard in shards:
+                    client.query(f"INSERT INTO t VALUES ({KEY[shard]}, 1)")
+                return say(client, "COMMIT")
+            with running.raw(database="app") as client:
+                client.query("BEGIN")
+                for shard in (0, 1, 2):
+                    client.query(f"INSERT INTO t VALUES ({KEY[shard]}, 1)")
+                client.send(wire.query("COMMIT"))
+                # Shard 0 decides, so that the other two prepare.
+                error = names_of(client, "55000")
+                assert "max_prepared_transactions" in error["M"] and "shard 1" in error["M"]
+                assert str(plain.port) in error["M"] and "restart" in error["H"]
+                assert client.status == "I" and values() == [[], [], []]
+                assert nothing_is_left(server)() is None
+                assert add(client, 0, 2) == (["COMMIT"], "I")     # does not need that server
+                client.send(wire.query("CREATE TABLE extra (id bigint)"))
+                answer = client.receive_until_ready()
+                assert kinds(answer) == "CZ"
+                assert any("one shard after the other" in wire.error_fields(body)["M"]
+                           for kind, body in answer if kind == "N")
+                for number, one in enumerate(servers):
+                    assert one.run("SELECT to_regclass('extra') IS NOT NULL",
+                                   database=f"mode_{number}") == [(True,)]
+            running.pgsled["cross_shard_writes"] = "best_effort"
+            running.reload()
+            with running.raw(database="app") as client:
+                client.query("DELETE FROM t WHERE id = 42")
+                client.query("DELETE FROM t WHERE id = 100")
+                assert add(client, 0, 1, 2) == (["COMMIT"], "I")
+                assert values() == [[(1,)]] * 3
+            running.pgsled["cross_shard_writes"] = "atomic"
+            running.general["two_phase_commit"] = False
+            running.reload()
+            with running.raw(database="app") as client:
+                client.query("BEGIN")
+                client.query("DELETE FROM t WHERE id = 42")
+                client.query("DELETE FROM t WHERE id = 100")
+                error = refused(client, "COMMIT")
+                assert "two_phase_commit" in error["M"] and client.status == "I"
+                assert values() == [[(1,)]] * 3
+                client.query("BEGIN")
+                client.query("DELETE FROM t WHERE id = 42")
+                client.query("SELECT v FROM t WHERE id = 100")
+                assert say(client, "COMMIT") == (["COMMIT"], "I")  # one has only read
+                client.query("DROP TABLE extra")
+
+
+def test_a_deadlock_over_shards_ends_within_three_seconds(both, suite, server):
+    for repeat in range(2):
+        with suite.raw(database="app") as first, suite.raw(database="app") as second:
+            for client, shard in ((first, 0), (second, 1)):
+                client.query("BEGIN")
+                client.query(update(2 if client is first else shard))
+                client.query("SAVEPOINT a")
+                client.query(update(shard))
+                time.sleep(0.02)
+            second.query(read(0))
+            began = time.monotonic()
+            first.send(wire.query(update(1)))
+            second.send(wire.query(update(0)))
+            error = names_of(second, "40P01")     # the younger one
+            assert time.monotonic() - began < 3.5
+            assert error["M"] == "deadlock detected" and second.status == "E"
+            if repeat:
+                # What it held is given up with the savepoint, and the other goes on.
+                second.query("ROLLBACK TO a")
+                assert say(second, "ROLLBACK") == (["ROLLBACK"], "I")
+            else:
+                assert say(second, "ROLLBACK") == (["ROLLBACK"], "I")
+            assert kinds(first.receive_until_ready()) == "CZ"
+            assert say(first, "COMMIT") == (["COMMIT"], "I")
+    suite.check_no_leaks(database="app")
+
+
+def test_waiting_alone_is_no_deadlock(both, suite, server):
+    with suite.raw(database="app") as first, suite.raw(database="app") as second:
+        for client in (first, second):
+            client.query("BEGIN")
+        first.query(update(0))
+        first.query(update(1))
+        second.query(update(2))
+        second.send(wire.query(update(0)))
+        time.sleep(3.5)
+        assert say(first, "COMMIT") == (["COMMIT"], "I")
+        assert kinds(second.receive_until_ready()) == "CZ"
+        assert say(second, "COMMIT") == (["COMMIT"], "I")
+
+
+@pytest.mark.seconds(90)
+def test_pools_never_deadlock_each_other_for_ever(suite, server):
+    """Many clients, few connections, shards in any order: all get through, and nothing is lost or
+    done twice."""
+    del suite   # it has made the schema
+    rounds, clients = 15, 12
+    setting = options({"default_pool_size": 3, "checkout_timeout": 20_000})
+    for name in SHARDS:
+        server.run("TRUNCATE t", "INSERT INTO t SELECT key, 0 FROM unnest(ARRAY"
+                   f"{[KEY[SHARDS.index(name)]]}) key", database=name)
+    done, wrong = [0] * clients, []
+
+    def work(number):
+        shards = [number % 3, (number + 1 + number // 3 % 2) % 3]
+        try:
+            with running.raw(database="app", timeout=60) as client:
+                while done[number] < rounds:
+                    answers = [say(client, "BEGIN")[0]]
+                    for shard in shards:
+                        # Different rows would do: it is the connections that are few.
+                        answers.append(say(client, f"SELECT 1 FROM t WHERE id = {KEY[shard]}")[0])
+                        time.sleep(0.002)
+                    for shard in sorted(shards):
+                        answers.append(say(client, update(shard))[0])
+                    end = say(client, "COMMIT")[0]
+                    codes = {one for answer in answers + [end] for one in answer
+                             if isinstance(one, str) and one[0].isdigit()} - {"25P02", "40P01"}
+                    if codes:
+                        wrong.append(codes)
+                    done[number] += end == ["COMMIT"]
+        except Exception as failure:  # pylint: disable=broad-except
+            wrong.append(repr(failure))
+    with Suite(server, **setting) as running:
+        eventually(has_decisions(server), 15)
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(70)
+        assert not wrong, wrong
+        assert done == [rounds] * clients
+        # Each commit has changed exactly its two rows.
+        total = sum(server.run("SELECT v FROM t", database=name)[0][0] for name in SHARDS)
+        assert total == 2 * rounds * clients
+        running.check_no_leaks(size=3, database="app")
