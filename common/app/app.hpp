@@ -23,7 +23,7 @@ struct options {
   std::string config, users;       // router only
   std::string databases;           // pooler only: a,b
   std::string curve_dir;           // --curve-dir: server.public, client.public, client.secret, …
-  std::string relay;               // pooler only: --relay tcp://host:port of the relay lane
+  std::string relay;               // pooler, replicator: --relay tcp://host:port for frontends
   std::string log_level = "info", log_format = "text";
 };
 

@@ -88,6 +88,10 @@ std::optional<options> parse_command_line(const std::string& service, int argc, 
     parser.add_option("--relay", out.relay, "endpoint of the relay lane, tcp://HOST:PORT")
         ->type_name("ENDPOINT");
   }
+  if (service == "replicator") {
+    parser.add_option("--relay", out.relay, "endpoint for frontends' COPY, tcp://HOST:PORT")
+        ->type_name("ENDPOINT");
+  }
   try {
     parser.parse(argc, argv);
     if (router->count() == 0) out.router = "ipc://" + out.run_dir + "/router.bus";

@@ -46,7 +46,12 @@ bool known(bus::kind value) {
     case kind::lease:
     case kind::relay:
     case kind::move_request:
-    case kind::move_answer: return true;
+    case kind::move_answer:
+    case kind::copy_open:
+    case kind::copy_batch:
+    case kind::copy_cuts:
+    case kind::copy_failed:
+    case kind::copy_close: return true;
   }
   return false;
 }

@@ -32,6 +32,11 @@ enum class kind : std::uint16_t {
   relay = 21,          // relay lane: bytes, credits and ends of leases' streams, in a batch
   move_request = 25,   // replicator → router, JSON: see snapshot::move_request
   move_answer = 26,    // router → replicator, JSON: snapshot::move_where or move_answer
+  copy_open = 30,      // worker → replicator, copy::spec; `request` numbers the COPY from here on
+  copy_batch = 31,     // worker → replicator, bytes of the client's input
+  copy_cuts = 32,      // replicator → worker, copy::cut_list; one for each batch, in order
+  copy_failed = 33,    // replicator → worker, copy::split_error: nothing more comes
+  copy_close = 34,     // worker → replicator: forget it
 };
 
 // False for a kind of a newer version; whoever gets one answers with an error, never with silence.

@@ -2,6 +2,8 @@
 // order of the structs. The version is the envelope's.
 #include "common/plan/plan.hpp"
 
+#include "common/copy/spec.hpp"
+
 namespace pgsled::plan {
 namespace {
 
@@ -108,12 +110,12 @@ class reader {
     return value;
   }
 
- private:
   void fail(const char* why) {
     if (error_.empty()) error_ = std::string{"plan message "} + why;
     rest_ = {};
   }
 
+ private:
   byte_span rest_;
   std::string error_;
 };
@@ -146,6 +148,14 @@ void encode(const answer& a, std::string& to) {
   w.text(a.plan.error.message);
   w.text(a.plan.error.hint);
   w.text(a.plan.error.detail);
+  const auto& copy = a.plan.copy;
+  w.text(copy.table);
+  w.text(copy.name);
+  w.text(copy.key);
+  w.list(copy.columns, [&](const std::string& name) { w.text(name); });
+  std::string options;
+  copy::encode(copy.options, options);
+  w.text(options);
 }
 
 tl::expected<request, std::string> decode_request(byte_span bytes) {
@@ -165,7 +175,7 @@ tl::expected<answer, std::string> decode_answer(byte_span bytes) {
   reader r{bytes};
   answer a;
   a.epoch = r.integer<std::uint64_t>();
-  a.plan.destination = r.enumeration(destination::one_shard, destination::refused);
+  a.plan.destination = r.enumeration(destination::one_shard, destination::copy_out);
   a.plan.access = r.enumeration(access::read, access::write);
   a.plan.key = r.place();
   a.plan.rule = r.rule();
@@ -177,6 +187,15 @@ tl::expected<answer, std::string> decode_answer(byte_span bytes) {
   a.plan.error.message = r.text();
   a.plan.error.hint = r.text();
   a.plan.error.detail = r.text();
+  auto& copy = a.plan.copy;
+  copy.table = r.text();
+  copy.name = r.text();
+  copy.key = r.text();
+  copy.columns = r.list<std::string>(4, [&] { return r.text(); });
+  const std::string said = r.text();
+  auto options = copy::decode_options(as_bytes(said));
+  if (options) copy.options = std::move(*options);
+  if (!options) r.fail("has options of COPY that cannot be read");
   return r.finish(std::move(a));
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/base/bytes.hpp"
 #include "common/base/result.hpp"
+#include "common/copy/options.hpp"
 #include "common/placement/rule.hpp"
 
 namespace pgsled::plan {
@@ -18,6 +19,8 @@ enum class destination : std::uint8_t {
   any_shard = 2,   // needs no particular shard: the transaction's, else the client's own
   all_shards = 3,  // DDL and the like: one transaction on each, committed after all succeeded
   refused = 4,     // `error` says why
+  copy_in = 5,     // COPY … FROM STDIN, as `copy` says
+  copy_out = 6,    // COPY of a sharded table TO STDOUT: all shards, one after the other
 };
 enum class key_source : std::uint8_t { none = 0, parameter = 1, literal = 2, constant = 3 };
 enum class access : std::uint8_t { read = 0, write = 1 };
@@ -33,11 +36,20 @@ struct key {
   std::string text = {};        // constant of another type
 };
 
+struct copy_plan {
+  std::string table;                 // as SQL, as written
+  std::string name;                  // as PostgreSQL's errors show it: without the schema
+  std::string key;                   // its sharding column; empty: it is on every shard
+  std::vector<std::string> columns;  // as listed; empty: all but generated ones, in their order
+  copy::options options;
+};
+
 struct plan {
   pgsled::plan::destination destination = pgsled::plan::destination::any_shard;
   pgsled::plan::access access = pgsled::plan::access::read;
   pgsled::plan::key key;
-  placement::rule rule;            // one_shard: from the value of `key` to the shard
+  placement::rule rule;            // one_shard, copy_in: from the value of the key to the shard
+  copy_plan copy;                  // copy_in, copy_out
   // one_shard: other places that must hold the same value as `key`; the one who runs the plan
   // compares the normalised values and refuses the statement with `error` when they differ.
   std::vector<pgsled::plan::key> also_equal;

@@ -17,6 +17,12 @@ plan combine(plan all, const plan& next) {
   if (all.destination == destination::refused) return all;
   if (next.destination == destination::refused) return next;
   const char* const way_out = "Send the statements one at a time.";
+  const auto copies = [](const plan& one) {
+    return one.destination == destination::copy_in || one.destination == destination::copy_out;
+  };
+  if (copies(all) || copies(next)) {
+    return refused("COPY on several shards stands among other statements", way_out);
+  }
   if (all.own_transaction || next.own_transaction) {
     return refused("a statement that cannot run inside a transaction block stands among others",
                    way_out);

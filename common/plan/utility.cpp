@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/plan/analysis.hpp"
+#include "common/plan/copy_statement.hpp"
 
 namespace pgsled::plan {
 namespace {
@@ -146,27 +147,6 @@ plan rows(const node& statement, const database_view& database, const request& f
   return look.finish();
 }
 
-plan copy(const PgQuery__CopyStmt& s, const database_view& database, const request& from,
-          const names& tables) {
-  if (s.query) return plan_statement(*s.query, database, from, tables);
-  if (!s.relation) return refused("COPY without a table");
-  const relation found = tables.find(*s.relation);
-  const std::string shown = shown_name(*s.relation);
-  const bool readable = found.kind == relation_kind::omni || found.kind == relation_kind::system;
-  if (!readable) {
-    return refused("COPY of sharded table " + shown + " needs rows of every shard",
-                   s.is_from ? "Insert the rows one at a time until COPY into shards comes."
-                             : "COPY (SELECT … WHERE key = value) TO STDOUT reads one shard.");
-  }
-  if (s.is_from) {
-    return refused("COPY into table " + shown + ", which is not sharded and so is present on every "
-                   "shard, would change it on one shard only",
-                   "Writes to tables present on all shards come with cross-shard commit in a later "
-                   "version.");
-  }
-  return any_shard();
-}
-
 // PREPARE, DECLARE and EXPLAIN wrap another statement.
 plan wrapped(const node& statement, const database_view& database, const request& from,
              const names& tables) {
@@ -281,7 +261,7 @@ plan plan_statement(const node& s, const database_view& database, const request&
       return single ? any_shard(access::write) : rows(s, database, from, tables);
     case PG_QUERY__NODE__NODE_COPY_STMT:
       return single ? any_shard(s.copy_stmt->is_from ? access::write : access::read)
-                    : copy(*s.copy_stmt, database, from, tables);
+                    : plan_copy(*s.copy_stmt, database, from, tables);
     case PG_QUERY__NODE__NODE_PREPARE_STMT:
     case PG_QUERY__NODE__NODE_EXPLAIN_STMT:
     case PG_QUERY__NODE__NODE_DECLARE_CURSOR_STMT:

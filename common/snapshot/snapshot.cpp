@@ -25,6 +25,7 @@ BOOST_DESCRIBE_STRUCT(database, (),
 BOOST_DESCRIBE_STRUCT(pool_target, (), (pooler, budget))
 BOOST_DESCRIBE_STRUCT(pool, (), (id, user, database, shard, host, port, role, targets))
 BOOST_DESCRIBE_STRUCT(pooler_ref, (), (instance, host, lease_path, relay, relay_key))
+BOOST_DESCRIBE_STRUCT(replicator_ref, (), (instance, endpoint, key))
 BOOST_DESCRIBE_STRUCT(frontend_settings, (),
                       (host, port, unix_socket_dir, workers, tls_certificate, tls_private_key,
                        tls_modified, tls_client_required, max_client_conn, client_login_timeout,
@@ -33,7 +34,8 @@ BOOST_DESCRIBE_STRUCT(frontend_settings, (),
                        log_disconnections, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(frontend, (),
-                      (epoch, version, holder, settings, users, databases, pools, poolers))
+                      (epoch, version, holder, settings, users, databases, pools, poolers,
+                       replicators))
 BOOST_DESCRIBE_STRUCT(server_pool, (),
                       (id, user, database, shard, host, port, server_database, server_user,
                        server_password, role, map_epoch, budget, min_size, startup, idle_timeout,
@@ -47,7 +49,8 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys, fences,
                             holders))
-BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, log_level, log_format))
+BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, log_level, log_format,
+                                       shutdown_timeout, relay_client_keys))
 BOOST_DESCRIBE_STRUCT(in_effect, (), (over, drained))
 
 template std::string to_json(const hello&);

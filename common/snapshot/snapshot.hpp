@@ -22,8 +22,8 @@ struct hello {
   std::string host;        // boot id of the kernel + network namespace: equal = same host
   std::string http;        // host:port of /metrics
   std::string lease_path;  // pooler: its SOCK_SEQPACKET socket
-  std::string relay;       // pooler: its relay endpoint, empty if none
-  std::string relay_key;   // pooler: its CURVE public key, empty if none
+  std::string relay;       // pooler, replicator: its endpoint for frontends, empty if none
+  std::string relay_key;   // of the same: its CURVE public key, empty if none
   std::vector<std::string> databases;  // pooler: serves only these; empty: all
   // What an earlier router gave, so that a new one changes nothing that is in use:
   std::uint32_t holder = 0;            // frontend worker: its number; 0: has none yet
@@ -91,6 +91,11 @@ struct pooler_ref {
   std::string instance, host, lease_path, relay, relay_key;
 };
 
+struct replicator_ref {    // who splits COPY; one that drains is not among them
+  std::string instance, endpoint, key;
+  bool operator==(const replicator_ref&) const = default;
+};
+
 struct frontend_settings {
   std::string host = "0.0.0.0";
   std::uint16_t port = 6432;
@@ -121,6 +126,7 @@ struct frontend {
   std::vector<database> databases;
   std::vector<pool> pools;
   std::vector<pooler_ref> poolers;
+  std::vector<replicator_ref> replicators;
 };
 
 struct server_pool {
@@ -170,6 +176,8 @@ struct replicator {
   std::string version;
   std::vector<std::string> databases;   // those with tables sharded by hash: whose buckets may move
   std::string log_level = "info", log_format = "text";
+  std::int64_t shutdown_timeout = 60000;
+  std::vector<std::string> relay_client_keys;  // CURVE public keys of frontends
 };
 
 // With the ack of a pooler or worker; an ack without it says the same as an empty one.

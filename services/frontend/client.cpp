@@ -8,6 +8,7 @@
 #include "common/wire/messages.hpp"
 #include "services/frontend/client_login.hpp"
 #include "services/frontend/client_output.hpp"
+#include "services/frontend/shard_copy.hpp"
 #include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/worker.hpp"
 
@@ -80,6 +81,7 @@ void client::on_events(std::uint32_t events) {
         close("client disconnected");
       } else if (!transport_.blocked()) {
         if (server_ != nullptr) server_->resume_reading();
+        if (copy_) copy_->client_paced();
         if (state_ == state::ready) resume();
       }
     }
@@ -156,6 +158,7 @@ std::size_t client::process(byte_span bytes) {
     if (login_ || state_ != state::ready || used == bytes.size()) return used;
     return used + process(bytes.subspan(used));
   }
+  if (state_ == state::copying) return copy_->input(bytes);
   output out(worker_.server_out(), bytes);
   while (!suspended() && out.position() < bytes.size()) {
     const auto rest = bytes.subspan(out.position());
@@ -273,6 +276,7 @@ void client::write(std::string_view bytes) {
   if (transport_.blocked()) {
     watch();
     if (server_ != nullptr) server_->resume_reading();
+    if (copy_) copy_->client_paced();
   }
 }
 
@@ -313,6 +317,7 @@ void client::cancel() {
     return;
   }
   if (state_ == state::spreading) return spread_->cancel();
+  if (state_ == state::copying) return copy_->cancel();
   // What runs while settings are applied is ours, and short.
   if (state_ == state::applying || state_ == state::refusing) return;
   if (server_ == nullptr || server_->ledger.empty() || server_->cancelling || server_->orphan)
@@ -446,6 +451,7 @@ void client::close(std::string_view reason) {
       }
     }
   }
+  if (copy_) copy_->abandon();
   if (spread_) {
     server_ = nullptr;  // a leg's
     // What has been decided is carried out.

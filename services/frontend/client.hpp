@@ -8,6 +8,7 @@
 //   client_messages.cpp  one message after the other to the attached server
 //   client_routing.cpp   which shard a unit of messages goes to, and answers without a server
 //   client_shards.cpp    a transaction over several shards
+//   client_copy.cpp      COPY on several shards
 //   client_admin.cpp     the admin database
 // Thread rule: its worker's.
 
@@ -31,6 +32,7 @@
 namespace pgsled::frontend {
 
 class worker;
+class shard_copy;
 class shard_transaction;
 struct aim;
 struct login_state;
@@ -51,6 +53,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
     settling,    // for the server to owe nothing: the next unit goes elsewhere
     refusing,    // the transaction on the server is being failed, too
     spreading,   // something happens to all shards of the transaction
+    copying,     // a COPY runs on several shards
     asking,      // the router answers for the admin database
     closed,
   };
@@ -108,6 +111,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::string application_name() const;
 
  private:
+  friend class shard_copy;
+
   // client.cpp and client_server.cpp
   void on_events(std::uint32_t events) override;
   void read_input();
@@ -207,6 +212,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void park();
   void lend(std::uint32_t shard);
 
+  // client_copy.cpp
+  routed route_copy(const unit&, byte_span bytes, const plan_ref&, std::string_view sql);
+
   // client_keys.cpp
   placement::encoding key_encoding() const;
   result<placement::value> key_value(const plan::key&, const placement::rule&,
@@ -243,6 +251,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   session::script script_;
   // The transaction over several shards. server_ is one of its legs, lent, or null.
   std::unique_ptr<shard_transaction> spread_;
+  std::unique_ptr<shard_copy> copy_;
   std::string secret_;
   std::unique_ptr<pg_error> apply_error_;
   std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through

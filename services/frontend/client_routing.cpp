@@ -246,7 +246,7 @@ client::routed client::route(byte_span bytes) {
   pg_error why;
   bool refused = false, fenced = false;
   const plan::plan* everywhere = nullptr;
-  plan_ref keep;
+  plan_ref keep, copies;
   session::effects executed;
   std::string_view text;
   std::size_t controls = 0;
@@ -257,8 +257,21 @@ client::routed client::route(byte_span bytes) {
     if (refused || !endpoint_->sharded) return;
     writes = writes || (runs && p.access == plan::access::write);
     if (p.destination == destination::refused) {
+      // What is only prepared and described is the same on any shard: drivers ask so for types.
+      if (!runs) return;
       why = p.error;
       refused = true;
+    } else if (p.destination == destination::copy_in || p.destination == destination::copy_out) {
+      if (!runs) return;
+      copies = planned;
+      const auto& owners = *endpoint_->owners;
+      fenced = fenced || !owners.fence.empty() || unseen();
+      // One that is on every shard is being copied to the one that joins.
+      if (owners.moving && (p.destination == destination::copy_out || p.copy.key.empty())) {
+        why = {"55006", "rows of the table may be on two shards while rows are being moved",
+               "Try again when it is over: pgsled reshard status.", {}};
+        refused = true;
+      }
     } else if (p.destination == destination::all_shards) {
       if (!runs) return;
       if (target.where == aim::kind::shard) {
@@ -355,6 +368,7 @@ client::routed client::route(byte_span bytes) {
       return held;
     }
   }
+  if (copies) return route_copy(now, bytes, copies, text);
   const auto* effect = only_effect(executed);
   if (spread_) {
     const auto how = route_shards(now, bytes, target, executed, controls, text, everywhere);

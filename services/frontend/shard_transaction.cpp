@@ -210,6 +210,13 @@ void shard_transaction::park(std::uint32_t shard) {
   one.lease->pass_to(&one);
 }
 
+void shard_transaction::lost(std::uint32_t shard) {
+  auto& one = *legs_.at(shard);
+  PGSLED_ASSERT(one.away);
+  one.lease = nullptr;
+  forget(one);
+}
+
 void shard_transaction::wrote(std::uint32_t shard) {
   legs_.at(shard)->wrote = true;
   rows_ = true;

@@ -96,6 +96,8 @@ worker::worker(process_shared& shared, unsigned number, snapshot::frontend first
 
 worker::~worker() {
   finishing_.clear();
+  leaving_splits_.clear();
+  split_lines_.clear();
   lines_.clear();
   clients_.clear();
 }
@@ -180,6 +182,7 @@ void worker::carry_on(std::unique_ptr<shard_transaction> commit) {
 
 void worker::tick() {
   const auto now = loop_.now();
+  std::erase_if(leaving_splits_, [](const auto& line) { return line->copies() == 0; });
   gate_.tick(now);
   if (!finishing_.empty()) std::erase_if(finishing_, [](const auto& one) { return one->over(); });
   for (const auto& [id, pool] : pools_) pool->tick(now);
@@ -228,6 +231,7 @@ void worker::apply(snapshot::frontend next) {
   plans_.set_limit(snapshot_.settings.plan_cache_bytes);
   load_tls();
   apply_poolers();
+  apply_replicators();
   rebuild_endpoints();
 }
 
@@ -254,6 +258,35 @@ void worker::apply_poolers() {
       log::warn("lease", "{} is on another host and has no relay endpoint", pooler.instance);
     }
   }
+}
+
+void worker::apply_replicators() {
+  std::unordered_map<std::string, std::unique_ptr<split_line>> kept;
+  for (const auto& replicator : snapshot_.replicators) {
+    if (auto known = split_lines_.extract(replicator.instance);
+        known && known.mapped()->replicator() == replicator) {
+      kept.insert(std::move(known));
+    } else {
+      if (known) leaving_splits_.push_back(std::move(known.mapped()));
+      kept[replicator.instance] = std::make_unique<split_line>(*this, replicator);
+    }
+  }
+  for (auto& [instance, line] : std::exchange(split_lines_, std::move(kept))) {
+    leaving_splits_.push_back(std::move(line));
+  }
+}
+
+// The one with the fewest; of equals each worker begins with another.
+split_line* worker::splitter() const {
+  split_line* best = nullptr;
+  for (const auto& [instance, line] : split_lines_) {
+    if (!line->ready()) continue;
+    const auto order = [&](const split_line& one) {
+      return std::pair(one.copies(), (std::hash<std::string>{}(one.instance()) >> number_) & 0xff);
+    };
+    if (best == nullptr || order(*line) < order(*best)) best = line.get();
+  }
+  return best;
 }
 
 void worker::rebuild_endpoints() {

@@ -26,6 +26,7 @@
 #include "services/frontend/plans.hpp"
 #include "services/frontend/pool_gate.hpp"
 #include "services/frontend/probe.hpp"
+#include "services/frontend/split_line.hpp"
 #include "services/frontend/statements.hpp"
 
 namespace pgsled::frontend {
@@ -118,6 +119,8 @@ class worker {
   void pooler_down(const std::string& pooler);
   pg_error why_no_lease(const local_pool&) const;
   void count_leases();
+  // A replicator for one more COPY; null: none can be reached now.
+  split_line* splitter() const;
   const std::unordered_map<client*, std::unique_ptr<client>>& clients() const { return clients_; }
   const std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>>& pools() const {
     return pools_;
@@ -136,6 +139,7 @@ class worker {
 
   void apply(snapshot::frontend next);
   void apply_poolers();
+  void apply_replicators();
   void rebuild_endpoints();
   void acknowledge();
   void load_tls();
@@ -169,6 +173,8 @@ class worker {
   std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>> pools_;
   std::vector<std::shared_ptr<local_pool>> withdrawn_pools_;
   std::unordered_map<std::string, std::unique_ptr<lease_line>> lines_;
+  std::unordered_map<std::string, std::unique_ptr<split_line>> split_lines_;
+  std::vector<std::unique_ptr<split_line>> leaving_splits_;  // drain; until their COPYs are over
   struct learned {
     const local_pool* pool;
     session::pair_set_ref settings, parameters;

@@ -1,4 +1,4 @@
-// pgsled-replicator: so far it is there, says what it is, and drains; its work comes later.
+// pgsled-replicator: splits COPY for frontends; moving rows comes later.
 
 #include <cstdio>
 #include <exception>

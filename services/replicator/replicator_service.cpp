@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <filesystem>
 
 #include "common/log/log.hpp"
 #include "common/metrics/metrics.hpp"
@@ -46,6 +47,10 @@ app::hooks replicator_service::hooks() {
 
 int replicator_service::run() {
   const auto& options = process_.opts();
+  if (const auto open = open_splitting(); !open) {
+    log::error("copy", "{}", open.error().message);
+    return 1;
+  }
   bus::peer_options link;
   link.endpoint = options.router;
   link.instance = options.instance;
@@ -66,20 +71,51 @@ int replicator_service::run() {
   }
   router_->start();
   loop_.run();
+  splitting_.reset();
   control_.reset();
   moves_.reset();
   router_.reset();
   return 0;
 }
 
+// Frontends come by a socket in the run directory, or by tcp with the replicator's own CURVE pair.
+result<bool> replicator_service::open_splitting() {
+  const auto& options = process_.opts();
+  bus::curve_keys keys;
+  auto endpoint = options.relay;
+  if (endpoint.empty()) {
+    const auto path = std::filesystem::absolute(options.run_dir) / (options.instance + ".copy");
+    endpoint = "ipc://" + path.lexically_normal().string();
+  }
+  if (!endpoint.starts_with("ipc:")) {
+    const auto own = app::load_curve(options.curve_dir);
+    keys = {own.public_key, own.secret_key, {}};
+    known_clients_ = app::load_curve_clients(options.curve_dir);
+  }
+  splitting_ = std::make_unique<split_server>(loop_, process_.bus(), endpoint, keys);
+  splitting_->allow(known_clients_);
+  auto bound = splitting_->start();
+  if (!bound) return tl::unexpected(std::move(bound.error()));
+  split_endpoint_ = std::move(*bound);
+  split_key_ = keys.public_key;
+  return true;
+}
+
 void replicator_service::drain() {
   if (draining_.exchange(true)) return;
   log::info("replicator", "draining");
   if (moves_) moves_->stop();
-  if (router_ && router_->tell(bus::kind::bye, {}))
-    loop_.after(farewell, [this] { loop_.stop(); });
-  else
-    loop_.stop();
+  if (!router_) return loop_.stop();
+  router_->tell(bus::kind::bye, {});
+  splitting_->drain();
+  drain_until_ = loop_.now() + shutdown_timeout_;
+  // The farewell leaves, and those that have chosen this replicator before they heard it are told.
+  loop_.after(farewell, [this] { leave_when_idle(); });
+}
+
+void replicator_service::leave_when_idle() {
+  if (splitting_->active() == 0 || loop_.now() >= drain_until_) return loop_.stop();
+  loop_.after(farewell, [this] { leave_when_idle(); });
 }
 
 std::string replicator_service::hello() const {
@@ -92,6 +128,8 @@ std::string replicator_service::hello() const {
   out.boot = process_.boot();
   out.host = app::host_identity();
   out.http = process_.http_address();
+  out.relay = split_endpoint_;
+  out.relay_key = split_key_;
   return snapshot::to_json(out);
 }
 
@@ -103,6 +141,10 @@ void replicator_service::apply(byte_span text, std::uint64_t epoch) {
   }
   log::configure(got->log_level, got->log_format);
   moves_->configure(got->databases);
+  shutdown_timeout_ = std::chrono::milliseconds(got->shutdown_timeout);
+  auto keys = got->relay_client_keys;
+  keys.insert(keys.end(), known_clients_.begin(), known_clients_.end());
+  splitting_->allow(keys);
   epoch_ = epoch;
   configured_ = true;
   router_->acknowledge(epoch);

@@ -1,6 +1,6 @@
 #pragma once
-// The replicator process: one loop with the link to the router and the control socket, and a
-// thread for the move that is under way (move_service). Splitting COPY comes later. Life cycle: construct, hand
+// The replicator process: one loop with the link to the router, the control socket and the splitting
+// of COPY, and a thread for the move that is under way (move_service). Life cycle: construct, hand
 // hooks() to app::process::run, destroy. Thread rule: hooks say theirs; the rest is run()'s thread.
 
 #include <atomic>
@@ -12,6 +12,7 @@
 #include "common/net/reactor.hpp"
 #include "services/replicator/control_server.hpp"
 #include "services/replicator/move_service.hpp"
+#include "services/replicator/split_server.hpp"
 
 namespace pgsled::replicator {
 
@@ -26,7 +27,9 @@ class replicator_service {
 
  private:
   int run();
+  result<bool> open_splitting();
   void drain();
+  void leave_when_idle();
   std::string hello() const;
   void apply(byte_span json, std::uint64_t epoch);
   void receive(const bus::envelope&);
@@ -40,6 +43,11 @@ class replicator_service {
   std::unique_ptr<bus::peer> router_;
   std::unique_ptr<move_service> moves_;
   std::unique_ptr<control_server> control_;
+  std::unique_ptr<split_server> splitting_;
+  std::string split_endpoint_, split_key_;
+  std::vector<std::string> known_clients_;   // from --curve-dir
+  std::chrono::milliseconds shutdown_timeout_{60'000};
+  net::time_point drain_until_{};
   std::uint64_t epoch_ = 0;
   // Written by the loop, read by the HTTP thread too.
   std::atomic<bool> connected_{false}, configured_{false}, draining_{false};

@@ -144,7 +144,10 @@ plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t
     return outcome::done;
   }
   if (refused && !read_since && !last_try && now - one.read_at > refusal_age) return outcome::wait;
-  if (!one.map_known && made.plan.destination == plan::destination::one_shard) {
+  const bool placed = made.plan.destination == plan::destination::one_shard ||
+                      made.plan.destination == plan::destination::copy_in ||
+                      made.plan.destination == plan::destination::copy_out;
+  if (!one.map_known && placed) {
     return wait_for_map(one, who, last_try);
   }
   give(one, who, made, now);

@@ -82,6 +82,18 @@ snapshot::pool frontend_pool(const snapshot::server_pool& from, const shares& gi
   return to;
 }
 
+std::vector<std::string> keys_of_frontends(const membership& members,
+                                           std::vector<std::string> keys) {
+  for (const auto& [name, who] : members.all()) {
+    if (who.hello.service == "frontend" && !who.hello.relay_key.empty()) {
+      keys.push_back(who.hello.relay_key);
+    }
+  }
+  std::sort(keys.begin(), keys.end());
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  return keys;
+}
+
 }  // namespace
 
 bool serves(const member& pooler, const std::string& database) {
@@ -150,6 +162,9 @@ snapshot::frontend frontend_snapshot(const config::configuration& config, const 
     to.pools.push_back(frontend_pool(pool.server, given));
   }
   for (const auto& [name, who] : members.all()) {
+    if (who.hello.service == "replicator" && !who.draining && !who.hello.relay.empty()) {
+      to.replicators.push_back({name, who.hello.relay, who.hello.relay_key});
+    }
     // A draining one stays known: leases of it are still to be given back.
     if (who.hello.service != "pooler") continue;
     to.poolers.push_back({name, who.hello.host, who.hello.lease_path, who.hello.relay,
@@ -184,17 +199,10 @@ snapshot::pooler pooler_snapshot(const config::configuration& config, const topo
     }
     to.pools.push_back(std::move(mine));
   }
-  to.relay_client_keys = client_keys;
+  to.relay_client_keys = keys_of_frontends(members, client_keys);
   for (const auto& [name, who] : members.all()) {
-    if (who.hello.service != "frontend") continue;
-    if (!to.fences.empty()) to.holders.push_back(name);
-    if (!who.hello.relay_key.empty()) {
-      to.relay_client_keys.push_back(who.hello.relay_key);
-    }
+    if (!to.fences.empty() && who.hello.service == "frontend") to.holders.push_back(name);
   }
-  auto& keys = to.relay_client_keys;
-  std::sort(keys.begin(), keys.end());
-  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
   return to;
 }
 
@@ -219,8 +227,12 @@ snapshot::move_where where_rows_are(const config::configuration& config, const t
   return to;
 }
 
-snapshot::replicator replicator_snapshot(const config::configuration& config) {
+snapshot::replicator replicator_snapshot(const config::configuration& config,
+                                         const membership& members,
+                                         const std::vector<std::string>& client_keys) {
   snapshot::replicator to;
+  to.shutdown_timeout = config.general.shutdown_timeout;
+  to.relay_client_keys = keys_of_frontends(members, client_keys);
   to.version = PGSLED_VERSION;
   to.log_level = config.general.log_level;
   to.log_format = config.general.log_format;

@@ -40,6 +40,7 @@ snapshot::pooler pooler_snapshot(const config::configuration&, const topology&, 
 // For who moves buckets: the shards of a database, and what lies there.
 snapshot::move_where where_rows_are(const config::configuration&, const topology&,
                                     const std::string& database, const database_state&);
-snapshot::replicator replicator_snapshot(const config::configuration&);
+snapshot::replicator replicator_snapshot(const config::configuration&, const membership&,
+                                         const std::vector<std::string>& client_keys);
 
 }  // namespace pgsled::router

@@ -13,7 +13,7 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
 import report  # noqa: E402
-from measure import Failed, idle_memory, pgbench  # noqa: E402
+from measure import Failed, copied_in, copied_out, idle_memory, pgbench, psql  # noqa: E402
 from support.certificates import Authority  # noqa: E402
 from support.machine import short_folder  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
@@ -32,6 +32,8 @@ INSERT INTO points SELECT g, g %% 1000 FROM generate_series(1, {POINTS}) g WHERE
 VACUUM ANALYZE points;
 """
 POINT_SCRIPT = f"\\set id random(1, {POINTS})\nSELECT value FROM points WHERE id = :id;\n"
+ACCOUNTS = ("CREATE TABLE accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));"
+            "CREATE TABLE parted (aid bigint) PARTITION BY HASH (aid)")
 # An alias of its own for each statement: no two have the same shape.
 SHAPE_SCRIPT = (f"\\set id random(1, {POINTS})\n\\set n :n + 1\n\\set m :n * 1000 + :client_id\n"
                 "SELECT value AS c:m FROM points WHERE id = :id;\n")
@@ -147,6 +149,27 @@ class Bench:
                 side.target, "-f", script, "-M", p, "-c", 16, "-j", 2, "-T", self.seconds,
                 database=side.database)["tps"])
 
+    def copy(self, direct, _bouncer, pgsled):
+        """Rows a second of one COPY through the suite, commit over the shards included, and of one
+        COPY for each shard, all at once, of the same rows split beforehand."""
+        count = 200_000 if self.options.quick else 1_000_000
+        rows = (f"SELECT g, 1 + g / 100000, 0, repeat(' ', 84) FROM generate_series(1, {count}) g"
+                " WHERE ")
+        files = [self.folder / f"accounts_{number}" for number in range(SHARDS)]
+        everything = self.folder / "accounts"
+        copied_out(direct, "shard_0", rows + "true", everything)
+        for number, file in enumerate(files):
+            copied_out(direct, "shard_0", rows + "satisfies_hash_partition("
+                       f"'parted'::regclass, {SHARDS}, {number}, g::bigint)", file)
+
+        def measure(target, _run):
+            for number in range(SHARDS):
+                psql(direct, f"shard_{number}", "TRUNCATE accounts; CHECKPOINT")
+            parts = ([("app", everything)] if target is pgsled else
+                     [(f"shard_{number}", file) for number, file in enumerate(files)])
+            return count / copied_in(target, "accounts", parts)
+        self.cell(f"COPY into {SHARDS} shards, rows/s", [direct, pgsled], measure)
+
     def relay(self, server, bouncer):
         # PgBouncer has one thread. With one worker the batches of the lane are larger, too.
         for what, general in (("relay lane, one worker", {"workers": 1}), ("relay lane", {})):
@@ -229,10 +252,12 @@ class Bench:
                 direct = Direct(server)
                 bouncer = stack.enter_context(PgBouncer(server))
                 pgsled = stack.enter_context(Pgsled(server, databases=self.databases(),
-                                                    sharded_tables=[{
-                                                        "database": "app", "name": "points",
-                                                        "column": "id", "data_type": "bigint"}]))
-                for section in ("select", "tpcb", "sharded", "shapes"):
+                                                    sharded_tables=[
+                                                        {"database": "app", "name": name,
+                                                         "column": column, "data_type": "bigint"}
+                                                        for name, column in
+                                                        (("points", "id"), ("accounts", "aid"))]))
+                for section in ("select", "tpcb", "sharded", "shapes", "copy"):
                     if self.wanted(section):
                         getattr(self, section)(direct, bouncer, pgsled)
                 self.attempt("relay", self.relay, server, bouncer)
@@ -271,7 +296,7 @@ class Bench:
 
     @staticmethod
     def fill(server, database, condition):
-        for statement in (POINT_TABLE % condition).split(";"):
+        for statement in (POINT_TABLE % condition + ACCOUNTS).split(";"):
             if statement.strip():
                 server.run(statement, database=database)
 
@@ -289,7 +314,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
     parser.add_argument("--runs", type=int, help="runs of each cell (5)")
     parser.add_argument("--only", nargs="+", choices=[
-        "select", "tpcb", "connect", "sharded", "shapes", "relay", "tls", "memory",
+        "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "tls", "memory",
         "commit"])
     options = parser.parse_args()
     bench = Bench(options).run()

@@ -4,6 +4,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 
 from support.machine import HOST, PG_BIN, cpu_seconds
 from support.raw_client import RawClient
@@ -32,6 +33,41 @@ def pgbench(target, *options, database="postgres", user=USER, tls=False, timeout
             for name, pid in pids.items()}
     return {"tps": float(re.search(r"tps = ([\d.]+)", done.stdout)[1]),
             "cpu": used}
+
+
+def psql_command(target, database, sql, user=USER):
+    return [str(PG_BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", HOST, "-p",
+            str(target.port), "-U", user, "-c", sql, database]
+
+
+def psql(target, database, *statements):
+    for sql in "; ".join(statements).split("; "):
+        done = subprocess.run(psql_command(target, database, sql), env=pgbench_environment(False),
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              check=False, timeout=60)
+        if done.returncode != 0:
+            raise Failed(f"{target.name}: {sql}: {done.stdout[-600:]}")
+
+
+def copied_out(target, database, query, path):
+    with open(path, "wb") as file:
+        subprocess.run(psql_command(target, database, f"COPY ({query}) TO STDOUT"), stdout=file,
+                       env=pgbench_environment(False), check=True, timeout=120)
+
+
+def copied_in(target, table, parts):
+    """Seconds until all of (database, file) are loaded, at the same time."""
+    began, running = time.monotonic(), []
+    for database, path in parts:
+        with open(path, "rb") as file:
+            running.append(subprocess.Popen(
+                psql_command(target, database, f"COPY {table} FROM STDIN"), stdin=file,
+                env=pgbench_environment(False), stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    for one in running:
+        said = one.communicate(timeout=120)[0]
+        if one.returncode != 0:
+            raise Failed(f"{target.name}: COPY: {said[-600:]}")
+    return time.monotonic() - began
 
 
 def raise_file_limit():

@@ -20,6 +20,7 @@ GOALS = [
     ("point query, extended, 16", "unsharded", "≥", 0.92),
     ("point query, prepared, 16", "unsharded", "≥", 0.92),
     ("statements of new shape, 16", "pgbouncer", "≥", 0.95),
+    ("COPY into 3 shards, rows/s", "direct", "≥", 0.85),
     ("memory per idle client (bytes)", None, "≤", 2048),
     ("COMMIT on two shards, fsync, 16", "plain commits", "≥", 0.5),
 ]

@@ -252,7 +252,8 @@ def test_metrics_page_is_what_is_served(suite):
     pages, mentioned = documented_metrics()
     declared = {name for rows in pages.values() for name, _, _ in rows}
     assert mentioned <= declared, mentioned - declared
-    own = {"router": "Router", "frontend": "Frontend", "pooler": "Pooler", "replicator": None}
+    own = {"router": "Router", "frontend": "Frontend", "pooler": "Pooler",
+           "replicator": "Replicator"}
     seen = set()
     for process in suite.admin("SHOW STATUS"):
         service = process["service"]

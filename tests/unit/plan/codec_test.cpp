@@ -19,6 +19,8 @@ answer some_answer() {
   a.plan.changes_catalog = a.plan.own_transaction = true;
   a.plan.spread_sequences_of = {"a.b", "c"};
   a.plan.error = {"0A000", "message", "hint", "detail"};
+  a.plan.copy = {"s.t", "t", "id", {"a", "id"}, {}};
+  a.plan.copy.options.null = {"a"};
   return a;
 }
 
@@ -84,7 +86,7 @@ TEST(codec, enumerations_are_checked) {
   encode(some_answer(), bytes);
   bytes[8] = 0;
   EXPECT_FALSE(decode_answer(as_bytes(bytes)).has_value());
-  bytes[8] = 5;
+  bytes[8] = 7;
   EXPECT_FALSE(decode_answer(as_bytes(bytes)).has_value());
 }
 

@@ -47,6 +47,8 @@ std::string show(const plan& p) {
     case destination::any_shard: text = "any"; break;
     case destination::all_shards: text = "all"; break;
     case destination::refused: return "no";
+    case destination::copy_in: text = "in " + p.copy.table + ":" + p.copy.key; break;
+    case destination::copy_out: text = "out " + p.copy.table + ":" + p.copy.key; break;
   }
   for (const auto& k : p.also_equal) text += " & " + show(k);
   if (p.access == access::write && p.destination != destination::all_shards) text += " w";
@@ -358,8 +360,16 @@ const plan_case others[] = {
     {"DECLARE c CURSOR FOR SELECT * FROM a", "no"},
     {"PREPARE p AS SELECT * FROM types WHERE id = $1", "any"},
     {"PREPARE p AS SELECT * FROM a WHERE user_id = $1", "no"},
-    {"COPY a FROM STDIN", "no"}, {"COPY a TO STDOUT", "no"}, {"COPY types TO STDOUT", "any"},
-    {"COPY types FROM STDIN", "no"}, {"COPY (SELECT * FROM a WHERE user_id = 5) TO STDOUT", "=5"},
+    {"COPY a FROM STDIN", "in a:user_id w"}, {"COPY a TO STDOUT", "out a:user_id"},
+    {"COPY types TO STDOUT", "any"}, {"COPY types FROM STDIN", "in types: w"},
+    {"COPY public.a (x, user_id) FROM STDIN WHERE x > 5", "in public.a:user_id w"},
+    {"COPY a (x) FROM STDIN", "no"}, {"COPY a FROM '/tmp/x'", "no"},
+    {"COPY a TO PROGRAM 'x'", "no"}, {"COPY types FROM PROGRAM 'x'", "no"},
+    {"COPY v_messages FROM STDIN", "no"}, {"COPY a FROM STDIN; SELECT 1", "no"},
+    {"COPY a FROM STDIN (ON_ERROR ignore)", "no"}, {"COPY a FROM STDIN (ENCODING 'SJIS')", "no"},
+    {"COPY a FROM STDIN (FORMAT csv, DELIMITER 'é')", "no"},
+    {"COPY a FROM STDIN (FORMAT csv, SURPRISE)", "no"}, {"COPY pg_class FROM STDIN", "no"},
+    {"COPY (SELECT * FROM a WHERE user_id = 5) TO STDOUT", "=5"},
     {"COPY (SELECT * FROM a) TO STDOUT", "no"},
     {"CREATE TABLE t (id int)", "all"}, {"CREATE TABLE app.t (id serial, x int)", "all app.t"},
     {"CREATE TABLE \"T\" (id bigint GENERATED ALWAYS AS IDENTITY)", "all \"T\""},
@@ -715,6 +725,40 @@ TEST(planner, hostile_trees) {
   }
   r.tree = nested;
   make_plan(r, database, 1);
+}
+
+TEST(planner, copy_says_how_to_read_its_input) {
+  const auto options = [](const std::string& sql) {
+    return planned(sql, messenger()).copy.options;
+  };
+  auto o = options("COPY a FROM STDIN");
+  EXPECT_EQ(o.format, copy::format::text);
+  EXPECT_EQ(o.delimiter, '\t');
+  EXPECT_EQ(o.null_text, "\\N");
+  o = options("COPY a FROM STDIN WITH CSV HEADER QUOTE '*' FORCE NOT NULL user_id, x");
+  EXPECT_EQ(o.format, copy::format::csv);
+  EXPECT_TRUE(o.header);
+  EXPECT_EQ(o.quote, '*');
+  EXPECT_EQ(o.escape, '*');
+  EXPECT_EQ(o.null_text, "");
+  EXPECT_EQ(o.not_null, (std::vector<std::string>{"user_id", "x"}));
+  o = options("COPY a FROM STDIN (FORMAT csv, HEADER match, NULL 'n', DELIMITER ';', ESCAPE '\\', "
+              "FORCE_NULL (x), FORCE_NOT_NULL *, ENCODING 'latin1', DEFAULT 'd')");
+  EXPECT_TRUE(o.header && o.all_not_null && o.has_default);
+  EXPECT_EQ(o.null_text, "n");
+  EXPECT_EQ(o.delimiter, ';');
+  EXPECT_EQ(o.escape, '\\');
+  EXPECT_EQ(o.null, (std::vector<std::string>{"x"}));
+  EXPECT_EQ(o.encoding, "latin1");
+  EXPECT_EQ(o.default_text, "d");
+  EXPECT_FALSE(options("COPY a FROM STDIN (HEADER off)").header);
+  EXPECT_FALSE(options("COPY a FROM STDIN (HEADER 0)").header);
+  EXPECT_TRUE(options("COPY a FROM STDIN (HEADER 1)").header);
+  EXPECT_EQ(options("COPY a FROM STDIN BINARY").format, copy::format::binary);
+  EXPECT_EQ(options("COPY BINARY a FROM STDIN").format, copy::format::binary);
+  const auto p = planned("COPY public.a (\"X\", user_id) FROM STDIN", messenger());
+  EXPECT_EQ(p.copy.columns, (std::vector<std::string>{"X", "user_id"}));
+  EXPECT_EQ(p.copy.name, "a");
 }
 
 }  // namespace
