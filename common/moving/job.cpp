@@ -39,11 +39,13 @@ void job::took(stored found) {
     past_flip_ = registered_ = true;
     return to(step::flipped);
   }
-  if (found == stored::moving) {
+  if (found != stored::nothing) {
     registered_ = true;
     undone_ = false;
-    again_ = !aborted_ && runs_ < limits_.runs;
-    if (!again_ && !reason_) {
+    again_ = found == stored::moving && !aborted_ && runs_ < limits_.runs;
+    if (found == stored::given_up) {
+      reason_ = pg_error{"57P01", "the move was given up by its runner", {}, {}};
+    } else if (!again_) {
       reason_ = pg_error{"57P01", "the move has lost its runner too often", {}, {}};
     }
     fenced_ = true;   // perhaps

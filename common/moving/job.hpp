@@ -44,7 +44,8 @@ enum class step : std::uint8_t {
 };
 std::string_view name_of(step);
 
-enum class stored { nothing, moving, flipped };
+// Of a job that is registered: moving, flipped, or given up by its runner, who could not say so.
+enum class stored { nothing, moving, flipped, given_up };
 
 struct job_limits {
   std::uint32_t fences = 20;             // tries to reach one, before the job is undone

@@ -134,11 +134,11 @@ void move_runner::play(step what) {
     return;
   }
   if (what == step::settle) {
-    bool flipped = false;
-    if (auto error = settle(flipped)) {
+    auto found = moving::stored::nothing;
+    if (auto error = settle(found)) {
       if (!bad(*error)) job_.failed(*error);
     } else {
-      job_.settled(flipped);
+      job_.settled(found == moving::stored::flipped);
     }
     return;
   }
@@ -174,13 +174,8 @@ trouble move_runner::perform(step what) {
     case step::compare: return compare();
     case step::fence: return fence();
     case step::verify: return verify();
-    case step::lift:
-    case step::end: {
-      const auto error = ask(what == step::lift ? "lift" : "end");
-      // What the router does not know is neither fenced nor registered.
-      if (error && (error->sqlstate == "55006" || error->sqlstate == "3D000")) return std::nullopt;
-      return error;
-    }
+    case step::lift: return let_go("lift");
+    case step::end: return let_go("end");
     case step::undo: return undo();
     case step::flipped: {
       auto error = ask("flipped");
@@ -210,6 +205,15 @@ trouble move_runner::ask(const char* what, std::string* answer,
   if (!got) return got.error();
   if (answer != nullptr) *answer = std::move(*got);
   return std::nullopt;
+}
+
+// What is not registered is neither fenced nor to be ended. A router that has just begun says so of
+// everything until it has read the shards.
+trouble move_runner::let_go(const char* what) {
+  auto error = ask(what);
+  if (!error || error->sqlstate != "55006") return error;
+  if (auto unknown = ask_where()) return unknown;
+  return scene_.where.moving == order_.job ? error : trouble();
 }
 
 trouble move_runner::ask_where() {
@@ -256,11 +260,8 @@ trouble move_runner::take(moving::stored& found) {
   runs_ = 0;
   found = moving::stored::nothing;
   if (registered.empty()) return std::nullopt;
-  found = moving::stored::moving;
-  bool flipped = false;
-  if (auto error = settle(flipped)) return error;
-  if (!flipped) return plan();
-  found = moving::stored::flipped;
+  if (auto error = settle(found)) return error;
+  if (found != moving::stored::flipped) return plan();
   const auto rows = scene_.link(0).query(fmt::format(
       "SELECT destination, runs, buckets, array_to_string(moving, ',') FROM pgsled.job WHERE id = "
       "{}", literal(order_.job)));
@@ -302,8 +303,8 @@ trouble move_runner::lock() {
 
 // Takes the stored job over from whoever had it, and looks whether it is past its flip. A flip that
 // is prepared holds the row: this waits for its end (lock_timeout).
-trouble move_runner::settle(bool& flipped) {
-  flipped = false;
+trouble move_runner::settle(moving::stored& found) {
+  found = moving::stored::given_up;
   streams_.clear();
   if (auto error = scene_.open_all()) return error;
   for (auto& [shard, link] : scene_.links) {
@@ -318,11 +319,12 @@ trouble move_runner::settle(bool& flipped) {
     }
     const auto rows = link.query(fmt::format(
         "UPDATE pgsled.job SET runner = {}, runs = runs + CASE WHEN runner = {} THEN 0 ELSE 1 END, "
-        "changed_at = now() WHERE id = {} AND phase IN ('moving', 'flipped') RETURNING phase, runs",
+        "changed_at = now() WHERE id = {} RETURNING phase, runs",
         literal(scene_.runner), literal(scene_.runner), literal(order_.job)));
     if (!rows) return rows.error();
     for (const auto& row : *rows) {
-      flipped = flipped || row[0] == "flipped";
+      if (row[0] == "flipped" || row[0] == "done") found = moving::stored::flipped;
+      if (row[0] == "moving" && found != moving::stored::flipped) found = moving::stored::moving;
       runs_ = std::max(runs_, static_cast<std::uint32_t>(std::stoul(row[1])));
     }
   }

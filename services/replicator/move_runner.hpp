@@ -58,7 +58,8 @@ class move_runner {
   trouble fence();
   trouble verify();
   trouble sequences();
-  trouble settle(bool& flipped);
+  trouble settle(moving::stored& found);
+  trouble let_go(const char* what);
   trouble undo();
   trouble drop_on(shard_number, bool rows);
   trouble clean();

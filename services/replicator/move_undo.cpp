@@ -41,6 +41,13 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
   const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
   if (!there) return there.error();
   if (*there != "t") return std::nullopt;
+  const auto recorded = one_value(link, fmt::format(
+      "SELECT phase FROM pgsled.job WHERE id = {}", literal(order_.job)));
+  if (!recorded) return recorded.error();
+  if (recorded->empty()) return std::nullopt;   // nothing is done before it is recorded
+  if (rows && (*recorded == "flipped" || *recorded == "done")) {
+    return pg_error{"XX000", "the move is past its flip", {}, {}};   // only a bug
+  }
   const auto of_job = [&](const char* array) {
     return link.query(fmt::format("SELECT unnest({}) FROM pgsled.job WHERE id = {}", array,
                                   literal(order_.job)));
@@ -84,9 +91,9 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
 }
 
 trouble move_runner::undo() {
-  bool flipped = false;
-  if (auto error = settle(flipped)) return error;
-  if (flipped) return pg_error{"XX000", "the move is past its flip", {}, {}};   // only a bug
+  auto found = moving::stored::nothing;
+  if (auto error = settle(found)) return error;
+  if (found == moving::stored::flipped) return pg_error{"XX000", "the move is past its flip", {}, {}};   // only a bug
   for (shard_number shard = 0; shard < scene_.where.shards.size(); ++shard) {
     if (auto error = drop_on(shard, shard == scene_.destination)) return error;
   }
@@ -115,9 +122,9 @@ trouble move_runner::drop() {
 
 trouble move_runner::clean() {
   streams_.clear();
-  bool flipped = false;
-  if (auto error = settle(flipped)) return error;
-  if (!flipped) return pg_error{"XX000", "the move is not past its flip", {}, {}};   // only a bug
+  auto found = moving::stored::nothing;
+  if (auto error = settle(found)) return error;
+  if (found != moving::stored::flipped) return pg_error{"XX000", "the move is not past its flip", {}, {}};   // only a bug
   for (const shard_number source : scene_.sources) {
     auto& link = scene_.link(source);
     const auto origin = scene_.cleaner(source);

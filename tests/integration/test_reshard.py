@@ -1,6 +1,7 @@
 """A shard is added to a running database while clients write: exactly the rows that must move move,
 no client sees an error, and nothing is left behind, whatever is killed."""
 
+import contextlib
 import json
 import random
 import signal
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from support.machine import binaries, wait_until
+from support.postgres import Postgres
 from support.suite import Suite
 
 OLD, NEW = ["old_0", "old_1"], "new_2"
@@ -43,9 +45,16 @@ def sharded_tables():
 
 @pytest.fixture
 def growing(server):
-    """A suite over two shards with rows, and a third one that is joining and has the tables."""
     for name in OLD + [NEW]:
         server.make_database(name)
+    with grown(server) as suite:
+        yield suite
+
+
+@contextlib.contextmanager
+def grown(server, other=None):
+    """A suite over two shards with rows, and a third one (on the server `other`, if there is one)
+    that is joining and has the tables."""
     with Suite(server, databases=databases(2), sharded_tables=sharded_tables(),
                general={"two_phase_commit": True}) as suite:
         with suite.connect("app") as connection:
@@ -61,17 +70,19 @@ def growing(server):
         for name in OLD:
             server.run("INSERT INTO countries SELECT i, 'name ' || i FROM generate_series(1, 50) i",
                        database=name)
-        copy_schema(server)
+        copy_schema(server, other or server)
         suite.databases = databases(3)
+        if other is not None:
+            suite.databases[2]["port"] = other.port
         suite.reload()
         yield suite
 
 
-def copy_schema(server):
+def copy_schema(server, to):
     dump = subprocess.run(["/usr/lib/postgresql/15/bin/pg_dump", "--schema-only", "-N", "pgsled",
                            server.url(OLD[0])], check=True, capture_output=True, text=True).stdout
     subprocess.run(["/usr/lib/postgresql/15/bin/psql", "-1", "-q", "-v", "ON_ERROR_STOP=1",
-                    server.url(NEW)], check=True, input=dump, capture_output=True, text=True)
+                    to.url(NEW)], check=True, input=dump, capture_output=True, text=True)
 
 
 class Writers:
@@ -154,9 +165,11 @@ class Writers:
             self.orders += orders
 
 
+MAP = "SELECT buckets, epoch FROM pgsled.shard_map WHERE database = 'app'"
+
+
 def stored_map(server, database):
-    return server.run("SELECT buckets, epoch FROM pgsled.shard_map WHERE database = 'app'",
-                      database=database)[0]
+    return server.run(MAP, database=database)[0]
 
 
 def where_it_belongs(keys, buckets, kind="bigint"):
@@ -168,16 +181,18 @@ def where_it_belongs(keys, buckets, kind="bigint"):
     return {key: buckets[int(line.split()[1])] for key, line in zip(keys, said.splitlines())}
 
 
-def check_rows(server, writers, shards):
+def check_rows(server, writers, shards, other=None):
     """All rows that were acknowledged, each once, each where the map says."""
+    def run(sql, database):
+        return (other if other and database == NEW else server).run(sql, database=database)
     assert not writers.errors, writers.errors
-    maps = {json.dumps(stored_map(server, name)) for name in shards}
+    maps = {json.dumps(run(MAP, name)) for name in shards}
     assert len(maps) == 1, "the shards have the same map"
-    buckets = stored_map(server, shards[0])[0]
+    buckets = run(MAP, shards[0])[0][0]
     for table, column, kind in (("tokens", "token", "uuid"), ('"Names"', '"Name"', "varchar")):
         found = {}
         for number, name in enumerate(shards):
-            for key, in server.run(f"SELECT {column} FROM {table}", database=name):
+            for key, in run(f"SELECT {column} FROM {table}", name):
                 assert key not in found, f"{key} is on two shards"
                 found[key] = number
         assert len(found) == 200
@@ -186,13 +201,13 @@ def check_rows(server, writers, shards):
     for table, columns in TABLES.items():
         found = []
         for number, name in enumerate(shards):
-            rows = server.run(f"SELECT {columns} FROM {table}", database=name)
+            rows = run(f"SELECT {columns} FROM {table}", name)
             assert all(place[row[0]] == number for row in rows), f"{table} on {name}"
             found += rows
         wanted = ([(key, *value) for key, value in writers.accounts.items()]
                   if table == "accounts" else writers.orders)
         assert sorted(found, key=repr) == sorted(map(tuple, wanted), key=repr), table
-    countries = {json.dumps(server.run("SELECT * FROM countries ORDER BY 1", database=name))
+    countries = {json.dumps(run("SELECT * FROM countries ORDER BY 1", name))
                  for name in shards}
     assert len(countries) == 1
 
@@ -211,6 +226,12 @@ def add_shard(suite, *more, timeout=120):
     return subprocess.run([str(binaries() / "pgsled"), "reshard", "add-shard", "--database", "app",
                            "--run-dir", str(suite.run_dir), *more], capture_output=True, text=True,
                           timeout=timeout, check=False)
+
+
+def begin_to_add(suite):
+    return subprocess.Popen([str(binaries() / "pgsled"), "reshard", "add-shard", "--database", "app",
+                             "--run-dir", str(suite.run_dir)],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def moves(suite):
@@ -252,9 +273,7 @@ def test_the_replicator_dies(growing, server, step):
     # may take longer than they wait.
     with Writers(growing, patient=step == "flip") as writers:
         time.sleep(0.3)
-        command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "add-shard",
-                                    "--database", "app", "--run-dir", str(growing.run_dir)],
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = begin_to_add(growing)
         wait_until(lambda: f": {step}\n" in growing.log_text(), 60, 0.001)
         old = growing.kill("replicator", signal.SIGKILL)
         growing.wait_restarted("replicator", old)
@@ -272,9 +291,7 @@ def test_abort_leaves_nothing_behind(growing, server):
     # An old transaction on a source holds the slot up, and with it the move.
     with server.connect(OLD[1], autocommit=False) as holding, Writers(growing) as writers:
         holding.execute("INSERT INTO countries VALUES ('zz', 'nowhere')")
-        command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "add-shard",
-                                    "--database", "app", "--run-dir", str(growing.run_dir)],
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = begin_to_add(growing)
         wait_until(lambda: ": prepare\n" in growing.log_text(), 30, 0.01)
         time.sleep(0.5)
         job = moves(growing)[-1]["job"]
@@ -289,6 +306,82 @@ def test_abort_leaves_nothing_behind(growing, server):
     assert server.run("SELECT phase FROM pgsled.job", database=OLD[0]) == [("undone",)]
     assert add_shard(growing).returncode == 0, "it can be begun again"
     check_rows(server, writers, OLD + [NEW])
+
+
+@pytest.mark.seconds(120)
+@pytest.mark.parametrize("step", ["copy", "fence", "flipped"])
+def test_the_router_dies(growing, server, step):
+    with Writers(growing, patient=True) as writers:
+        time.sleep(0.3)
+        command = begin_to_add(growing)
+        wait_until(lambda: f": {step}\n" in growing.log_text(), 60, 0.001)
+        old = growing.kill("router", signal.SIGKILL)
+        growing.wait_restarted("router", old)
+        status = command.wait(60)
+        check_over(growing, server)
+        time.sleep(0.5)
+        if status != 0:
+            assert stored_map(server, NEW)[0].count(2) == 0
+            assert server.run("SELECT count(*) FROM accounts", database=NEW) == [(0,)]
+            done = add_shard(growing)
+            assert done.returncode == 0, done.stdout + done.stderr
+        time.sleep(0.3)
+        writers.stop()
+    check_rows(server, writers, OLD + [NEW])
+    check_nothing_left(server, OLD + [NEW])
+
+
+def check_over(suite, server):
+    """No move is under way, and the suite knows it: DDL is taken again."""
+    def taken():
+        try:
+            with suite.connect("app") as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS ddl (a int PRIMARY KEY)")
+            return True
+        except psycopg.Error:
+            return False
+    wait_until(taken, 30, because="DDL is refused")
+    assert all(one["outcome"] != "running" for one in moves(suite))
+    assert server.run("SELECT slot_name FROM pg_replication_slots") == []
+
+
+@pytest.mark.seconds(120)
+def test_the_new_server_dies(server):
+    with Postgres() as other:
+        for name in OLD:
+            server.make_database(name)
+        other.make_database(NEW)
+        with grown(server, other) as suite, Writers(suite) as writers:
+            command = begin_to_add(suite)
+            wait_until(lambda: ": compare\n" in suite.log_text(), 60, 0.001)
+            other.restart(signal.SIGQUIT)
+            assert command.wait(60) == 1
+            check_over(suite, server)
+            assert other.run("SELECT count(*) FROM accounts", database=NEW) == [(0,)]
+            assert other.run("SELECT roname FROM pg_replication_origin") == []
+            done = add_shard(suite)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert other.run("SELECT count(*) > 900 FROM accounts", database=NEW) == [(True,)]
+            writers.stop()
+            check_rows(server, writers, OLD + [NEW], other)
+
+
+@pytest.mark.seconds(60)
+def test_a_table_that_comes_during_a_move_ends_it(growing, server):
+    with server.connect(OLD[1], autocommit=False) as holding:
+        holding.execute("INSERT INTO countries VALUES ('zz', 'nowhere')")   # holds the slot up
+        command = begin_to_add(growing)
+        wait_until(lambda: ": prepare\n" in growing.log_text(), 30, 0.01)
+        with growing.connect("app") as connection, pytest.raises(psycopg.Error) as refused:
+            connection.execute("CREATE TABLE late (a int PRIMARY KEY)")
+        assert refused.value.sqlstate == "55006"
+        for name in OLD + [NEW]:
+            server.run("CREATE TABLE late (a int PRIMARY KEY)", database=name)   # past pgsled
+        holding.rollback()
+        said, _ = command.communicate(timeout=60)
+        assert command.returncode == 1 and "tables were made" in said, said
+    check_nothing_left(server, OLD + [NEW])
+    assert stored_map(server, NEW)[0].count(2) == 0
 
 
 @pytest.mark.seconds(60)

@@ -137,6 +137,14 @@ TEST(job, what_a_lost_runner_left_behind) {
   EXPECT_THAT(trace, ElementsAre("take", "flipped", "clean", "clean", "drop", "drop", "end"));
   EXPECT_TRUE(forward_only.done());
 
+  job given_up;
+  trace = run(given_up, [](job& j, step s, int n) {
+    if (n == 0) return j.took(stored::given_up);
+    well(j, s);
+  });
+  EXPECT_THAT(trace, ElementsAre("take", "lift", "undo", "end"));
+  EXPECT_FALSE(given_up.done());
+
   job too_often(5);
   trace = run(too_often, [](job& j, step s, int n) {
     if (n == 0) return j.took(stored::moving);
