@@ -181,6 +181,7 @@ void client::server_ready(char server_status, bool proxy) {
   if (server_status == 'I') {
     local_settings_ = wrote_ = false;
     script_.clear();
+    portal_shards_.reset();
     if (spread_) {
       worker_.schedule([this] {
         end(pg_error{"XX000", "a server has ended a transaction over several shards by itself",

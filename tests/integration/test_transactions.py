@@ -252,6 +252,34 @@ def test_extended_protocol_and_pipelines(both, server):
     assert spread == single
 
 
+def test_cursors_and_portals_stay_where_they_are(both):
+    through, whole = both
+    for client in both:
+        for at in "abcd":
+            client.query(f"INSERT INTO log VALUES (42, '{at}')")
+        client.query("INSERT INTO log VALUES (3, 'z')")
+    for sql in ("BEGIN", "DECLARE first CURSOR FOR SELECT at FROM log WHERE id = 42 ORDER BY at",
+                "FETCH 1 FROM first",
+                'DECLARE "Other" CURSOR FOR SELECT at FROM log WHERE id = 3', update(2),
+                "FETCH 2 FROM first;", "MOVE 1 IN FIRST", 'FETCH ALL FROM "Other"',
+                "FETCH first", "CLOSE first", update(1), "FETCH 1 FROM first", "ROLLBACK"):
+        assert say(through, sql) == say(whole, sql), sql
+    answers = []
+    for client in both:
+        client.query("BEGIN")
+        client.send(extended("SELECT at FROM log WHERE id = 42 ORDER BY at", "p", 1), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.query(update(1))
+        client.send(wire.execute("p", 2), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.query(update(2))
+        client.send(wire.describe("P", "p"), wire.execute("p"), wire.close("P", "p"), wire.SYNC)
+        # The table has another number in each database.
+        answers.append([one for one in client.receive_until_ready() if one[0] != "T"])
+        client.query("COMMIT")
+    assert answers[:3] == answers[3:]
+
+
 def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
     through, _ = both
     through.query("PREPARE mine AS SELECT 42")
