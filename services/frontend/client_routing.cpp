@@ -418,8 +418,19 @@ client::routed client::route(byte_span bytes) {
     settle();
     return routed::suspended;
   }
-  if (movable()) return settle_elsewhere();
+  const bool bound = pinned_ || endpoint_->mode == pool_mode::session;
+  if (movable() && !bound) return settle_elsewhere();
   if (status() != 'I' && controls == 0) return grow(now, target.shard);
+  if (bound && status() == 'I') {
+    refuse_unit(now, {"0A000",
+                      "the session is bound to its connection of shard " +
+                          std::to_string(server_->pool().description().shard) +
+                          " and this statement goes to shard " + std::to_string(target.shard),
+                      "Run it in another session; or, unless pooling is by session, in a "
+                      "transaction, which may go to both.",
+                      {}});
+    return routed::done;
+  }
   refuse_unit(now, two_shards(server_->pool().description().shard, target.shard));
   return routed::done;
 }
