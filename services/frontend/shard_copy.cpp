@@ -295,7 +295,7 @@ void shard_copy::leg_lost(leg& one, const pg_error& why) {
   const auto at = legs_.find(one.shard);
   gone_.push_back(std::move(at->second));
   legs_.erase(at);
-  client_.spread_->lost(one.shard);
+  client_.spread_->lost_lent(one.shard);
   later([this] { gone_.clear(); });
   fail(why);
 }

@@ -106,6 +106,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
 
   // As one message: an error ends all of it.
   void ask(std::string_view sql) {
+    PGSLED_ASSERT(lease != nullptr && !away);
     running = true;
     error.reset();
     tag.clear();
@@ -210,10 +211,10 @@ void shard_transaction::park(std::uint32_t shard) {
   one.lease->pass_to(&one);
 }
 
-void shard_transaction::lost(std::uint32_t shard) {
+void shard_transaction::lost_lent(std::uint32_t shard) {
   auto& one = *legs_.at(shard);
   PGSLED_ASSERT(one.away);
-  one.lease = nullptr;
+  one.lease = nullptr;   // deleted by who has called
   forget(one);
 }
 
@@ -332,8 +333,10 @@ void shard_transaction::granted(leg& one) {
   if (endpoint_->mode == pool_mode::session) lease.dirty = true;
   if (!parameters_) parameters_ = lease.parameters;
   if (error_) {   // the lease came when it was too late
-    std::erase_if(joining_, [](std::uint32_t) { return true; });
-    drop(one);
+    joining_.clear();
+    auto* unused = std::exchange(one.lease, nullptr);
+    forget(one);
+    unused->pool().release(*unused);
     return acquire_next();
   }
   const auto settings = lease.settings_unknown ? session::full_application(*settings_)

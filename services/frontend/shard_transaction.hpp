@@ -67,9 +67,9 @@ class shard_transaction {
   // The leg's server speaks to `to` until park(). Neither may owe anything.
   server& lend(std::uint32_t shard, server_user& to);
   void park(std::uint32_t shard);
-  // The lent leg's server is gone (server_lost of who it was lent to): the transaction can only be
-  // rolled back now. on_lost is not called.
-  void lost(std::uint32_t shard);
+  // From the server_lost() of the user it is lent to: the transaction can only be rolled back now.
+  // on_lost is not called.
+  void lost_lent(std::uint32_t shard);
   // Something has, or may have, changed there. Where nothing says so the server is asked.
   void wrote(std::uint32_t shard);
   // The same for all legs, but of definitions only (DDL). Where nothing else has been written and

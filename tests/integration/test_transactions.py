@@ -1,5 +1,7 @@
 """A client's transaction over several shards, compared with one PostgreSQL that holds all rows."""
 
+import os
+import signal
 import threading
 import time
 
@@ -252,6 +254,34 @@ def test_extended_protocol_and_pipelines(both, server):
     assert spread == single
 
 
+def test_cursors_and_portals_stay_where_they_are(both):
+    through, whole = both
+    for client in both:
+        for at in "abcd":
+            client.query(f"INSERT INTO log VALUES (42, '{at}')")
+        client.query("INSERT INTO log VALUES (3, 'z')")
+    for sql in ("BEGIN", "DECLARE first CURSOR FOR SELECT at FROM log WHERE id = 42 ORDER BY at",
+                "FETCH 1 FROM first",
+                'DECLARE "Other" CURSOR FOR SELECT at FROM log WHERE id = 3', update(2),
+                "FETCH 2 FROM first;", "MOVE 1 IN FIRST", 'FETCH ALL FROM "Other"',
+                "FETCH first", "CLOSE first", update(1), "FETCH 1 FROM first", "ROLLBACK"):
+        assert say(through, sql) == say(whole, sql), sql
+    answers = []
+    for client in both:
+        client.query("BEGIN")
+        client.send(extended("SELECT at FROM log WHERE id = 42 ORDER BY at", "p", 1), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.query(update(1))
+        client.send(wire.execute("p", 2), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.query(update(2))
+        client.send(wire.describe("P", "p"), wire.execute("p"), wire.close("P", "p"), wire.SYNC)
+        # The table has another number in each database.
+        answers.append([one for one in client.receive_until_ready() if one[0] != "T"])
+        client.query("COMMIT")
+    assert answers[:3] == answers[3:]
+
+
 def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
     through, _ = both
     through.query("PREPARE mine AS SELECT 42")
@@ -264,6 +294,32 @@ def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
     through.query("CREATE TABLE while_bound (id bigint)")
     through.query("DROP TABLE while_bound")
     assert through.query("EXECUTE mine") == [["42"]]
+    # Without BEGIN it has one shard: that of its connection.
+    said = [say(through, update(shard))[0] for shard in KEY]
+    assert sorted(said) == [["0A000"], ["0A000"], ["UPDATE 1"]]
+    assert through.query("EXECUTE mine") == [["42"]]
+
+
+def test_a_server_that_dies_under_a_leg_ends_the_session(both, suite, server):
+    for at in (1, 0, 2):    # lent; parked; the one that is lent, by a statement that runs
+        client = suite.raw(database="app")
+        client.query("BEGIN")
+        client.query(update(0))
+        client.query(update(1))
+        pids = server.run("SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' "
+                          f"AND datname = 'spread_{min(at, 1)}'")
+        assert len(pids) == 1
+        if at == 2:
+            client.send(wire.query("SELECT pg_sleep(20) FROM t WHERE id = 3"))
+            time.sleep(0.3)
+            os.kill(pids[0][0], signal.SIGTERM)
+        else:
+            server.run(f"SELECT pg_terminate_backend({pids[0][0]})")
+        client.expect_closed()
+        with server.connect("spread_0", options="-c lock_timeout=5s") as other:
+            other.execute(update(0))
+    assert "starting it again" not in suite.log_text()
+    suite.check_no_leaks(database="app")
 
 
 def test_a_client_that_goes_away_leaves_nothing(both, suite, server):

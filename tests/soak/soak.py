@@ -18,6 +18,7 @@ from support.postgres import METHODS, Postgres  # noqa: E402
 from support.probes import Probes  # noqa: E402
 from support.raw_client import Closed, ServerError  # noqa: E402
 from support.suite import Suite  # noqa: E402
+from test_commit_deaths import deaths_under_load, running_cluster  # noqa: E402
 from test_differential import compare  # noqa: E402
 from test_streams import MEBIBYTE, Highest, big_result  # noqa: E402
 
@@ -114,12 +115,20 @@ def memory_over_time(server, chance, seconds):
             assert size < 1.3 * middle[name] + 16 * MEBIBYTE, name
 
 
+def commits(chance, seconds):
+    """Over two shards, while anything dies."""
+    with running_cluster() as cluster:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            deaths_under_load(cluster, chance, min(60, seconds))
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/soak/run")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     options = parser.parse_args()
-    chance, part = random.Random(options.seed), options.minutes * 60 / 3
+    chance, part = random.Random(options.seed), options.minutes * 60 / 4
     print(f"seed {options.seed}")
     failed = 0
     with Postgres() as server:
@@ -128,14 +137,15 @@ def main():
         for name, run in (("a gigabyte", lambda: a_gigabyte(server)),
                           ("kills", lambda: kills(server, chance, part)),
                           ("conversations", lambda: conversations(server, chance, part)),
-                          ("memory", lambda: memory_over_time(server, chance, part))):
+                          ("memory", lambda: memory_over_time(server, chance, part)),
+                          ("commits", lambda: commits(chance, part))):
             print(f"== {name}", flush=True)
             try:
                 run()
             except Exception as failure:  # pylint: disable=broad-except
                 failed += 1
                 print(f"FAILED {name}: {failure!r}", flush=True)
-    print(f"{4 - failed} passed, {failed} failed, 0 skipped")
+    print(f"{5 - failed} passed, {failed} failed, 0 skipped")
     return 1 if failed else 0
 
 
