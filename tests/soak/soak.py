@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -114,12 +115,23 @@ def memory_over_time(server, chance, seconds):
             assert size < 1.3 * middle[name] + 16 * MEBIBYTE, name
 
 
+def copies(chance, seconds):
+    """Random COPYs into shards compared with PostgreSQL, tables, options and damage and all."""
+    cases, seed = max(200, int(seconds * 30)), chance.randrange(1 << 30)
+    environment = dict(os.environ, PGSLED_COPY_CASES=str(cases), PGSLED_COPY_SEED=str(seed))
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                           str(TESTS / "integration" / "test_copy_differential.py")],
+                          env=environment, check=False)
+    assert done.returncode == 0, f"PGSLED_COPY_SEED={seed} PGSLED_COPY_CASES={cases}"
+    print(f"  {cases} COPYs", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/soak/run")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     options = parser.parse_args()
-    chance, part = random.Random(options.seed), options.minutes * 60 / 3
+    chance, part = random.Random(options.seed), options.minutes * 60 / 4
     print(f"seed {options.seed}")
     failed = 0
     with Postgres() as server:
@@ -128,6 +140,7 @@ def main():
         for name, run in (("a gigabyte", lambda: a_gigabyte(server)),
                           ("kills", lambda: kills(server, chance, part)),
                           ("conversations", lambda: conversations(server, chance, part)),
+                          ("copies", lambda: copies(chance, part)),
                           ("memory", lambda: memory_over_time(server, chance, part))):
             print(f"== {name}", flush=True)
             try:
@@ -135,7 +148,7 @@ def main():
             except Exception as failure:  # pylint: disable=broad-except
                 failed += 1
                 print(f"FAILED {name}: {failure!r}", flush=True)
-    print(f"{4 - failed} passed, {failed} failed, 0 skipped")
+    print(f"{5 - failed} passed, {failed} failed, 0 skipped")
     return 1 if failed else 0
 
 
