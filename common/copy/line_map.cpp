@@ -21,7 +21,11 @@ void line_map::take(std::uint64_t lines, std::uint64_t shard_lines) {
 }
 
 std::optional<std::uint64_t> line_map::client_line(std::uint64_t shard_line) const {
-  if (shard_line == 0 || shard_line > shard_) return std::nullopt;
+  if (shard_line == 0 || shard_ == 0) return std::nullopt;
+  if (shard_line > shard_) {
+    // In a row that is not at its end yet and has lines in it.
+    return gap_ == 0 ? std::optional(client_ + (shard_line - shard_)) : std::nullopt;
+  }
   for (auto at = blocks_.rbegin(); at != blocks_.rend(); ++at) {
     if (shard_line <= at->shard) continue;
     std::uint64_t shard = at->shard, client = at->client;

@@ -18,7 +18,8 @@ class line_map {
   void skip(std::uint64_t lines) { gap_ += static_cast<std::int64_t>(lines); }
   // It gets these: `lines` of the input, which it counts as `shard_lines`.
   void take(std::uint64_t lines, std::uint64_t shard_lines);
-  // Both count from 1. Nothing: never sent, or too long ago.
+  // Both count from 1. Nothing: never sent, or too long ago. A line behind the last one sent is of
+  // the last row, which has line ends in quotes and of which only a part has been sent.
   std::optional<std::uint64_t> client_line(std::uint64_t shard_line) const;
 
  private:

@@ -396,6 +396,7 @@ void client::not_granted(const pg_error& why) {
 
 void client::server_lost(const pg_error& why) {
   worker_.client_out().clear();
+  // A leg of the transaction: who deletes it is the one that calls.
   if (spread_ && server_ != nullptr) spread_->lost_lent(server_->pool().description().shard);
   server_ = nullptr;
   if (login_) return refuse_login(why);

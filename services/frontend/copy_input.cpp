@@ -245,7 +245,7 @@ void shard_copy::input_ends() {
   send_batches();
 }
 
-void shard_copy::cuts_came(const copy::cut_list& cuts) {
+void shard_copy::cuts_came(const copy::cut_list& cuts, bool end) {
   if (phase_ != phase::streaming || batches_.empty()) return;
   under_way_ -= batches_.front();
   batches_.pop_front();
@@ -265,8 +265,9 @@ void shard_copy::cuts_came(const copy::cut_list& cuts) {
     if (out_[shard].capacity() > window) out_[shard].shrink_to_fit();
   }
   if (last_sent_ && batches_.empty()) {
-    if (held_->held() > 0) return;   // the error of its last row comes behind the cuts
+    if (!end) return;   // what is wrong at the end of the input comes behind the cuts
     close_splitting();
+    if (held_->held() > 0) return splitter_lost("its cuts leave out the end of the input");
     return end_copies();
   }
   if (held_->held() > max_held) {

@@ -243,8 +243,9 @@ void shard_copy::leg_read(leg& one) {
 void shard_copy::leg_done(leg& one) {
   if (const auto told = std::exchange(one.error, nullptr)) {
     // What we have made it say is nobody's news.
-    const bool ours = one.gave_up && told->sqlstate == "57014";
-    if (!ours) return fail(std::move(*told));
+    const bool cancelled = told->sqlstate == "57014";
+    if (cancelled && client_.spread_->take_victim()) return fail(shard_transaction::deadlock());
+    if (!cancelled || !one.gave_up) return fail(std::move(*told));
   }
   if (phase_ == phase::columns && !any_running()) return columns_known();
   if (phase_ == phase::streaming && !incoming()) return next_output();

@@ -93,7 +93,7 @@ class shard_copy final : private split_user {
   void send_batches();
   void input_ends();
   void end_copies();
-  void cuts_came(const copy::cut_list&) override;
+  void cuts_came(const copy::cut_list&, bool end) override;
   void split_failed(const copy::split_error&) override;
   void splitter_lost(std::string_view why) override;
   void close_splitting();

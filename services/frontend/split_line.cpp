@@ -113,7 +113,7 @@ void split_line::receive(const bus::envelope& got) {
   auto& user = *at->second;
   if (got.header.kind == bus::kind::copy_cuts) {
     const auto cuts = copy::decode_cuts(got.payload);
-    if (cuts) return user.cuts_came(*cuts);
+    if (cuts) return user.cuts_came(*cuts, (got.header.flags & last_batch) != 0);
     users_.erase(at);
     return user.splitter_lost("it sent a message that cannot be read");
   }

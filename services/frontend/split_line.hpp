@@ -18,8 +18,8 @@ class worker;
 // Who runs a COPY. Called from the loop, never from inside a call to the line.
 class split_user {
  public:
-  // The answer to the oldest batch that has none.
-  virtual void cuts_came(const copy::cut_list&) = 0;
+  // The answer to the oldest batch that has none. `end`: it was the last one, and all is well.
+  virtual void cuts_came(const copy::cut_list&, bool end) = 0;
   // Nothing more comes, for either of them.
   virtual void split_failed(const copy::split_error&) = 0;
   virtual void splitter_lost(std::string_view why) = 0;

@@ -23,6 +23,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds usual_answer{20'000};
 constexpr std::int64_t fence_wait_ms = 5000;
 constexpr milliseconds marker_wait{10'000};    // under the fence
+constexpr milliseconds drain_wait{2000};       // under the fence, a shard
 constexpr milliseconds near{500};              // a round of catching up that is short enough
 constexpr milliseconds between_marks{200};     // while something is compared
 constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
@@ -574,7 +575,36 @@ trouble move_runner::compare_once(bool all) {
 
 trouble move_runner::fence() {
   if (auto error = ask_fence(scene_.moving)) return error;
+  if (auto error = drain()) return error;
   return follow_to_marker(marker_wait);
+}
+
+// What has written and began before the fence held has to be over on the sources themselves, whoever
+// it belongs to: a commit that is prepared, a client that came past pgsled, a backend whose frontend
+// has died. What it did is in front of the marker then.
+trouble move_runner::drain() {
+  for (const shard_number source : scene_.sources) {
+    auto& link = scene_.link(source);
+    const auto held = one_value(link, "SELECT clock_timestamp()");
+    if (!held) return held.error();
+    const auto until = clock::now() + drain_wait;
+    while (true) {
+      const auto left = one_value(link, fmt::format(
+          "SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database() "
+          "AND prepared <= {0}) + (SELECT count(*) FROM pg_stat_activity WHERE datname = "
+          "current_database() AND backend_xid IS NOT NULL AND xact_start <= {0} "
+          "AND pid <> pg_backend_pid())", literal(*held)));
+      if (!left) return left.error();
+      if (*left == "0") break;
+      if (clock::now() > until) {
+        return pg_error{"55P03", fmt::format("{} transactions that are older than the fence are "
+                                             "still open or prepared on shard {}", *left, source),
+                        "See pg_stat_activity and pg_prepared_xacts there.", {}};
+      }
+      wait(5);
+    }
+  }
+  return std::nullopt;
 }
 
 // Under the fence both sides stand still. All was equal when it was compared; what has been touched

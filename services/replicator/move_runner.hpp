@@ -56,6 +56,7 @@ class move_runner {
   trouble compare_once(bool all);
   trouble write_markers();
   trouble fence();
+  trouble drain();
   trouble verify();
   trouble sequences();
   trouble settle(moving::stored& found);

@@ -107,6 +107,7 @@ void split_server::batch(const std::string& from, worker& who, const bus::envelo
   back.kind = bus::kind::copy_cuts;
   back.request = got.header.request;
   back.trace = who.incarnation;
+  back.flags = good ? got.header.flags & last_batch : 0;
   // What is in doubt ends: the worker hears of it when it says more, or by the silence.
   const bool sent = hub_.send(from, back, as_bytes(payload));
   if (sent && good && (got.header.flags & last_batch) == 0) return;

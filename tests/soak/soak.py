@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -123,6 +124,17 @@ def commits(chance, seconds):
             deaths_under_load(cluster, chance, min(60, seconds))
 
 
+def copies(chance, seconds):
+    """Random COPYs into shards compared with PostgreSQL, tables, options and damage and all."""
+    cases, seed = max(200, int(seconds * 30)), chance.randrange(1 << 30)
+    environment = dict(os.environ, PGSLED_COPY_CASES=str(cases), PGSLED_COPY_SEED=str(seed))
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                           str(TESTS / "integration" / "test_copy_differential.py")],
+                          env=environment, check=False)
+    assert done.returncode == 0, f"PGSLED_COPY_SEED={seed} PGSLED_COPY_CASES={cases}"
+    print(f"  {cases} COPYs", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/soak/run")
     parser.add_argument("--minutes", type=float, default=30)
@@ -137,8 +149,9 @@ def main():
         for name, run in (("a gigabyte", lambda: a_gigabyte(server)),
                           ("kills", lambda: kills(server, chance, part)),
                           ("conversations", lambda: conversations(server, chance, part)),
-                          ("memory", lambda: memory_over_time(server, chance, part)),
-                          ("commits", lambda: commits(chance, part))):
+                          ("copies", lambda: copies(chance, part)),
+                          ("commits", lambda: commits(chance, part)),
+                          ("memory", lambda: memory_over_time(server, chance, part))):
             print(f"== {name}", flush=True)
             try:
                 run()

@@ -21,6 +21,8 @@ TEST(line_map, finds_the_clients_line) {
   EXPECT_EQ(map.client_line(3), 6u);
   EXPECT_EQ(map.client_line(4), 8u);
   EXPECT_EQ(map.client_line(5), 11u);
+  EXPECT_EQ(map.client_line(6), 12u);   // the last row goes on
+  map.skip(1);
   EXPECT_FALSE(map.client_line(6));
   EXPECT_FALSE(map.client_line(0));
 }
