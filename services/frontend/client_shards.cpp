@@ -232,6 +232,7 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
     return true;
   };
   const auto current = server_ != nullptr ? server_->pool().description().shard
+                       : status() == 'E'           ? spread_->failed_leg()
                        : spread_->has(own_shard()) ? own_shard()
                                                    : spread_->shards().front();
   const auto only = executed && executed->size() == 1 ? &executed->front() : nullptr;
@@ -269,7 +270,13 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
     if (status() == 'E') return refused(aborted());
     return route_everywhere(now, bytes, *everywhere, text);
   }
-  const auto wanted = target.where == aim::kind::shard ? target.shard : current;
+  // In a failed transaction nothing but the leg that has failed is spoken to.
+  const bool elsewhere = target.where == aim::kind::shard && target.shard != current;
+  if (status() == 'E' && (elsewhere || server_ == nullptr) && (now.simple || now.executes > 0)) {
+    if (!settled()) return routed::suspended;
+    return refused(aborted());
+  }
+  const auto wanted = elsewhere && status() != 'E' ? target.shard : current;
   const bool pins = executed && std::any_of(executed->begin(), executed->end(), [](const auto& s) {
     return s.effect == sql::effect::pin;
   });
@@ -283,7 +290,6 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
   }
   if (server_ == nullptr || wanted != current) {
     if (!settled()) return routed::suspended;
-    if (status() == 'E' && (now.simple || now.executes > 0)) return refused(aborted());
     park();
     if (!spread_->has(wanted)) return join(wanted);
     lend(wanted);

@@ -493,6 +493,13 @@ void shard_transaction::tell(std::string sql, done then) {
   for (auto& [shard, one] : legs_) one->ask(sql);
 }
 
+std::uint32_t shard_transaction::failed_leg() const {
+  for (const auto& [shard, one] : legs_) {
+    if (one->lease->ledger.status() == 'E') return shard;
+  }
+  return legs_.begin()->first;
+}
+
 void shard_transaction::tell_in_order(std::function<std::string(std::uint32_t)> text, done then) {
   PGSLED_ASSERT(!busy() && !legs_.empty());
   what_ = work::in_order;

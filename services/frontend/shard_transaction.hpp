@@ -89,6 +89,9 @@ class shard_transaction {
   // Says one text to each leg, one leg after the other in shard order, so that two that do so
   // never wait for each other; ends at the first error.
   void tell_in_order(std::function<std::string(std::uint32_t shard)> text, done);
+  // A leg that has failed; else the first.
+  std::uint32_t failed_leg() const;
+
   // Command tags of the first shard's answer to the last tell, a zero byte between them.
   const std::string& tags() const { return tags_; }
   // Values of parameters as the first leg last reported them; null before there is one.

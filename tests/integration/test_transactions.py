@@ -202,6 +202,31 @@ def test_higher_isolation_has_no_second_shard(both, begin):
     assert through.query(read(0)) == [["0"]]
 
 
+def test_a_failed_transaction_stays_failed_whatever_is_sent(both):
+    """Parse and Bind without Execute, as drivers send them, must not find a leg that has not."""
+    through, _ = both
+    for how in ("refused", "lent", "told", "parked"):
+        through.query("BEGIN")
+        through.query(update(0))
+        through.query(update(1))
+        if how == "parked":
+            through.query("SAVEPOINT b")
+        refused(through, {"refused": "SAVEPOINT a; SAVEPOINT b", "told": "RELEASE nothing",
+                          "parked": "SELECT v FROM t", "lent": "SELECT 1/0 FROM t WHERE id = 3"}[how],
+                {"refused": "0A000", "told": "3B001", "lent": "22012", "parked": "0A000"}[how])
+        assert through.status == "E"
+        for parts in ([wire.parse("", "SELECT 1"), wire.SYNC],
+                      [wire.parse("", read(0)), wire.bind(), wire.describe("P"), wire.SYNC],
+                      [wire.SYNC], [wire.parse("", "ROLLBACK"), wire.describe("S"), wire.SYNC]):
+            through.send(*parts)
+            through.receive_until_ready()
+            assert through.status == "E", (how, parts)
+        for shard in KEY:
+            assert say(through, update(shard)) == (["25P02"], "E")
+        assert say(through, "COMMIT") == (["ROLLBACK"], "I")
+        assert [through.query(read(shard)) for shard in KEY] == [[["0"]]] * 3
+
+
 def test_what_cannot_be_done_over_shards_is_refused(both):
     through, _ = both
     for sql in ("COMMIT AND CHAIN", "PREPARE TRANSACTION 'x'", "SAVEPOINT a; SAVEPOINT b",
