@@ -1,7 +1,7 @@
 #pragma once
 // The replicator process: one loop with the link to the router and the control socket, and a
-// thread for the move that is under way (move_service). Splitting COPY comes later. Life cycle: construct, hand
-// hooks() to app::process::run, destroy. Thread rule: hooks say theirs; the rest is run()'s thread.
+// thread for the move that is under way (move_service). Splitting COPY comes later. Life cycle:
+// construct, hand hooks() to app::process::run, destroy. Thread rule: hooks say theirs; the rest is run()'s thread.
 
 #include <atomic>
 #include <memory>

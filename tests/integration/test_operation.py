@@ -252,7 +252,8 @@ def test_metrics_page_is_what_is_served(suite):
     pages, mentioned = documented_metrics()
     declared = {name for rows in pages.values() for name, _, _ in rows}
     assert mentioned <= declared, mentioned - declared
-    own = {"router": "Router", "frontend": "Frontend", "pooler": "Pooler", "replicator": None}
+    own = {"router": "Router", "frontend": "Frontend", "pooler": "Pooler",
+           "replicator": "Replicator"}
     seen = set()
     for process in suite.admin("SHOW STATUS"):
         service = process["service"]
@@ -261,7 +262,7 @@ def test_metrics_page_is_what_is_served(suite):
         kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.M))
         helps = dict(re.findall(r"^# HELP (\w+) (.*)$", text, re.M))
         served = {(name, kind, helps[name]) for name, kind in kinds.items()}
-        wanted = pages["Every process"] | pages["The bus"] | pages.get(own[service], set())
+        wanted = pages["Every process"] | pages["The bus"] | pages[own[service]]
         assert served == wanted, (service, served ^ wanted)
         seen.add(service)
     assert seen == set(own)
