@@ -107,7 +107,8 @@ void control_protocol::tick(std::string& to) {
     told_ = std::move(text);
     return;
   }
-  append_line(to, error_answer(id, "42704", fmt::format("the move {} is not known here", watched_)));
+  append_line(to, error_answer(id, "42704",
+                               fmt::format("the move {} is not known here", watched_)));
   watched_.clear();
 }
 
@@ -156,7 +157,9 @@ void control_protocol::answer(std::string_view line, std::string& to) {
   }
   if (reshard_.list && name == "reshard-abort") {
     const auto done = reshard_.abort(text_of(object, "job"));
-    if (!done) return append_line(to, error_answer(id, done.error().sqlstate, done.error().message));
+    if (!done) {
+      return append_line(to, error_answer(id, done.error().sqlstate, done.error().message));
+    }
     return append_line(to, {{"id", id}, {"result", json::object()}});
   }
   if (reshard_.list && name == "reshard-watch") {

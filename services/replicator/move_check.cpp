@@ -176,7 +176,7 @@ class checker {
       missing("shard {}: wal_level is {}; set it to logical and restart the server", shard, row[1]);
     }
     if (source && number<int>(row[2]) < 2) {
-      missing("shard {}: two replication slots have to be free; raise max_replication_slots", shard);
+      missing("shard {}: two replication slots must be free; raise max_replication_slots", shard);
     }
     if (source && number<int>(row[3]) < 2) {
       missing("shard {}: two walsenders have to be free; raise max_wal_senders", shard);
@@ -424,6 +424,10 @@ class checker {
   }
 
   trouble empty(const found_tables& there) {
+    if (!lacking_.empty() && there.empty()) {
+      report_.no_schema = true;
+      return std::nullopt;
+    }
     if (!lacking_.empty()) {
       const auto& from = scene_.where.shards[scene_.sources.front()];
       const auto& to = scene_.where.shards[scene_.destination];

@@ -12,6 +12,7 @@ namespace pgsled::replicator {
 struct move_report {
   std::vector<std::string> missing;    // the move would fail, or could lose something
   std::vector<std::string> warnings;
+  bool no_schema = false;              // the destination has no tables at all: they can be copied
 };
 
 // Whether the router's functions are on a shard, t or f.

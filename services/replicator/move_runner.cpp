@@ -4,12 +4,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 #include <thread>
 
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
 #include "services/replicator/move_flip.hpp"
+#include "services/replicator/move_schema.hpp"
 
 namespace pgsled::replicator {
 
@@ -33,6 +35,20 @@ constexpr std::int64_t most_behind = std::int64_t{64} << 30;   // bytes of log t
 bool may_be_interrupted(step what) {
   return what == step::check || what == step::prepare || what == step::copy ||
          what == step::catch_up || what == step::compare;
+}
+
+// Of a list "1,2"; what is none ends it.
+std::vector<std::uint32_t> numbers(std::string_view text) {
+  std::vector<std::uint32_t> to;
+  while (!text.empty()) {
+    std::uint32_t one = 0;
+    const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), one);
+    if (ec != std::errc()) break;
+    to.push_back(one);
+    text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+    if (!text.empty()) text.remove_prefix(1);
+  }
+  return to;
 }
 
 std::int64_t since(clock::time_point begin) {
@@ -263,19 +279,26 @@ trouble move_runner::take(moving::stored& found) {
   if (registered.empty()) return std::nullopt;
   if (auto error = settle(found)) return error;
   if (found != moving::stored::flipped) return plan();
+  return recall();
+}
+
+// A move past its flip, from what is stored: the router may have told of the map before it.
+trouble move_runner::recall() {
   const auto rows = scene_.link(0).query(fmt::format(
-      "SELECT destination, runs, buckets, array_to_string(moving, ',') FROM pgsled.job WHERE id = "
-      "{}", literal(order_.job)));
+      "SELECT j.destination, array_to_string(j.moving, ','), array_to_string(m.buckets, ',') "
+      "FROM pgsled.job j JOIN pgsled.shard_map m ON m.database = j.database WHERE j.id = {} "
+      "AND j.buckets = cardinality(m.buckets)", literal(order_.job)));
   if (!rows) return rows.error();
-  if (rows->empty() || (*rows)[0][2] != std::to_string(scene_.map.size())) {
-    return pg_error{"XX001", "what is stored of the move does not fit the shard map", {}, {}};
-  }
-  scene_.destination = static_cast<shard_number>(std::stoul((*rows)[0][0]));
-  runs_ = static_cast<std::uint32_t>(std::stoul((*rows)[0][1]));
-  scene_.moving.clear();
-  for (std::uint32_t bucket = 0; bucket < scene_.map.size(); ++bucket) {
-    // What it owned before is nothing: a newcomer's buckets are those that moved.
-    if (scene_.map[bucket] == scene_.destination) scene_.moving.push_back(bucket);
+  const auto damaged = pg_error{"XX001", "what is stored of the move does not fit the shard map",
+                                {}, {}};
+  if (rows->size() != 1) return damaged;
+  const auto destination = numbers((*rows)[0][0]);
+  scene_.moving = numbers((*rows)[0][1]);
+  scene_.map = numbers((*rows)[0][2]);
+  if (destination.size() != 1 || scene_.moving.empty()) return damaged;
+  scene_.destination = destination.front();
+  for (const auto bucket : scene_.moving) {
+    if (bucket >= scene_.map.size() || scene_.map[bucket] != scene_.destination) return damaged;
   }
   const std::set<std::uint32_t> owners(scene_.map.begin(), scene_.map.end());
   scene_.sources.clear();
@@ -352,6 +375,16 @@ trouble move_runner::check() {
   }
   auto report = check_move(scene_);
   if (!report) return report.error();
+  if (report->no_schema && order_.dry_run) {
+    report->warnings.push_back(fmt::format("shard {} has no tables; their definitions will be "
+                                           "copied by pg_dump", scene_.destination));
+  } else if (report->no_schema && report->missing.empty()) {
+    log::info("move", "{}: copies the schema to shard {}", order_.job, scene_.destination);
+    if (auto error = copy_schema(scene_, scene_.sources.front(), scene_.destination)) return error;
+    report = check_move(scene_);
+    if (!report) return report.error();
+    if (report->no_schema) report->missing.push_back("the schema could not be copied");
+  }
   progress_.missing = report->missing;
   progress_.warnings = report->warnings;
   tell();

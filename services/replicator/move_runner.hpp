@@ -44,6 +44,7 @@ class move_runner {
   trouble plan();
   trouble take(moving::stored& found);
   trouble lock();
+  trouble recall();
   trouble check();
   trouble begin();
   trouble record();

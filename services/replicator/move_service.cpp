@@ -18,6 +18,20 @@ using std::chrono::milliseconds;
 constexpr milliseconds between_looks{1000};
 constexpr milliseconds between_words{100};   // of progress
 
+using metrics::type;
+constexpr metrics::description running_now{"pgsled_moves_running", type::gauge,
+                                           "Moves of buckets that this process runs."};
+constexpr metrics::description over_now{"pgsled_moves_total", type::counter,
+                                        "Moves that are over, by outcome."};
+constexpr metrics::description copied{"pgsled_move_rows_total", type::counter,
+                                      "Rows copied to a new shard."};
+constexpr metrics::description followed{"pgsled_move_changes_total", type::counter,
+                                        "Changes applied to a new shard."};
+constexpr metrics::description behind{"pgsled_move_lag_bytes", type::gauge,
+                                      "Log of the sources that is not applied yet."};
+constexpr metrics::description fenced{"pgsled_move_fences_total", type::counter,
+                                      "Times a fence was asked for."};
+
 std::string random_name() {
   std::array<std::uint8_t, 8> random{};
   RAND_bytes(random.data(), static_cast<int>(random.size()));
@@ -29,6 +43,14 @@ std::string random_name() {
 }  // namespace
 
 move_service::move_service(net::reactor& loop, bus::peer& router) : loop_(loop), router_(router) {
+  auto& all = metrics::process_registry();
+  registered_ = {all.add(running_now, {}, running_now_),
+                 all.add(over_now, {{"outcome", "done"}}, done_),
+                 all.add(over_now, {{"outcome", "undone"}}, undone_),
+                 all.add(copied, {}, rows_),
+                 all.add(followed, {}, changes_),
+                 all.add(behind, {}, lag_),
+                 all.add(fenced, {}, fences_)};
   loop_.after(between_looks, [this] { look(); });
 }
 
@@ -83,6 +105,7 @@ void move_service::begin(move_order order) {
   first.job = order.job;
   first.database = order.database;
   first.outcome = "running";
+  running_now_.set(1);
   moves_.push_back(std::move(first));
   while (moves_.size() > remembered) moves_.pop_front();
   running_ = std::make_unique<running>();
@@ -94,7 +117,8 @@ void move_service::begin(move_order order) {
       },
       [this](const move_progress& now) {
         const auto at = std::chrono::steady_clock::now();
-        if (now.outcome == "running" && now.step == told_step_ && at - told_ < between_words) return;
+        const bool same = now.outcome == "running" && now.step == told_step_;
+        if (same && at - told_ < between_words) return;
         told_ = at;
         told_step_ = now.step;
         loop_.post([this, now] { heard(now); });
@@ -110,12 +134,29 @@ void move_service::begin(move_order order) {
 }
 
 void move_service::heard(const move_progress& now) {
-  if (!moves_.empty() && moves_.back().job == now.job) moves_.back() = now;
+  if (moves_.empty() || moves_.back().job != now.job) return;
+  count(moves_.back(), now);
+  moves_.back() = now;
+}
+
+void move_service::count(const move_progress& before, const move_progress& now) {
+  const auto grown = [](std::int64_t from, std::int64_t to) {
+    return to > from ? static_cast<std::uint64_t>(to - from) : 0;   // less: begun again
+  };
+  rows_.add(grown(before.rows, now.rows));
+  changes_.add(grown(before.changes, now.changes));
+  fences_.add(grown(before.fences, now.fences));
+  const bool runs = now.outcome == "running";
+  lag_.set(runs ? static_cast<std::uint64_t>(now.lag) : 0);
+  if (now.outcome == "done") done_.add();
+  if (now.outcome == "failed" || now.outcome == "aborted") undone_.add();
 }
 
 void move_service::over() {
   running_->thread.join();
   running_.reset();
+  running_now_.set(0);
+  lag_.set(0);
   if (moves_.back().outcome == "running") moves_.back().outcome = "lost";
 }
 

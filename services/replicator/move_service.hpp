@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/bus/peer.hpp"
+#include "common/metrics/metrics.hpp"
 #include "common/net/reactor.hpp"
 #include "services/replicator/control_protocol.hpp"
 #include "services/replicator/move_runner.hpp"
@@ -43,6 +44,7 @@ class move_service {
   void begin(move_order);
   void look();
   void heard(const move_progress&);
+  void count(const move_progress& before, const move_progress& now);
   void over();
   result<std::string> ask(const snapshot::move_request&, std::chrono::milliseconds deadline);
 
@@ -50,6 +52,8 @@ class move_service {
   bus::peer& router_;
   std::vector<std::string> databases_;
   std::deque<move_progress> moves_;                // the newest last
+  metrics::cell running_now_, done_, undone_, rows_, changes_, lag_, fences_;
+  std::vector<std::shared_ptr<void>> registered_;
   std::unique_ptr<running> running_;
   std::shared_ptr<std::atomic<bool>> stopped_ = std::make_shared<std::atomic<bool>>(false);
   std::chrono::steady_clock::time_point told_{};   // runner's thread

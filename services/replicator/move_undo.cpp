@@ -15,6 +15,7 @@ namespace {
 
 using commit::statements::literal;
 
+constexpr std::chrono::milliseconds rows_wait{3'600'000};
 constexpr std::int64_t blocks_at_once = 256;   // of the table, in one transaction of the clean-up
 
 // A session that has ended a moment ago may still hold a slot or an origin.
@@ -85,7 +86,9 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
     if (!filled) return filled.error();
     for (const auto& one : column_of(*filled)) sql += "DELETE FROM " + one + "; ";
   }
-  return execute(link, sql + fmt::format(
+  auto patient = scene_.open(shard, rows_wait);   // many rows may have been copied
+  if (!patient) return patient.error();
+  return execute(*patient, sql + fmt::format(
       "UPDATE pgsled.job SET altered = '{{}}', filled = '{{}}' WHERE id = {}",
       literal(order_.job)));
 }
@@ -93,7 +96,9 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
 trouble move_runner::undo() {
   auto found = moving::stored::nothing;
   if (auto error = settle(found)) return error;
-  if (found == moving::stored::flipped) return pg_error{"XX000", "the move is past its flip", {}, {}};   // only a bug
+  if (found == moving::stored::flipped) {
+    return pg_error{"XX000", "the move is past its flip", {}, {}};   // only a bug
+  }
   for (shard_number shard = 0; shard < scene_.where.shards.size(); ++shard) {
     if (auto error = drop_on(shard, shard == scene_.destination)) return error;
   }
@@ -124,9 +129,21 @@ trouble move_runner::clean() {
   streams_.clear();
   auto found = moving::stored::nothing;
   if (auto error = settle(found)) return error;
-  if (found != moving::stored::flipped) return pg_error{"XX000", "the move is not past its flip", {}, {}};   // only a bug
+  if (found != moving::stored::flipped) {
+    return pg_error{"XX000", "the move is not past its flip", {}, {}};   // only a bug
+  }
   for (const shard_number source : scene_.sources) {
     auto& link = scene_.link(source);
+    // Before anything is deleted the shard itself has to say that it owns none of it.
+    const auto given_away = one_value(link, fmt::format(
+        "SELECT bool_and(m.buckets[b + 1] = {}) FROM pgsled.shard_map m, "
+        "unnest('{{{}}}'::integer[]) b WHERE m.database = {} AND cardinality(m.buckets) = {}", scene_.destination,
+        fmt::join(scene_.moving, ","), literal(order_.database), scene_.map.size()));
+    if (!given_away) return given_away.error();
+    if (*given_away != "t") {
+      return pg_error{"XX001", fmt::format("the map on shard {} is not the one that the move made",
+                                           source), {}, {}};
+    }
     const auto origin = scene_.cleaner(source);
     if (auto error = patiently(link, fmt::format(
             "SELECT pg_replication_origin_create('{0}') WHERE NOT EXISTS (SELECT FROM "
@@ -150,7 +167,8 @@ trouble move_runner::clean() {
   return std::nullopt;
 }
 
-// In small batches by their place in the table, as long as the job is this runner's and flipped.
+// In small batches by their place in the table, as long as the job is this runner's and flipped;
+// until a whole pass finds none.
 trouble move_runner::clean_table(management::connection& link, const moving::table& one) {
   const auto rows = moving::where_moving(one, {scene_.map.size(), scene_.moving});
   const auto name = moving::in_sql(one);
@@ -159,19 +177,17 @@ trouble move_runner::clean_table(management::connection& link, const moving::tab
         "SELECT pg_relation_size({}) / current_setting('block_size')::bigint", literal(name)));
     if (!blocks) return blocks.error();
     const std::int64_t end = std::stoll(*blocks);
+    std::int64_t gone = 0;
     for (std::int64_t from = 0; from < end; from += blocks_at_once) {
       if (stopped_) return pg_error{"57P01", "the process ends", {}, {}};
-      if (auto error = execute(link, fmt::format(
+      const auto touched = link.run(fmt::format(
               "{}; DELETE FROM ONLY {} WHERE ctid >= '({},0)' AND ctid < '({},0)' AND {} AND "
               "EXISTS (SELECT FROM pgsled.job WHERE id = {} AND phase = 'flipped')",
-              hold_job(scene_), name, from, from + blocks_at_once, rows, literal(order_.job)))) {
-        return error;
-      }
+              hold_job(scene_), name, from, from + blocks_at_once, rows, literal(order_.job)));
+      if (!touched) return touched.error();
+      gone += touched->back();
     }
-    const auto left = one_value(link, fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {})",
-                                                  name, rows));
-    if (!left) return left.error();
-    if (*left != "t") return std::nullopt;
+    if (gone == 0) return std::nullopt;
   }
 }
 

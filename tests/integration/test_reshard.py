@@ -229,8 +229,8 @@ def add_shard(suite, *more, timeout=120):
 
 
 def begin_to_add(suite):
-    return subprocess.Popen([str(binaries() / "pgsled"), "reshard", "add-shard", "--database", "app",
-                             "--run-dir", str(suite.run_dir)],
+    return subprocess.Popen([str(binaries() / "pgsled"), "reshard", "add-shard", "--database",
+                             "app", "--run-dir", str(suite.run_dir)],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -394,10 +394,33 @@ def test_all_that_is_missing_is_said_at_once(growing, server):
     said = add_shard(growing)
     text = said.stdout + said.stderr
     assert said.returncode == 1
-    for one in ("table public.keyless has no primary key", "public.accounts on shard 2 is not empty",
-                "public.orders has other columns on shard 2", "warning: table public.orders: unique"):
+    for one in ("table public.keyless has no primary key",
+                "public.accounts on shard 2 is not empty",
+                "public.orders has other columns on shard 2",
+                "warning: table public.orders: unique"):
         assert one in text, text
     assert server.run("SELECT slot_name FROM pg_replication_slots") == []
-    server.run('DROP TABLE accounts, orders, tokens, "Names", keyless, countries', database=NEW)
+    server.run("DROP TABLE accounts", database=NEW)
     said = add_shard(growing, "--dry-run")
-    assert said.returncode == 1 and "pg_dump" in said.stderr, said
+    assert said.returncode == 1 and "does not have the table public.accounts" in said.stderr, said
+
+
+@pytest.mark.seconds(60)
+def test_the_schema_is_copied_to_a_shard_without_tables(growing, server):
+    server.run('DROP TABLE accounts, orders, tokens, "Names", countries', database=NEW)
+    with growing.connect("app") as connection, Writers(growing) as writers:
+        before = server.run("SELECT last_value FROM orders_id_seq", database=OLD[0])
+        done = add_shard(growing)
+        assert done.returncode == 0, done.stdout + done.stderr
+        time.sleep(0.5)
+        writers.stop()
+        # Sequences of the new shard keep to values of their own.
+        assert server.run("SELECT start_value, increment_by FROM pg_sequences",
+                          database=NEW) == [(3, 1024)]
+        key = next(key for key, in server.run("SELECT user_id FROM accounts", database=NEW))
+        made = connection.execute("INSERT INTO orders (user_id, item, price) VALUES (%s, 'own', 1) "
+                                  "RETURNING id", (key,)).fetchone()[0]
+        assert made % 1024 == 3 and made > before[0][0]
+        connection.execute("DELETE FROM orders WHERE user_id = %s AND item = 'own'", (key,))
+    check_rows(server, writers, OLD + [NEW])
+    check_nothing_left(server, OLD + [NEW])

@@ -11,7 +11,8 @@ namespace pgsled::moving {
 namespace {
 
 TEST(buckets, refining_moves_no_row) {
-  for (const bucket_map& from : {bucket_map{0, 1}, bucket_map{0, 1, 2}, bucket_map{0, 1, 0, 2, 1}}) {
+  for (const bucket_map& from :
+       {bucket_map{0, 1}, bucket_map{0, 1, 2}, bucket_map{0, 1, 0, 2, 1}}) {
     const auto to = refined(from, 3);
     EXPECT_GE(to.size(), 64u * 3);
     EXPECT_EQ(to.size() % from.size(), 0u);

@@ -37,8 +37,8 @@ TEST(job, all_goes_well) {
   job it;
   EXPECT_THAT(run(it, [](job& j, step s, int) { well(j, s); }),
               ElementsAre("take", "check", "begin", "record", "refine", "prepare", "copy",
-                          "catch_up", "compare", "fence", "verify", "flip", "flipped", "clean", "drop",
-                          "end"));
+                          "catch_up", "compare", "fence", "verify", "flip", "flipped", "clean",
+                          "drop", "end"));
   EXPECT_TRUE(it.done());
   EXPECT_FALSE(it.reason());
 }

@@ -136,7 +136,9 @@ struct following {
   follower it{{orders()}, {2, {0}}};
   std::string mine = key_in(0), others = key_in(1);
 
-  following() { EXPECT_EQ(sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})), ""); }
+  following() {
+    EXPECT_EQ(sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})), "");
+  }
 
   std::string sql(const std::string& bytes) {
     const auto decoded = wal::decode(as_bytes(bytes));
