@@ -191,7 +191,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void run_everywhere(std::string unit_bytes, const plan::plan&, std::string sql, bool implicit);
   void ran_everywhere(const std::string& unit_bytes, std::string tags, const pg_error*,
                       bool implicit);
-  std::unique_ptr<shard_transaction> new_shard_transaction(bool isolated);
   void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
   void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
   void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
@@ -200,6 +199,11 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void bind_session(std::uint32_t shard);
   routed sync_first();
   routed join(std::uint32_t shard);
+  // Makes spread_ of the client's transaction, or of a new one for a statement in autocommit
+  // (`implicit`); false with the reason. The server, if there is one, owes nothing and is its leg.
+  bool spread_out(bool implicit, pg_error& why);
+  void note_portals(const unit&, std::string_view text, std::uint32_t shard);
+  void follow_portals(const unit&, std::string_view text, aim&) const;
   void park();
   void lend(std::uint32_t shard);
 
@@ -243,6 +247,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // The transaction over several shards. server_ is one of its legs, lent, or null.
   std::unique_ptr<shard_transaction> spread_;
   std::unique_ptr<shard_copy> copy_;
+  // Of the open transaction: the shards of its named portals and cursors.
+  std::unique_ptr<std::unordered_map<std::string, std::uint32_t>> portal_shards_;
   std::string secret_;
   std::unique_ptr<pg_error> apply_error_;
   std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through

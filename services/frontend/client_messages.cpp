@@ -4,6 +4,7 @@
 #include "common/wire/messages.hpp"
 #include "services/frontend/client.hpp"
 #include "services/frontend/client_output.hpp"
+#include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/worker.hpp"
 
 namespace pgsled::frontend {
@@ -577,6 +578,8 @@ void client::refuse(const pg_error& why, bool simple) {
   ++counts_.errors;
   std::string bytes;
   wire::write_error(bytes, "ERROR", why);
+  // One of the servers must be in a failed transaction, too, to say what is said in one.
+  if (spread_ && server_ == nullptr) lend(spread_->failed_leg());
   if (server_ != nullptr && server_->ledger.empty() && !server_->ledger.skipping() &&
       (server_->ledger.status() == 'T' || server_->ledger.unsynced())) {
     // The server's transaction must fail as well: make it.

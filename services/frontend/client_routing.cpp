@@ -250,7 +250,7 @@ client::routed client::route(byte_span bytes) {
   session::effects executed;
   std::string_view text;
   std::size_t controls = 0;
-  bool writes = false;
+  bool writes = false, names_portals = false;
   const auto join = [&](const plan_ref& planned, std::string_view sql, const byte_span* bind,
                         bool runs) {
     const auto& p = planned->plan;
@@ -316,6 +316,7 @@ client::routed client::route(byte_span bytes) {
       }
       const bool runs = part.type == fe::bind;
       if (runs) {
+        names_portals = names_portals || part.body[0] != 0;
         // What comes behind a SET in the same unit is read under a setting that is not known yet.
         encoding_uncertain_ = encoding_uncertain_ || (executed && !executed->empty());
         executed = statement->effects;
@@ -351,9 +352,12 @@ client::routed client::route(byte_span bytes) {
   }
   if (copies) return route_copy(now, bytes, copies, text);
   const auto* effect = only_effect(executed);
+  names_portals = names_portals || starts_with_word(text, "declare");
   if (spread_) {
+    if (portal_shards_ && target.where == aim::kind::any) follow_portals(now, text, target);
     const auto how = route_shards(now, bytes, target, executed, controls, text, everywhere);
     if (how == routed::go && writes) spread_->wrote(server_->pool().description().shard);
+    if (how == routed::go && names_portals) note_portals(now, text, unit_shard_);
     return how;
   }
   if (target.where == aim::kind::all && (now.simple || now.executes > 0)) {
@@ -406,17 +410,32 @@ client::routed client::route(byte_span bytes) {
   wrote_ = wrote_ || writes;
   if (target.where == aim::kind::any) {
     unit_shard_ = server_ != nullptr ? server_->pool().description().shard : own_shard();
+    if (names_portals) note_portals(now, text, unit_shard_);
     return routed::go;
   }
   unit_shard_ = target.shard;
-  if (server_ == nullptr || server_->pool().description().shard == target.shard) return routed::go;
+  if (server_ == nullptr || server_->pool().description().shard == target.shard) {
+    if (names_portals) note_portals(now, text, target.shard);
+    return routed::go;
+  }
   if (!server_->ledger.empty()) {
     unit_left_ = 0;
     settle();
     return routed::suspended;
   }
-  if (movable()) return settle_elsewhere();
+  const bool bound = pinned_ || endpoint_->mode == pool_mode::session;
+  if (movable() && !bound) return settle_elsewhere();
   if (status() != 'I' && controls == 0) return grow(now, target.shard);
+  if (bound && status() == 'I') {
+    refuse_unit(now, {"0A000",
+                      "the session is bound to its connection of shard " +
+                          std::to_string(server_->pool().description().shard) +
+                          " and this statement goes to shard " + std::to_string(target.shard),
+                      "Run it in another session; or, unless pooling is by session, in a "
+                      "transaction, which may go to both.",
+                      {}});
+    return routed::done;
+  }
   refuse_unit(now, two_shards(server_->pool().description().shard, target.shard));
   return routed::done;
 }

@@ -181,6 +181,7 @@ void client::server_ready(char server_status, bool proxy) {
   if (server_status == 'I') {
     local_settings_ = wrote_ = false;
     script_.clear();
+    portal_shards_.reset();
     if (spread_) {
       worker_.schedule([this] {
         end(pg_error{"XX000", "a server has ended a transaction over several shards by itself",
@@ -207,7 +208,7 @@ void client::server_ready(char server_status, bool proxy) {
 }
 
 bool client::may_let_go() const {
-  return server_ != nullptr && state_ == state::ready && !pinned_ && streaming_ == 0 &&
+  return server_ != nullptr && state_ == state::ready && !pinned_ && !spread_ && streaming_ == 0 &&
          unit_left_ == 0 && server_->quiet() && endpoint_->mode != pool_mode::session;
 }
 
@@ -216,7 +217,8 @@ void client::server_read_done() {
   if (state_ == state::closed || server_ == nullptr) return;
   if (!server_->usable()) {
     // A FATAL error has just gone to the client, or nobody can know what the server owes.
-    if (server_->ledger.doubtful() && server_->ledger.empty() && server_->ledger.status() == 'I') {
+    if (!spread_ && server_->ledger.doubtful() && server_->ledger.empty() &&
+        server_->ledger.status() == 'I') {
       let_go();
       resume();
       return;
@@ -394,8 +396,7 @@ void client::not_granted(const pg_error& why) {
 
 void client::server_lost(const pg_error& why) {
   worker_.client_out().clear();
-  // A leg of the transaction: who deletes it is the one that calls.
-  if (spread_ && server_ != nullptr) spread_->lost(server_->pool().description().shard);
+  if (spread_ && server_ != nullptr) spread_->lost_lent(server_->pool().description().shard);
   server_ = nullptr;
   if (login_) return refuse_login(why);
   end(why);

@@ -23,15 +23,6 @@ pg_error aborted() {
           {}};
 }
 
-pg_error no_script() {
-  return {"0A000",
-          "the transaction cannot go to a second shard: how it has begun cannot be said again "
-          "there",
-          "Begin with BEGIN as the first statement of its message, without AND CHAIN, RESET or "
-          "set_config() of a computed value before the second shard.",
-          {}};
-}
-
 // Sequences made with a sharded table give every shard values of its own: shard s counts s+1,
 // s+1+1024, … so that rows can move between shards without a collision.
 std::string spreading_sql(const std::vector<std::string>& tables, std::size_t shard) {
@@ -82,7 +73,56 @@ std::string_view beyond_shards(const sql::statement& what, std::string_view text
   }
 }
 
+// The cursor that a DECLARE, FETCH, MOVE or CLOSE names; empty when it is none of these.
+std::string cursor_of(std::string_view sql, std::string_view verb) {
+  const auto words = lower(sql.substr(0, sql.find_last_not_of("; \t\n\r") + 1));
+  if (!words.starts_with(verb)) return {};
+  // The last word, but of DECLARE, where more follows, the second.
+  const bool second = verb == "declare";
+  const auto space = second ? words.find_first_not_of(" \t\n\r", verb.size()) - 1
+                            : words.find_last_of(" \t\n\r");
+  if (space >= words.size()) return {};
+  const auto end = second ? words.find_first_of(" \t\n\r", space + 1) : words.size();
+  const auto at = sql.substr(0, words.size()).substr(space + 1, end - space - 1);
+  if (at.size() > 2 && at.front() == '"') return std::string(at.substr(1, at.size() - 2));
+  return lower(at);
+}
+
 }  // namespace
+
+// Portals and cursors stay where they were made: what comes for them later goes there.
+void client::note_portals(const unit& now, std::string_view text, std::uint32_t shard) {
+  const auto keep = [&](std::string name) {
+    if (name.empty()) return;
+    if (!portal_shards_) {
+      portal_shards_ = std::make_unique<std::unordered_map<std::string, std::uint32_t>>();
+    }
+    portal_shards_->insert_or_assign(std::move(name), shard);
+  };
+  for (const auto& part : now.parts) {
+    if (part.type != wire::frontend::bind) continue;
+    if (const auto sent = wire::read_bind(part.body)) keep(std::string(sent->portal));
+  }
+  keep(cursor_of(text, "declare"));
+}
+
+void client::follow_portals(const unit& now, std::string_view text, aim& target) const {
+  const auto follow = [&](const std::string& name) {
+    const auto found = portal_shards_->find(name);
+    if (found != portal_shards_->end()) target = {aim::kind::shard, found->second};
+  };
+  for (const auto* verb : {"fetch", "move", "close"}) {
+    if (auto name = cursor_of(text, verb); !name.empty()) follow(name);
+  }
+  for (const auto& part : now.parts) {
+    if (part.type == wire::frontend::execute) {
+      if (const auto sent = wire::read_execute(part.body)) follow(std::string(sent->portal));
+    } else if (part.type == wire::frontend::describe || part.type == wire::frontend::close) {
+      const auto sent = wire::read_described(part.body);
+      if (sent && sent->what == 'P') follow(std::string(sent->name));
+    }
+  }
+}
 
 void client::park() {
   if (server_ == nullptr) return;
@@ -120,24 +160,34 @@ client::routed client::grow(const unit& now, std::uint32_t shard) {
     return refused({"0A000", "in session pooling mode a transaction stays on one shard",
                     "Use pooler_mode = \"transaction\", or keys of one shard.", {}});
   }
-  if (!script_.complete()) return refused(no_script());
   if (server_->ledger.unsynced()) return sync_first();
-  const auto first = server_->pool().description().shard;
-  spread_ = new_shard_transaction(true);
-  virtual_status_ = status();
-  spread_->adopt(*std::exchange(server_, nullptr), wrote_);
-  if (pinned_) bind_session(first);
+  if (pg_error why; !spread_out(false, why)) return refused(why);
   return join(shard);
 }
 
-// `isolated`: the client's own transaction; else one of a single statement.
-std::unique_ptr<shard_transaction> client::new_shard_transaction(bool isolated) {
-  return std::make_unique<shard_transaction>(
-      worker_, endpoint_, worker_.cancel_pid(slot_), isolated ? script_.settings() : shadow_->current(), isolated,
-      [this](const pg_error& why) {
+bool client::spread_out(bool implicit, pg_error& why) {
+  if (!implicit && !script_.complete()) {
+    why = {"0A000",
+           "the transaction cannot go to a second shard: how it has begun cannot be said again "
+           "there",
+           "Begin with BEGIN as the first statement of its message, without AND CHAIN, RESET or "
+           "set_config() of a computed value before the second shard.",
+           {}};
+    return false;
+  }
+  spread_ = std::make_unique<shard_transaction>(
+      worker_, endpoint_, worker_.cancel_pid(slot_),
+      implicit ? shadow_->current() : script_.settings(), !implicit, [this](const pg_error& lost) {
         server_ = nullptr;
-        end(why);
+        end(lost);
       });
+  virtual_status_ = status();
+  unrun_ = false;
+  if (server_ == nullptr) return true;
+  const auto first = server_->pool().description().shard;
+  spread_->adopt(*std::exchange(server_, nullptr), wrote_);
+  if (pinned_ || endpoint_->mode == pool_mode::session) bind_session(first);
+  return true;
 }
 
 // The session has something on the server of this leg that it must find there afterwards.
@@ -182,6 +232,7 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
     return true;
   };
   const auto current = server_ != nullptr ? server_->pool().description().shard
+                       : status() == 'E'           ? spread_->failed_leg()
                        : spread_->has(own_shard()) ? own_shard()
                                                    : spread_->shards().front();
   const auto only = executed && executed->size() == 1 ? &executed->front() : nullptr;
@@ -219,7 +270,13 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
     if (status() == 'E') return refused(aborted());
     return route_everywhere(now, bytes, *everywhere, text);
   }
-  const auto wanted = target.where == aim::kind::shard ? target.shard : current;
+  // In a failed transaction nothing but the leg that has failed is spoken to.
+  const bool elsewhere = target.where == aim::kind::shard && target.shard != current;
+  if (status() == 'E' && (elsewhere || server_ == nullptr) && (now.simple || now.executes > 0)) {
+    if (!settled()) return routed::suspended;
+    return refused(aborted());
+  }
+  const auto wanted = elsewhere && status() != 'E' ? target.shard : current;
   const bool pins = executed && std::any_of(executed->begin(), executed->end(), [](const auto& s) {
     return s.effect == sql::effect::pin;
   });
@@ -233,7 +290,6 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
   }
   if (server_ == nullptr || wanted != current) {
     if (!settled()) return routed::suspended;
-    if (status() == 'E' && (now.simple || now.executes > 0)) return refused(aborted());
     park();
     if (!spread_->has(wanted)) return join(wanted);
     lend(wanted);
@@ -281,16 +337,7 @@ client::routed client::route_everywhere(const unit& now, byte_span bytes, const 
          {}});
   }
   const bool implicit = status() == 'I' && !spread_;
-  if (!implicit && !script_.complete()) return refused(no_script());
-  if (!spread_) {
-    spread_ = new_shard_transaction(!implicit);
-    virtual_status_ = status();
-    if (server_ != nullptr) {
-      const auto first = server_->pool().description().shard;
-      spread_->adopt(*std::exchange(server_, nullptr), wrote_);
-      if (bound) bind_session(first);
-    }
-  }
+  if (pg_error why; !spread_ && !spread_out(implicit, why)) return refused(why);
   run_everywhere(std::string(as_text(bytes.first(now.bytes))), planned, std::string(text),
                  implicit);
   return routed::done;
@@ -302,7 +349,6 @@ void client::run_everywhere(std::string unit_bytes, const plan::plan& planned, s
   set_state(state::spreading);
   ++counts_.queries;
   worker_.counters().queries.add();
-  unrun_ = false;
   defined_ = defined_ || planned.changes_catalog;
   std::vector<std::uint32_t> all(endpoint_->database.shards);
   std::iota(all.begin(), all.end(), 0u);
@@ -417,6 +463,7 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
   write(over->take_asides());
   virtual_status_ = 'I';
   script_.clear();
+  portal_shards_.reset();
   unrun_ = wrote_ = local_settings_ = false;
   if (std::exchange(defined_, false) && tag == "COMMIT") {
     const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +

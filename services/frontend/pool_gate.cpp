@@ -32,6 +32,7 @@ void pool_gate::tick(net::time_point now) {
   auto* youngest = *std::max_element(stuck.begin(), stuck.end(), [](const auto* a, const auto* b) {
     return a->waits_since() < b->waits_since();
   });
+  counters_.pool_deadlocks.add();
   youngest->give_up({"40P01",
                      "transactions over several shards hold all connections of their pools and "
                      "wait for each other's",

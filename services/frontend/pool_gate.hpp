@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/net/reactor.hpp"
+#include "services/frontend/probe.hpp"
 
 namespace pgsled::frontend {
 
@@ -22,12 +23,14 @@ class shard_transaction;
 
 class pool_gate {
  public:
+  explicit pool_gate(probe& counters) : counters_(counters) {}
   static constexpr auto patience = std::chrono::milliseconds(150);
   void enter(shard_transaction&);
   void leave(shard_transaction&);
   void tick(net::time_point now);   // costs nothing while nobody waits
 
  private:
+  probe& counters_;
   std::vector<shard_transaction*> waiting_;
 };
 

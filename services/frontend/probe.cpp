@@ -68,6 +68,15 @@ constexpr declared cells[] = {
     {{"pgsled_settings_applied_total", type::counter,
       "Times a connection's settings were changed for its next client."},
      &probe::settings_applied},
+    {{"pgsled_shard_commits_total", type::counter,
+      "Transactions over several shards that have committed."},
+     &probe::shard_commits},
+    {{"pgsled_shard_commits_failed_total", type::counter,
+      "COMMITs of such that ended with an error, an unknown outcome included."},
+     &probe::shard_commits_failed},
+    {{"pgsled_pool_deadlocks_total", type::counter,
+      "Such transactions that gave up because they waited for each other's connections."},
+     &probe::pool_deadlocks},
 };
 constexpr description wait_description{"pgsled_client_wait_seconds", type::histogram,
                                        "Time clients waited for a server connection."};

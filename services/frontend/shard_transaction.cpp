@@ -106,6 +106,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
 
   // As one message: an error ends all of it.
   void ask(std::string_view sql) {
+    PGSLED_ASSERT(lease != nullptr && !away);
     running = true;
     error.reset();
     tag.clear();
@@ -210,10 +211,10 @@ void shard_transaction::park(std::uint32_t shard) {
   one.lease->pass_to(&one);
 }
 
-void shard_transaction::lost(std::uint32_t shard) {
+void shard_transaction::lost_lent(std::uint32_t shard) {
   auto& one = *legs_.at(shard);
   PGSLED_ASSERT(one.away);
-  one.lease = nullptr;
+  one.lease = nullptr;   // deleted by who has called
   forget(one);
 }
 
@@ -332,8 +333,10 @@ void shard_transaction::granted(leg& one) {
   if (endpoint_->mode == pool_mode::session) lease.dirty = true;
   if (!parameters_) parameters_ = lease.parameters;
   if (error_) {   // the lease came when it was too late
-    std::erase_if(joining_, [](std::uint32_t) { return true; });
-    drop(one);
+    joining_.clear();
+    auto* unused = std::exchange(one.lease, nullptr);
+    forget(one);
+    unused->pool().release(*unused);
     return acquire_next();
   }
   const auto settings = lease.settings_unknown ? session::full_application(*settings_)
@@ -490,6 +493,13 @@ void shard_transaction::tell(std::string sql, done then) {
   for (auto& [shard, one] : legs_) one->ask(sql);
 }
 
+std::uint32_t shard_transaction::failed_leg() const {
+  for (const auto& [shard, one] : legs_) {
+    if (one->lease->ledger.status() == 'E') return shard;
+  }
+  return legs_.begin()->first;
+}
+
 void shard_transaction::tell_in_order(std::function<std::string(std::uint32_t)> text, done then) {
   PGSLED_ASSERT(!busy() && !legs_.empty());
   what_ = work::in_order;
@@ -538,6 +548,11 @@ void shard_transaction::commit(session::pair_set_ref settings, commit_mode mode,
   committed_ = std::move(settings);
   ended_ = std::move(then);
   error_.reset();
+  ended_ = [&counters = worker_.counters(), told = std::move(ended_)](const pg_error* why,
+                                                                      const std::string& warning) {
+    (why == nullptr ? counters.shard_commits : counters.shard_commits_failed).add();
+    if (told) told(why, warning);
+  };
   ask_what_wrote();
 }
 

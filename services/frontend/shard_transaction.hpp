@@ -67,9 +67,8 @@ class shard_transaction {
   // The leg's server speaks to `to` until park(). Neither may owe anything.
   server& lend(std::uint32_t shard, server_user& to);
   void park(std::uint32_t shard);
-  // The lent leg's server is gone (server_lost of who it was lent to): the transaction can only be
-  // rolled back now. on_lost is not called.
-  void lost(std::uint32_t shard);
+  // From the server_lost() of the user it is lent to: the transaction cannot go on.
+  void lost_lent(std::uint32_t shard);
   // Something has, or may have, changed there. Where nothing says so the server is asked.
   void wrote(std::uint32_t shard);
   // The same for all legs, but of definitions only (DDL). Where nothing else has been written and
@@ -89,6 +88,9 @@ class shard_transaction {
   // Says one text to each leg, one leg after the other in shard order, so that two that do so
   // never wait for each other; ends at the first error.
   void tell_in_order(std::function<std::string(std::uint32_t shard)> text, done);
+  // A leg that has failed; else the first.
+  std::uint32_t failed_leg() const;
+
   // Command tags of the first shard's answer to the last tell, a zero byte between them.
   const std::string& tags() const { return tags_; }
   // Values of parameters as the first leg last reported them; null before there is one.

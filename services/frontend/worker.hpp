@@ -174,7 +174,7 @@ class worker {
     session::pair_set_ref settings, parameters;
   };
   std::vector<learned> learned_;
-  pool_gate gate_;
+  pool_gate gate_{probe_};
   std::vector<std::unique_ptr<shard_transaction>> finishing_;
   std::unordered_map<client*, std::unique_ptr<client>> clients_;
   std::vector<client*> slots_;

@@ -217,7 +217,10 @@ class round {
         one.failed(value.error());
       }
     }
-    if (one.of().id.empty()) return;   // only a row to be forgotten
+    if (one.of().id.empty()) {   // only a row to be forgotten: there may be more
+      job_.kept->until_look = 0;
+      return;
+    }
     if (one.finished()) {
       report_.finished.push_back(fmt::format("{}: {} on shard {}", one.of().key(),
                                              one.state_name() == "committing" ? "committed"

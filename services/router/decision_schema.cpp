@@ -38,20 +38,25 @@ BEGIN
     RAISE EXCEPTION 'a decision within % ms', within_ms USING ERRCODE = '22023';
   END IF;
   RETURN to_hex(pg_backend_pid()) || '_' || to_hex(pg_current_xact_id()::text::bigint) || '_'
-         || to_hex(pgsled.milliseconds() + within_ms);
+         || to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint + within_ms);
 END $$;
 
 CREATE OR REPLACE FUNCTION pgsled.decide(of_key text, of_database text, prepared integer[])
   RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  at bigint := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  until bigint;
 BEGIN
-  IF of_key IS NULL OR of_key !~ '^[0-9a-f]{1,8}_[0-9a-f]{1,16}_[0-9a-f]{1,16}_[0-9a-f]{32}$'
-     OR pgsled.key_part(of_key, 1) <> pg_backend_pid()
-     OR pgsled.key_part(of_key, 2) <> pg_current_xact_id()::text::bigint
-     OR pgsled.key_part(of_key, 3) > pgsled.milliseconds() + 60000 THEN
+  IF of_key ~ '^[0-9a-f]{1,8}_[0-9a-f]{1,16}_[0-9a-f]{1,16}_[0-9a-f]{32}$'
+     AND starts_with(of_key, to_hex(pg_backend_pid()) || '_'
+                             || to_hex(pg_current_xact_id()::text::bigint) || '_') THEN
+    until := ('x' || lpad(split_part(of_key, '_', 3), 16, '0'))::bit(64)::bigint;
+  END IF;
+  IF until IS NULL OR until > at + 60000 THEN
     RAISE EXCEPTION 'only a transaction itself can decide on its commit' USING ERRCODE = '42501';
   END IF;
-  IF pgsled.milliseconds() > pgsled.key_part(of_key, 3) THEN
+  IF at > until THEN
     RAISE EXCEPTION 'the transaction was rolled back: its commit took too long'
       USING ERRCODE = '40000';
   END IF;

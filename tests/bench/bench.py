@@ -37,6 +37,10 @@ ACCOUNTS = ("CREATE TABLE accounts (aid int PRIMARY KEY, bid int, abalance int, 
 # An alias of its own for each statement: no two have the same shape.
 SHAPE_SCRIPT = (f"\\set id random(1, {POINTS})\n\\set n :n + 1\n\\set m :n * 1000 + :client_id\n"
                 "SELECT value AS c:m FROM points WHERE id = :id;\n")
+# A row of each of two shards, which are ranges here.
+PAIR_SCRIPT = (f"\\set a random(1, {POINTS // 2})\n\\set b random({POINTS // 2 + 1}, {POINTS})\n"
+               "BEGIN;\nUPDATE points SET value = value + 1 WHERE id = :a;\n"
+               "UPDATE points SET value = value + 1 WHERE id = :b;\nCOMMIT;\n")
 
 
 class Bench:
@@ -205,6 +209,35 @@ class Bench:
             self.cell("memory per idle client, TLS (bytes)", [pgsled],
                       lambda target, run: measure(target, run, True), 1)
 
+    def commit(self):
+        """Both sides through pgsled, on a server that keeps what it has said."""
+        script = self.folder / "pairs"
+        script.write_text(PAIR_SCRIPT)
+        durable = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on",
+                   "shared_buffers": "256MB", "max_prepared_transactions": "100"}
+        databases = [{"name": "app", "shard": number, "database_name": f"pair_{number}"}
+                     for number in range(2)]
+        ranges = [("[[sharded_tables.mapping]]", {"start": 1, "end": POINTS // 2 + 1, "shard": 0}),
+                  ("[[sharded_tables.mapping]]", {"start": POINTS // 2 + 1, "shard": 1})]
+        table = {"database": "app", "name": "points", "column": "id", "data_type": "bigint"}
+        with Postgres(durable) as server:
+            server.make_role(USER)
+            for number in range(2):
+                server.make_database(f"pair_{number}")
+                server.run("CREATE TABLE points (id bigint PRIMARY KEY, value int)",
+                           f"INSERT INTO points SELECT g, 0 FROM generate_series(1, {POINTS}) g "
+                           f"WHERE (g > {POINTS // 2})::int = {number}",
+                           "GRANT ALL ON points TO PUBLIC", database=f"pair_{number}")
+            with Pgsled(server, databases=databases, extra=[("[[sharded_tables]]", table)] + ranges
+                        ) as pgsled, \
+                    Pgsled(server, name="plain commits", databases=databases,
+                           extra=[("[[sharded_tables]]", table)] + ranges,
+                           pgsled={"cross_shard_writes": "best_effort"}) as plain:
+                self.cell("COMMIT on two shards, fsync, 16", [plain, pgsled],
+                          lambda target, _: pgbench(
+                              target, "-f", script, "-c", 16, "-j", 2, "-T", self.seconds,
+                              database="app")["tps"])
+
     # the whole
 
     def run(self):
@@ -231,6 +264,7 @@ class Bench:
             self.attempt("connect", self.connect, server, direct)
             self.attempt("tls", self.tls, server, certificate)
             self.attempt("memory", self.memory, server, certificate)
+            self.attempt("commit", self.commit)
             self.versions = {"PostgreSQL": server.run("SHOW server_version")[0][0],
                              "PgBouncer": ".".join(str(n) for n in bouncer.version())}
         return self
@@ -280,7 +314,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
     parser.add_argument("--runs", type=int, help="runs of each cell (5)")
     parser.add_argument("--only", nargs="+", choices=[
-        "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "tls", "memory"])
+        "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "tls", "memory",
+        "commit"])
     options = parser.parse_args()
     bench = Bench(options).run()
     goals = report.goals(bench.results)

@@ -22,6 +22,7 @@ GOALS = [
     ("statements of new shape, 16", "pgbouncer", "≥", 0.95),
     ("COPY into 3 shards, rows/s", "direct", "≥", 0.85),
     ("memory per idle client (bytes)", None, "≤", 2048),
+    ("COMMIT on two shards, fsync, 16", "plain commits", "≥", 0.5),
 ]
 
 
@@ -71,10 +72,10 @@ def ratio_text(results, cell, base):
 
 def rows(results):
     """Cell, direct or unsharded, PgBouncer, pgsled or sharded, ratios."""
-    yield ["", "direct / unsharded", "PgBouncer", "pgsled / sharded", "÷ PgBouncer",
-           "÷ direct / unsharded"]
+    yield ["", "direct / unsharded / plain", "PgBouncer", "pgsled / sharded",
+           "÷ PgBouncer", "÷ direct / unsharded / plain"]
     for cell, got in results.items():
-        base = "unsharded" if "unsharded" in got else "direct"
+        base = next((one for one in ("unsharded", "plain commits") if one in got), "direct")
         yield [cell, shown(got.get(base)), shown(got.get("pgbouncer")),
                shown(got.get("pgsled") or got.get("sharded")),
                ratio_text(results, cell, "pgbouncer"), ratio_text(results, cell, base)]

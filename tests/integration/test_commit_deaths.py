@@ -1,9 +1,12 @@
 """A commit over two shards while a process dies with SIGKILL, once for each step and each process:
 all or nothing, and what a client was told stays true."""
 
+import contextlib
 import os
+import random
 import signal
 import threading
+import time
 
 import psycopg
 import pytest
@@ -26,8 +29,8 @@ CREATE CONSTRAINT TRIGGER ask AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
 RESOLVED = 20  # ten seconds from when all can be reached, and what a restart takes on a slow machine
 
 
-@pytest.fixture(scope="module")
-def cluster():
+@contextlib.contextmanager
+def running_cluster():
     with Postgres() as first, Postgres() as second:
         servers = [first, second]
         for one, name in zip(servers, NAMES):
@@ -40,6 +43,12 @@ def cluster():
                    sharded_tables=[{"database": "app", "name": "t", "column": "id",
                                     "data_type": "bigint"}]) as suite:
             yield suite, servers, keys(suite, servers)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with running_cluster() as made:
+        yield made
 
 
 def keys(suite, servers):
@@ -186,3 +195,77 @@ def test_all_or_nothing(cluster, step, victim):
             raise AssertionError(str(not_yet)) from not_yet
         assert commit.told == "COMMIT", commit.told
     eventually(goes_on, 15)
+
+
+def deaths_under_load(cluster, chance, seconds, clients=8):
+    """Clients commit pairs of rows as fast as they can while processes die at any moment. How many
+    were told COMMIT."""
+    suite, servers, where = cluster
+    for server, name in zip(servers, NAMES):
+        server.run("TRUNCATE t", database=name)
+    pairs = [iter(range(number, 10 ** 9, clients)) for number in range(clients)]
+    stop, done, failures = threading.Event(), {}, []
+
+    def work(number):
+        client = None
+        while not stop.is_set():
+            run = next(pairs[number])
+            try:
+                client = client or suite.raw(database="app", timeout=30)
+                client.query("BEGIN")
+                for keys_of in where:
+                    client.query(f"DELETE FROM t WHERE id = {keys_of[number]}")
+                    client.query(f"INSERT INTO t VALUES ({keys_of[number]}, {run})")
+                client.send(wire.query("COMMIT"))
+                answer = client.receive_until_ready()
+                tags = [body for kind, body in answer if kind == "C"]
+                if tags == [b"COMMIT\0"]:
+                    done[number] = run
+            except ServerError:
+                with contextlib.suppress(Closed, OSError, ServerError):
+                    client.query("ROLLBACK")
+            except (Closed, OSError):
+                client = None
+                time.sleep(0.05)
+            except Exception as failure:  # pylint: disable=broad-except
+                failures.append(repr(failure))
+                return
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(chance.uniform(0.3, 1.5))
+        victim = chance.choice(VICTIMS)
+        if victim in ("frontend", "pooler", "router"):
+            with contextlib.suppress(ProcessLookupError, IndexError, KeyError):
+                suite.kill(victim)
+        else:
+            dying = servers[int(victim[-1])]
+            dying.stop(signal.SIGQUIT)
+            dying.start()
+    stop.set()
+    for thread in threads:
+        thread.join(40)
+    assert not failures, failures
+
+    def settled():
+        for one in servers:
+            assert one.run("SELECT gid FROM pg_prepared_xacts") == []
+    eventually(settled, RESOLVED)
+    rows = [dict(server.run("SELECT id, run FROM t", database=name))
+            for server, name in zip(servers, NAMES)]
+    for number in range(clients):
+        on = [rows[shard].get(where[shard][number]) for shard in range(2)]
+        assert on[0] == on[1], (number, on)
+        # What was told stays; only a later pair, whose answer was lost, may have replaced it.
+        if number in done:
+            assert on[0] is not None and on[0] >= done[number], (number, on, done[number])
+    return len(done)
+
+
+@pytest.mark.seconds(90)
+def test_deaths_at_any_moment(cluster):
+    seed = int(os.environ.get("PGSLED_SEED", "0")) or random.randrange(1 << 30)
+    print(f"PGSLED_SEED={seed}")
+    assert deaths_under_load(cluster, random.Random(seed), 10) > 0

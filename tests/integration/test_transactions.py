@@ -1,5 +1,7 @@
 """A client's transaction over several shards, compared with one PostgreSQL that holds all rows."""
 
+import os
+import signal
 import threading
 import time
 
@@ -200,6 +202,31 @@ def test_higher_isolation_has_no_second_shard(both, begin):
     assert through.query(read(0)) == [["0"]]
 
 
+def test_a_failed_transaction_stays_failed_whatever_is_sent(both):
+    """Parse and Bind without Execute, as drivers send them, must not find a leg that has not."""
+    through, _ = both
+    for how in ("refused", "lent", "told", "parked"):
+        through.query("BEGIN")
+        through.query(update(0))
+        through.query(update(1))
+        if how == "parked":
+            through.query("SAVEPOINT b")
+        refused(through, {"refused": "SAVEPOINT a; SAVEPOINT b", "told": "RELEASE nothing",
+                          "parked": "SELECT v FROM t", "lent": "SELECT 1/0 FROM t WHERE id = 3"}[how],
+                {"refused": "0A000", "told": "3B001", "lent": "22012", "parked": "0A000"}[how])
+        assert through.status == "E"
+        for parts in ([wire.parse("", "SELECT 1"), wire.SYNC],
+                      [wire.parse("", read(0)), wire.bind(), wire.describe("P"), wire.SYNC],
+                      [wire.SYNC], [wire.parse("", "ROLLBACK"), wire.describe("S"), wire.SYNC]):
+            through.send(*parts)
+            through.receive_until_ready()
+            assert through.status == "E", (how, parts)
+        for shard in KEY:
+            assert say(through, update(shard)) == (["25P02"], "E")
+        assert say(through, "COMMIT") == (["ROLLBACK"], "I")
+        assert [through.query(read(shard)) for shard in KEY] == [[["0"]]] * 3
+
+
 def test_what_cannot_be_done_over_shards_is_refused(both):
     through, _ = both
     for sql in ("COMMIT AND CHAIN", "PREPARE TRANSACTION 'x'", "SAVEPOINT a; SAVEPOINT b",
@@ -252,6 +279,34 @@ def test_extended_protocol_and_pipelines(both, server):
     assert spread == single
 
 
+def test_cursors_and_portals_stay_where_they_are(both):
+    through, whole = both
+    for client in both:
+        for at in "abcd":
+            client.query(f"INSERT INTO log VALUES (42, '{at}')")
+        client.query("INSERT INTO log VALUES (3, 'z')")
+    for sql in ("BEGIN", "DECLARE first CURSOR FOR SELECT at FROM log WHERE id = 42 ORDER BY at",
+                "FETCH 1 FROM first",
+                'DECLARE "Other" CURSOR FOR SELECT at FROM log WHERE id = 3', update(2),
+                "FETCH 2 FROM first;", "MOVE 1 IN FIRST", 'FETCH ALL FROM "Other"',
+                "FETCH first", "CLOSE first", update(1), "FETCH 1 FROM first", "ROLLBACK"):
+        assert say(through, sql) == say(whole, sql), sql
+    answers = []
+    for client in both:
+        client.query("BEGIN")
+        client.send(extended("SELECT at FROM log WHERE id = 42 ORDER BY at", "p", 1), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.query(update(1))
+        client.send(wire.execute("p", 2), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.query(update(2))
+        client.send(wire.describe("P", "p"), wire.execute("p"), wire.close("P", "p"), wire.SYNC)
+        # The table has another number in each database.
+        answers.append([one for one in client.receive_until_ready() if one[0] != "T"])
+        client.query("COMMIT")
+    assert answers[:3] == answers[3:]
+
+
 def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
     through, _ = both
     through.query("PREPARE mine AS SELECT 42")
@@ -264,6 +319,32 @@ def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
     through.query("CREATE TABLE while_bound (id bigint)")
     through.query("DROP TABLE while_bound")
     assert through.query("EXECUTE mine") == [["42"]]
+    # Without BEGIN it has one shard: that of its connection.
+    said = [say(through, update(shard))[0] for shard in KEY]
+    assert sorted(said) == [["0A000"], ["0A000"], ["UPDATE 1"]]
+    assert through.query("EXECUTE mine") == [["42"]]
+
+
+def test_a_server_that_dies_under_a_leg_ends_the_session(both, suite, server):
+    for at in (1, 0, 2):    # lent; parked; the one that is lent, by a statement that runs
+        client = suite.raw(database="app")
+        client.query("BEGIN")
+        client.query(update(0))
+        client.query(update(1))
+        pids = server.run("SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' "
+                          f"AND datname = 'spread_{min(at, 1)}'")
+        assert len(pids) == 1
+        if at == 2:
+            client.send(wire.query("SELECT pg_sleep(20) FROM t WHERE id = 3"))
+            time.sleep(0.3)
+            os.kill(pids[0][0], signal.SIGTERM)
+        else:
+            server.run(f"SELECT pg_terminate_backend({pids[0][0]})")
+        client.expect_closed()
+        with server.connect("spread_0", options="-c lock_timeout=5s") as other:
+            other.execute(update(0))
+    assert "starting it again" not in suite.log_text()
+    suite.check_no_leaks(database="app")
 
 
 def test_a_client_that_goes_away_leaves_nothing(both, suite, server):

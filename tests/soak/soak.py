@@ -19,6 +19,7 @@ from support.postgres import METHODS, Postgres  # noqa: E402
 from support.probes import Probes  # noqa: E402
 from support.raw_client import Closed, ServerError  # noqa: E402
 from support.suite import Suite  # noqa: E402
+from test_commit_deaths import deaths_under_load, running_cluster  # noqa: E402
 from test_differential import compare  # noqa: E402
 from test_streams import MEBIBYTE, Highest, big_result  # noqa: E402
 
@@ -126,6 +127,14 @@ def copies(chance, seconds):
     print(f"  {cases} COPYs", flush=True)
 
 
+def commits(chance, seconds):
+    """Over two shards, while anything dies."""
+    with running_cluster() as cluster:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            deaths_under_load(cluster, chance, min(60, seconds))
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/soak/run")
     parser.add_argument("--minutes", type=float, default=30)
@@ -141,7 +150,8 @@ def main():
                           ("kills", lambda: kills(server, chance, part)),
                           ("conversations", lambda: conversations(server, chance, part)),
                           ("copies", lambda: copies(chance, part)),
-                          ("memory", lambda: memory_over_time(server, chance, part))):
+                          ("memory", lambda: memory_over_time(server, chance, part)),
+                          ("commits", lambda: commits(chance, part))):
             print(f"== {name}", flush=True)
             try:
                 run()
