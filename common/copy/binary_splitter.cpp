@@ -153,6 +153,9 @@ bool binary_splitter::finish(cut_list& to) {
     case state::skipping: fail(bad_format, "invalid COPY file header (wrong length)"); break;
     case state::length:
     case state::field:
+      // A server may have something to say of the fields before.
+      if (!std::exchange(line_said_, true)) row_lines_ = row_shard_lines_ = 1;
+      cut_to(offset_, shard_.value_or(any_shard()), to);
       fail({bad_format, "unexpected EOF in COPY data", {}, {}}, &spec_.columns[field_]);
       break;
     // The input may end without a trailer, even with half a count: as PostgreSQL has it.

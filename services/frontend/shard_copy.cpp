@@ -241,6 +241,10 @@ void shard_copy::leg_read(leg& one) {
 }
 
 void shard_copy::leg_done(leg& one) {
+  if (std::exchange(one.made_fail, false)) {
+    one.error.reset();
+    return legs_quiet();
+  }
   if (const auto told = std::exchange(one.error, nullptr)) {
     // What we have made it say is nobody's news.
     const bool cancelled = told->sqlstate == "57014";
@@ -396,6 +400,16 @@ void shard_copy::abandon() {
 
 // No leg runs anything: the transaction has them back.
 void shard_copy::legs_quiet() {
+  const auto failed = [](const auto& each) { return each.second->lease->ledger.status() == 'E'; };
+  if (!alone_ && error_ && !lost_ && !legs_.empty() &&
+      std::none_of(legs_.begin(), legs_.end(), failed)) {
+    // The error was ours: one of the servers must be in a failed transaction, too.
+    auto& one = *legs_.begin()->second;
+    if (one.lease->ledger.status() == 'T' && !std::exchange(forced_, true)) {
+      one.made_fail = true;
+      return one.ask("ROLLBACK TO SAVEPOINT __pgsled_refused_statement");
+    }
+  }
   phase_ = phase::finishing;
   later([this] { end_transaction(); });
 }

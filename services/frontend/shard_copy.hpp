@@ -110,6 +110,7 @@ class shard_copy final : private split_user {
   std::vector<std::unique_ptr<leg>> gone_;   // until nothing of theirs is on the stack
   phase phase_ = phase::joining;
   bool alone_ = false, simple_ = false, begun_ = false, lost_ = false;
+  bool forced_ = false;                        // a leg has been made to fail
   std::unique_ptr<told_error> error_;
   std::uint64_t rows_ = 0;
 

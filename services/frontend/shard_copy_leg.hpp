@@ -40,6 +40,7 @@ struct shard_copy::leg final : server_user {
   std::string tag, response;                    // response: CopyInResponse, whole
   std::unique_ptr<told_error> error;
   bool running = false, copying = false, gave_up = false;
+  bool made_fail = false;                       // by us, so that its transaction has failed
   // TO STDOUT
   std::uint64_t passing = 0;                    // bytes of a message that still go to the client
   std::uint64_t skipping = 0;

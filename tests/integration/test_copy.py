@@ -332,6 +332,18 @@ def test_inside_a_transaction(both, server):
     assert failed.value.code == "25P02"
     through.query("ROLLBACK")
     assert len(placed(server, "t", "id")) == 53
+    # An error of pgsled's own fails the transaction as well.
+    through.query("BEGIN")
+    assert load(through, "COPY t FROM STDIN", GOOD)[1] == "T"
+    for name in SHARDS[1:]:
+        server.run("ALTER TABLE d RENAME COLUMN \"Odd, name\" TO other", database=name)
+    answer, status = load(through, "COPY d FROM STDIN", b"1\tx\n")
+    for name in SHARDS[1:]:
+        server.run("ALTER TABLE d RENAME COLUMN other TO \"Odd, name\"", database=name)
+    assert answer[0] == "55000" and status == "E"
+    through.send(wire.parse("", "SELECT 1") + wire.SYNC)
+    assert through.receive_until_ready()[-1] == ("Z", b"E")
+    through.query("ROLLBACK")
     # A savepoint takes it back.
     through.query("BEGIN")
     through.query("SAVEPOINT s")

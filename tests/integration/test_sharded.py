@@ -175,7 +175,7 @@ def test_keys_that_are_not_plain_numbers(both, server):
     "SELECT 1 FROM accounts a, orders o WHERE a.user_id = 1 AND o.user_id = 2",
     "WITH d AS (DELETE FROM accounts RETURNING *) SELECT * FROM d WHERE user_id = 1",
     "SELECT * FROM accounts WHERE user_id = (SELECT max(user_id) FROM orders)",
-    "COPY accounts FROM STDIN",
+    "COPY accounts (name) FROM STDIN",
 ])
 def test_refused(both, server, sql):
     through, _ = both
