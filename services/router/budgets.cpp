@@ -108,8 +108,9 @@ bool budgets::over(const std::string& pooler,
   for (auto& [number, pool] : pools_) {
     const auto found = pool.find(pooler);
     if (found == pool.end()) continue;
-    const auto said = std::find_if(has.begin(), has.end(),
-                                   [&](const auto& one) { return one.first == number; });
+    const auto said = std::find_if(has.begin(), has.end(), [id = number](const auto& one) {
+      return one.first == id;
+    });
     found->second.over = said == has.end() ? 0 : said->second;
   }
   return pending_;

@@ -117,9 +117,9 @@ TEST(reactor, a_watch_is_what_was_said_last_and_ends_only_by_its_own) {
   put(far.get());
   int first_calls = 0, second_calls = 0;
   probe first([&](std::uint32_t) { ++first_calls; });
-  probe second([&](std::uint32_t) {
+  probe second([&, fd = a.get()](std::uint32_t) {
     ++second_calls;
-    loop.watch(a.get(), 0, &second);
+    loop.watch(fd, 0, &second);
   });
   loop.watch(a.get(), 0, &first);   // not watched, no descriptor at all: nothing happens
   loop.watch(-1, 0, &first);

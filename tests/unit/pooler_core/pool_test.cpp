@@ -226,7 +226,7 @@ TEST(pool, a_recall_from_one_that_waits_itself_does_not_spare_a_quiet_holder) {
 
 TEST(pool, one_with_long_transactions_does_not_spare_the_next_quiet_holder) {
   bench b(limits(9));
-  for (const holder_id who : {1, 2, 3}) b.demand(who, 3);
+  for (const holder_id who : {1u, 2u, 3u}) b.demand(who, 3);
   b.connect_all();
   b.pass(milliseconds(200));
   b.demand(3, 1);  // above its allotment
