@@ -212,7 +212,8 @@ def test_a_failed_transaction_stays_failed_whatever_is_sent(both):
         if how == "parked":
             through.query("SAVEPOINT b")
         refused(through, {"refused": "SAVEPOINT a; SAVEPOINT b", "told": "RELEASE nothing",
-                          "parked": "SELECT v FROM t", "lent": "SELECT 1/0 FROM t WHERE id = 3"}[how],
+                          "parked": "SELECT v FROM t",
+                          "lent": "SELECT 1/0 FROM t WHERE id = 3"}[how],
                 {"refused": "0A000", "told": "3B001", "lent": "22012", "parked": "0A000"}[how])
         assert through.status == "E"
         for parts in ([wire.parse("", "SELECT 1"), wire.SYNC],
