@@ -3,6 +3,7 @@
 // arrival; asks the poolers for more while somebody waits; gives back what is recalled, retired,
 // broken or long idle. Thread rule: its worker's.
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <string>
@@ -57,6 +58,11 @@ class local_pool {
   void tick(net::time_point now);
   std::uint32_t orphans_of(const std::string& pooler) const;
 
+  // Other holders wait for leases that are here.
+  bool recalled() const {
+    return std::any_of(recalled_.begin(), recalled_.end(),
+                       [](const auto& one) { return one.second > 0; });
+  }
   std::size_t waiting() const { return waiters_.size(); }
   std::size_t leases() const { return servers_.size(); }
   std::size_t idle() const { return idle_.size(); }

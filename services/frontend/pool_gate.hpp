@@ -2,14 +2,16 @@
 // pool_gate: keeps transactions over several shards from waiting for each other's leases for ever:
 // one holds the last lease of shard 0 and wants one of shard 1, another the other way round.
 //
-// What is guaranteed. Who holds leases goes before who holds none (local_pool). If among the
-// transactions of this worker that wait for a further lease there are some for whom every lease
-// of the pool they want, as far as this worker has any, is held by one of them, then nothing that
-// happens here can help them: after `patience` the youngest gives up with 40P01, and so on until
-// one can go on. A deadlock of pools across workers and frontends leaves every worker that has a
-// lease in it in that state, so it is ended as well. What no worker sees (a lease that is held by
-// somebody who waits for a row of the waiting) is the router's to find, or ends with 53300 after
-// checkout_timeout. Pure but for the objects it looks at. Thread rule: its worker's.
+// What is guaranteed. Who holds leases goes before who holds none (local_pool). Of those that wait
+// here for a further lease a worker sees which cannot be helped by anybody here: every lease of the
+// pool that they want, as far as this worker has any, is held by one of them. Where it has some of
+// that pool, the youngest gives up with 40P01 after `patience`; where it has none, after
+// `elsewhere`, and only if the pooler has recalled leases that it holds, that is if somebody
+// elsewhere waits for those. So on until one can go on. A circle of pools, within a worker or
+// across workers and frontends, consists of such transactions: each wants a lease of a pool that
+// others of the circle hold, and those who wait elsewhere starve, which makes the pooler recall.
+// What nobody sees (a lease held by somebody who waits for a row of one that waits here) ends with
+// 53300 after checkout_timeout. Thread rule: its worker's.
 
 #include <chrono>
 #include <vector>
@@ -25,6 +27,7 @@ class pool_gate {
  public:
   explicit pool_gate(probe& counters) : counters_(counters) {}
   static constexpr auto patience = std::chrono::milliseconds(150);
+  static constexpr auto elsewhere = std::chrono::milliseconds(1000);
   void enter(shard_transaction&);
   void leave(shard_transaction&);
   void tick(net::time_point now);   // costs nothing while nobody waits

@@ -5,9 +5,10 @@
 //
 // Who uses it: the client, statement by statement (client_shards.cpp); or whatever runs one
 // statement on legs of several shards, inside the client's transaction or in one of its own:
-//   1. construct with the session's settings; script() is said to each shard that joins: the
-//      client's open transaction, or plain "BEGIN" for a statement in autocommit;
-//   2. join() the shards. Connections that the client holds already are adopt()ed before;
+//   1. construct with the session's settings, or use the client's (client::spread_out makes it of
+//      the open transaction, or for a statement in autocommit);
+//   2. join() the shards. `script` is said to each: that of the client's open transaction, or plain
+//      "BEGIN". Connections that the client holds already are adopt()ed before;
 //   3. lend() a leg to a server_user of your own, speak to it, park() it when it owes nothing;
 //      say wrote() for each shard that it may have changed;
 //   4. in autocommit: commit() or rollback(); `done` says what the client is to be told. In an
@@ -17,8 +18,8 @@
 // inside themselves; one of them at a time. The transaction may be destroyed in it. Destroying it
 // before it has ended gives its servers back broken. A leg lost outside of commit() ends the
 // transaction: on_lost is called, once, instead of any `done`.
-// Bounds: one wait for a lease at a time, checkout_timeout; the script, 64 KiB; notices kept for the
-// client, 64 KiB; what commit() waits for is common/commit's.
+// Bounds: one wait for a lease at a time, checkout_timeout; the script, 64 KiB; notices kept for
+// the client, 64 KiB; what commit() waits for is common/commit's.
 // Errors: those of the servers, those of common/commit. Thread rule: the worker's.
 
 #include <functional>
