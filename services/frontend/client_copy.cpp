@@ -43,25 +43,8 @@ client::routed client::route_copy(const unit& now, byte_span bytes, const plan_r
                     {}});
   }
   const bool alone = status() == 'I' && !spread_;
-  if (!alone && !script_.complete()) {
-    return refused({"0A000",
-                    "COPY on several shards is not possible in this transaction: how it has begun "
-                    "cannot be said again on other shards",
-                    "Begin with BEGIN as the first statement of its message, without AND CHAIN, "
-                    "RESET or set_config() of a computed value before COPY.",
-                    {}});
-  }
-  if (!spread_) {
-    spread_ = new_shard_transaction(!alone);
-    virtual_status_ = status();
-    if (server_ != nullptr) {
-      const auto first = server_->pool().description().shard;
-      spread_->adopt(*std::exchange(server_, nullptr), wrote_);
-      if (bound) bind_session(first);
-    }
-  }
+  if (pg_error why; !spread_ && !spread_out(alone, why)) return refused(std::move(why));
   park();
-  unrun_ = false;
   ++counts_.queries;
   worker_.counters().queries.add();
   set_state(state::copying);
