@@ -43,9 +43,8 @@ client::routed client::route_copy(const unit& now, byte_span bytes, const plan_r
                     {}});
   }
   const bool alone = status() == 'I' && !spread_;
-  if (pg_error why; !spread_ && !spread_out(alone, why)) return refused(why);
+  if (pg_error why; !spread_ && !spread_out(alone, why)) return refused(std::move(why));
   park();
-  unrun_ = false;
   ++counts_.queries;
   worker_.counters().queries.add();
   set_state(state::copying);

@@ -338,12 +338,12 @@ def test_inside_a_transaction(both, server):
     for name in SHARDS[1:]:
         server.run("ALTER TABLE d RENAME COLUMN \"Odd, name\" TO other", database=name)
     answer, status = load(through, "COPY d FROM STDIN", b"1\tx\n")
-    for name in SHARDS[1:]:
-        server.run("ALTER TABLE d RENAME COLUMN other TO \"Odd, name\"", database=name)
     assert answer[0] == "55000" and status == "E"
     through.send(wire.parse("", "SELECT 1") + wire.SYNC)
     assert through.receive_until_ready()[-1] == ("Z", b"E")
     through.query("ROLLBACK")
+    for name in SHARDS[1:]:
+        server.run("ALTER TABLE d RENAME COLUMN other TO \"Odd, name\"", database=name)
     # A savepoint takes it back.
     through.query("BEGIN")
     through.query("SAVEPOINT s")
