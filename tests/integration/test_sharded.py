@@ -341,11 +341,15 @@ def test_pipeline_over_shards(both, sharded):
     assert client.rows(client.receive_until_ready(100)) == expected
 
 
-def test_copy_out_of_one_shard_or_refused(both):
-    through, _ = both
-    with pytest.raises(psycopg.errors.FeatureNotSupported):
-        with through.cursor().copy("COPY accounts TO STDOUT") as copy:
-            list(copy)
+def test_copy_out_of_all_shards_or_one(both):
+    through, direct = both
+    for statement in ("COPY accounts TO STDOUT", "COPY (SELECT * FROM accounts WHERE user_id = 7) "
+                      "TO STDOUT"):
+        rows = []
+        for connection in (through, direct):
+            with connection.cursor().copy(statement) as copy:
+                rows.append(sorted(bytes(part) for part in copy))
+        assert rows[0] == rows[1] and rows[0], statement
 
 
 @pytest.mark.seconds(60)
