@@ -94,8 +94,9 @@ TEST(pgoutput, fields) {
 }
 
 TEST(pgoutput, frames_and_positions) {
-  const auto data = decode_frame(as_bytes("w" + be(std::uint64_t{1}) + be(std::uint64_t{2}) +
-                                          be(std::int64_t{3}) + "abc"));
+  const std::string frame =
+      "w" + be(std::uint64_t{1}) + be(std::uint64_t{2}) + be(std::int64_t{3}) + "abc";
+  const auto data = decode_frame(as_bytes(frame));
   ASSERT_TRUE(data);
   EXPECT_TRUE(data->data);
   EXPECT_EQ(as_text(data->payload), "abc");
