@@ -1,6 +1,6 @@
 #pragma once
-// graveyard: keeps objects that may be on the call stack until the present turn of the loop is over,
-// then destroys them. What is left goes with its owner. Thread rule: its reactor's.
+// graveyard: keeps objects that may be on the call stack until the present turn of the loop is
+// over, then destroys them. What is left goes with its owner. Thread rule: its reactor's.
 
 #include <memory>
 #include <utility>

@@ -2,6 +2,7 @@
 // shard_transaction: one transaction of a client over several shards. Owns its legs (shard → leased
 // server), makes shards join it, tells all of them what concerns the whole transaction, and ends
 // it: all shards commit or none does (common/commit decides how; here its messages become bytes).
+// Split: shard_transaction.cpp legs, joining, telling; shard_commit.cpp the end.
 //
 // Who uses it: the client, statement by statement (client_shards.cpp); or whatever runs one
 // statement on legs of several shards, inside the client's transaction or in one of its own:

@@ -185,7 +185,9 @@ void lender::carry_out(pool_entry& entry, lend_connection& what) {
     graveyard_.bury(std::exchange(c->lane, link.relay(what.id)));
     c->relayed = true;
   } else if (c->live->encrypted() || settings_.lane == "pumped") {
-    if (!c->lane || c->relayed) graveyard_.bury(std::exchange(c->lane, std::make_unique<pump>(reactor_)));
+    if (!c->lane || c->relayed) {
+      graveyard_.bury(std::exchange(c->lane, std::make_unique<pump>(reactor_)));
+    }
     c->relayed = false;
   } else {
     graveyard_.bury(std::move(c->lane));

@@ -612,9 +612,9 @@ trouble move_runner::fence() {
   return follow_to_marker(marker_wait);
 }
 
-// What has written and began before the fence held has to be over on the sources themselves, whoever
-// it belongs to: a commit that is prepared, a client that came past pgsled, a backend whose frontend
-// has died. What it did is in front of the marker then.
+// What has written and began before the fence held has to be over on the sources themselves,
+// whoever it belongs to: a commit that is prepared, a client that came past pgsled, a backend whose
+// frontend has died. What it did is in front of the marker then.
 trouble move_runner::drain() {
   for (const shard_number source : scene_.sources) {
     auto& link = scene_.link(source);

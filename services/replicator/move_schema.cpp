@@ -153,7 +153,8 @@ trouble copy_schema(move_scene& scene, shard_number from, shard_number to) {
   add("PGSSLCERT", scene.where.tls.certificate);
   add("PGSSLKEY", scene.where.tls.private_key);
   const auto dump = run({fitting_pg_dump(std::stoi(*version)), "--schema-only", "--no-password",
-                         "--no-publications", "--no-subscriptions", "--exclude-schema=pgsled", "--encoding=UTF8",
+                         "--no-publications", "--no-subscriptions", "--exclude-schema=pgsled",
+                          "--encoding=UTF8",
                          "--host=" + at.host, "--port=" + std::to_string(at.port),
                          "--username=" + at.user, "--dbname=" + at.database},
                         environment, *scene.stop);

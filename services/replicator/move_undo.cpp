@@ -137,7 +137,8 @@ trouble move_runner::clean() {
     // Before anything is deleted the shard itself has to say that it owns none of it.
     const auto given_away = one_value(link, fmt::format(
         "SELECT bool_and(m.buckets[b + 1] = {}) FROM pgsled.shard_map m, "
-        "unnest('{{{}}}'::integer[]) b WHERE m.database = {} AND cardinality(m.buckets) = {}", scene_.destination,
+        "unnest('{{{}}}'::integer[]) b WHERE m.database = {} AND cardinality(m.buckets) = {}",
+        scene_.destination,
         fmt::join(scene_.moving, ","), literal(order_.database), scene_.map.size()));
     if (!given_away) return given_away.error();
     if (*given_away != "t") {

@@ -1,7 +1,8 @@
 #pragma once
-// The replicator process: one loop with the link to the router, the control socket and the splitting
-// of COPY, and a thread for the move that is under way (move_service). Life cycle: construct, hand
-// hooks() to app::process::run, destroy. Thread rule: hooks say theirs; the rest is run()'s thread.
+// The replicator process: one loop with the link to the router, the control socket and the
+// splitting of COPY, and a thread for the move that is under way (move_service). Life cycle:
+// construct, hand hooks() to app::process::run, destroy. Thread rule: hooks say theirs; the rest is
+// run()'s thread.
 
 #include <atomic>
 #include <memory>

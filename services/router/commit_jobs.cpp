@@ -99,7 +99,7 @@ class round {
   }
 
   std::optional<pg_error> open(std::uint32_t shard) {
-    auto link = management_connection::open(job_.shards[shard], job_.tls, connect_timeout, stop_);
+    auto link = management::connection::open(job_.shards[shard], job_.tls, connect_timeout, stop_);
     if (!link) return link.error();
     const auto begun = link->query(begin_sql);
     if (!begun) return begun.error();
@@ -164,7 +164,7 @@ class round {
   }
 
   void check_roles(std::uint32_t shard, commit_links::link& kept) {
-    management_connection& link = kept.connection;
+    management::connection& link = kept.connection;
     std::string names;
     for (const std::string& role : job_.roles) {
       names += (names.empty() ? "" : ",") + link.literal(role);
@@ -294,7 +294,7 @@ class round {
 
 }  // namespace
 
-std::optional<pg_error> make_decision_schema(management_connection& link) {
+std::optional<pg_error> make_decision_schema(management::connection& link) {
   const auto ready = link.query(decision_schema_ready());
   if (!ready) return ready.error();
   if (!ready->empty() && (*ready)[0][0] == "t") return std::nullopt;

@@ -12,7 +12,7 @@
 
 #include "common/commit/deadlock.hpp"
 #include "common/commit/resolver.hpp"
-#include "services/router/management.hpp"
+#include "common/management/connection.hpp"
 
 namespace pgsled::router {
 
@@ -20,7 +20,7 @@ namespace pgsled::router {
 // query to each shard.
 struct commit_links {
   struct link {
-    management_connection connection;
+    management::connection connection;
     std::vector<std::string> problems;   // found when it was opened
   };
   std::vector<std::optional<link>> of;   // by shard
@@ -32,9 +32,9 @@ struct commit_links {
 
 struct commit_job {
   std::string database;
-  std::vector<shard_address> shards;
+  std::vector<management::address> shards;
   std::vector<std::string> roles;      // server roles of the database's users
-  management_tls tls;
+  management::tls tls;
   std::shared_ptr<commit_links> kept;  // of the same shards; used by one job at a time
 };
 
@@ -55,6 +55,6 @@ struct commit_report {
 
 commit_report resolve_commits(const commit_job&, const std::atomic<bool>& stop);
 // Makes schema pgsled ready for decisions, if it is not.
-std::optional<pg_error> make_decision_schema(management_connection&);
+std::optional<pg_error> make_decision_schema(management::connection&);
 
 }  // namespace pgsled::router

@@ -35,7 +35,7 @@ class commit_service {
     bool under_way = false;
     std::int64_t next_at = 0;
     std::shared_ptr<commit_links> links = std::make_shared<commit_links>();
-    std::vector<shard_address> shards;         // which the links lead to
+    std::vector<management::address> shards;         // which the links lead to
     std::vector<open_transaction> open;
     std::set<std::string> problems;            // said in the log already
   };

@@ -186,9 +186,10 @@ void move_desk::tick(std::int64_t now) {
       const auto who = std::exchange(one.waits_for_fence, {});
       calls_.answer(who, one.epoch, one.fence);
     } else if (one.fence_is == phase::announced && now >= one.until) {
+      const auto late = calls_.late(one.fence);
       one.why = {"55P03",
                  fmt::format("older transactions were still open when the fence of move {} had to "
-                             "hold; waited for {}", one.job, fmt::join(calls_.late(one.fence), ", ")),
+                             "hold; waited for {}", one.job, fmt::join(late, ", ")),
                  "It is lifted; try again later.", {}};
       start_lifting(database, one, now);
     } else if (one.fence_is == phase::holding && now >= one.until) {
@@ -204,8 +205,9 @@ void move_desk::tick(std::int64_t now) {
     if (all) {
       calls_.answer(one.who, one.epoch, {});
     } else if (now >= one.until) {
+      const auto late = calls_.late({});
       refuse(one.who, "55P03",
-             fmt::format("not everybody has acknowledged it: {}", fmt::join(calls_.late({}), ", ")));
+             fmt::format("not everybody has acknowledged it: {}", fmt::join(late, ", ")));
     } else {
       telling_.push_back(std::move(one));
     }

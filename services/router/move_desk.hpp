@@ -1,10 +1,11 @@
 #pragma once
-// move_desk: the router's side of moving buckets between shards (docs/formats/moving.md). Registers
-// the job on the shards, raises the fence, says when it holds, and lifts it. Pure: what must be done
-// on shards, told to members and answered is the driver's, through the callbacks. Times are
-// milliseconds of a steady clock. Thread rule: one thread.
+// move_desk: the router's side of moving buckets between shards (docs/formats/envelope.md).
+// Registers the job on the shards, raises the fence, says when it holds, and lifts it. Pure: what
+// must be done on shards, told to members and answered is the driver's, through the callbacks.
+// Times are milliseconds of a steady clock. Thread rule: one thread.
 //
-// A fence: none → setting (on the shards) → announced (in the snapshots) → holding → lifting → none.
+// A fence: none → setting (on the shards) → announced (in the snapshots) → holding → lifting
+// → none.
 // Only under a fence that stands on every shard can the job change the map; lifting it takes it
 // from the shards first, which waits for a change in flight, and reads the map again. So whatever
 // happened, members are told the map that holds, and the fence falls for them together with that.

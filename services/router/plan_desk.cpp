@@ -132,8 +132,9 @@ plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t
   const std::uint64_t sent = calls_.epoch(who.from);
   const plan::answer made = plan::make_plan(who.asked, one.database, sent == 0 ? who.epoch : sent);
   if (made.plan.changes_catalog && !one.job.empty()) {
-    fail(who, "55006", "rows of database \"" + one.defined.name + "\" are being moved by " + one.job,
-         "Change tables when it is over, or abort it: SHOW TASKS, pgsled reshard abort.");
+    fail(who, "55006",
+         "rows of database \"" + one.defined.name + "\" are being moved by " + one.job,
+         "Change tables when it is over, or abort it: pgsled reshard status, reshard abort.");
     return outcome::done;
   }
   const bool refused = made.plan.destination == plan::destination::refused;

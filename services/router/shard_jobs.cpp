@@ -21,7 +21,7 @@ std::optional<Integer> number(const std::string& text) {
   return value;
 }
 
-result<std::optional<stored_map>> read_map(management_connection& link,
+result<std::optional<stored_map>> read_map(management::connection& link,
                                            const std::string& database) {
   const auto there =
       link.query("SELECT to_regprocedure('pgsled.read_shard_map(text)') IS NOT NULL");
@@ -50,7 +50,7 @@ result<std::optional<stored_map>> read_map(management_connection& link,
 }
 
 // A fence that nobody stands for any more. Afterwards nothing changes the map under it.
-result<std::optional<stored_map>> read_settled_map(management_connection& link,
+result<std::optional<stored_map>> read_settled_map(management::connection& link,
                                                    const map_job& job) {
   auto map = read_map(link, job.database);
   if (!map || !*map || (*map)->fence.empty() || (*map)->fence == job.keep_fence) return map;
@@ -61,7 +61,7 @@ result<std::optional<stored_map>> read_settled_map(management_connection& link,
   return read_map(link, job.database);
 }
 
-std::optional<pg_error> write_map(management_connection& link, const std::string& database,
+std::optional<pg_error> write_map(management::connection& link, const std::string& database,
                                   std::uint32_t shard, const map_decision& map) {
   const auto made = link.query(shard_map_schema());
   if (!made) return made.error();
@@ -74,7 +74,7 @@ std::optional<pg_error> write_map(management_connection& link, const std::string
 
 // Tables the file names, or any with the column when it names none, or a whole schema when it
 // names neither; system schemas left out.
-std::string tables_query(const management_connection& link,
+std::string tables_query(const management::connection& link,
                          const std::vector<plan::sharded_table>& tables) {
   std::string values;
   for (const plan::sharded_table& table : tables) {
@@ -165,9 +165,9 @@ HAVING bool_and((n.nspname IN ('pg_catalog', 'information_schema')
 
 map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
   std::vector<shard_reading> readings(job.shards.size());
-  std::vector<std::optional<management_connection>> links(job.shards.size());
+  std::vector<std::optional<management::connection>> links(job.shards.size());
   for (std::size_t i = 0; i < job.shards.size(); ++i) {
-    auto link = management_connection::open(job.shards[i], job.tls, connect_timeout, stop);
+    auto link = management::connection::open(job.shards[i], job.tls, connect_timeout, stop);
     if (!link) {
       readings[i].problem = link.error().message;
       continue;
@@ -208,21 +208,21 @@ map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
 
 result<bool> do_move_work(const map_job& job, const move_work& work,
                           const std::atomic<bool>& stop) {
-  std::vector<management_connection> links;
+  std::vector<management::connection> links;
   for (std::size_t i = 0; i < job.shards.size(); ++i) {
-    auto link = management_connection::open(job.shards[i], job.tls, connect_timeout, stop);
+    auto link = management::connection::open(job.shards[i], job.tls, connect_timeout, stop);
     if (!link) return tl::unexpected(link.error());
     links.push_back(std::move(*link));
   }
-  const auto call = [&](management_connection& link, const std::string& function) {
+  const auto call = [&](management::connection& link, const std::string& function) {
     return link.query("SET synchronous_commit = on; SELECT pgsled." + function);
   };
-  const auto database = [&](management_connection& link) { return link.literal(work.database); };
+  const auto database = [&](management::connection& link) { return link.literal(work.database); };
   // Of the fence: only a map that is the same everywhere can be changed under it.
   std::uint64_t epoch = 0;
   for (std::size_t i = 0; i < links.size(); ++i) {
-    management_connection& link = links[i];
-    result<management_connection::rows> said;
+    management::connection& link = links[i];
+    result<management::connection::rows> said;
     const std::string name = link.literal(work.job);
     switch (work.what) {
       case move_work::kind::begin:
@@ -263,7 +263,7 @@ result<bool> do_move_work(const map_job& job, const move_work& work,
 }
 
 result<plan::catalog> read_catalog(const catalog_job& job, const std::atomic<bool>& stop) {
-  auto link = management_connection::open(job.shard, job.tls, connect_timeout, stop);
+  auto link = management::connection::open(job.shard, job.tls, connect_timeout, stop);
   if (!link) return tl::unexpected(link.error());
   if (const auto begun = link->query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); !begun) {
     return tl::unexpected(begun.error());

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/plan/planner.hpp"
-#include "services/router/management.hpp"
+#include "common/management/connection.hpp"
 #include "services/router/move_desk.hpp"
 #include "services/router/shard_map.hpp"
 
@@ -15,8 +15,8 @@ namespace pgsled::router {
 
 struct map_job {
   std::string database;
-  std::vector<shard_address> shards;
-  management_tls tls;
+  std::vector<management::address> shards;
+  management::tls tls;
   std::string keep_fence;       // any other fence found on a shard is lifted first
   bool decisions = false;   // commits over several shards leave decisions there
 };
@@ -30,9 +30,9 @@ result<bool> do_move_work(const map_job&, const move_work&, const std::atomic<bo
 
 struct catalog_job {
   std::string database;
-  shard_address shard;          // shard 0: the catalogs are the same on all
+  management::address shard;          // shard 0: the catalogs are the same on all
   std::vector<plan::sharded_table> tables;
-  management_tls tls;
+  management::tls tls;
 };
 result<plan::catalog> read_catalog(const catalog_job&, const std::atomic<bool>& stop);
 

@@ -48,7 +48,7 @@ void shard_service::stop() {
   catalog_worker_.stop();
 }
 
-management_tls shard_service::tls() const {
+management::tls shard_service::tls() const {
   const config::general& general = truth_.configuration().general;
   return {general.tls_verify, general.tls_server_ca_certificate, general.tls_server_certificate,
           general.tls_server_private_key};

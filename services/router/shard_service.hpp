@@ -43,7 +43,7 @@ class shard_service {
     std::int64_t retry_at = 0;
     std::string reason;        // why it is not settled
   };
-  management_tls tls() const;
+  management::tls tls() const;
   void ask_map(const std::string& database, map_state&);
   void map_known(const std::string& database, map_decision);
   void publish(const std::string& database);

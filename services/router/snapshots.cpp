@@ -209,7 +209,7 @@ snapshot::pooler pooler_snapshot(const config::configuration& config, const topo
 snapshot::move_where where_rows_are(const config::configuration& config, const topology& made,
                                     const std::string& database, const database_state& state) {
   snapshot::move_where to;
-  for (const shard_address& one : shard_addresses(made, database)) {
+  for (const management::address& one : shard_addresses(made, database)) {
     to.shards.push_back({static_cast<std::uint32_t>(to.shards.size()), one.host, one.port,
                          one.database, one.user, one.password});
   }

@@ -171,11 +171,12 @@ topology make_topology(const config::configuration& config, pool_ids& ids, verif
   return made;
 }
 
-std::vector<shard_address> shard_addresses(const topology& from, const std::string& database) {
+std::vector<management::address> shard_addresses(const topology& from,
+                                                 const std::string& database) {
   const auto known = std::find_if(from.databases.begin(), from.databases.end(),
                                   [&](const auto& one) { return one.name == database; });
   if (known == from.databases.end()) return {};
-  std::vector<shard_address> addresses(known->shards);
+  std::vector<management::address> addresses(known->shards);
   std::vector<bool> found(known->shards, false), by_admin(known->shards, false);
   for (const pool_definition& pool : from.pools) {
     const snapshot::server_pool& server = pool.server;

@@ -9,7 +9,7 @@
 
 #include "common/config/config.hpp"
 #include "common/snapshot/snapshot.hpp"
-#include "services/router/management.hpp"
+#include "common/management/connection.hpp"
 #include "services/router/verifiers.hpp"
 
 namespace pgsled::router {
@@ -54,6 +54,6 @@ const config::database* shard_host(const config::configuration&, const std::stri
 
 // How management connections reach one shard: as the schema_admin user, else the first user.
 // In shard order; empty when a shard has no host or no user is known.
-std::vector<shard_address> shard_addresses(const topology&, const std::string& database);
+std::vector<management::address> shard_addresses(const topology&, const std::string& database);
 
 }  // namespace pgsled::router
