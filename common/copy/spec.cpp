@@ -1,96 +1,17 @@
-// Layout: integers little-endian, texts and lists with a 32-bit count before them, fields in the
-// order of the structs.
+// Layout: fields (common/base/fields.hpp) in the order of the structs.
 #include "common/copy/spec.hpp"
 
 #include <algorithm>
 #include <array>
 
+#include "common/base/fields.hpp"
+
 namespace pgsled::copy {
 namespace {
 
-class writer {
- public:
-  explicit writer(std::string& to) : to_(to) {}
-  template <class Integer>
-  void integer(Integer value) {
-    char bytes[sizeof value];
-    store_le(bytes, value);
-    to_.append(bytes, sizeof value);
-  }
-  void flag(bool value) { integer(static_cast<std::uint8_t>(value)); }
-  void text(const std::string& value) {
-    integer(static_cast<std::uint32_t>(value.size()));
-    to_ += value;
-  }
-  template <class List, class Each>
-  void list(const List& values, Each each) {
-    integer(static_cast<std::uint32_t>(values.size()));
-    for (const auto& value : values) each(value);
-  }
-  void texts(const std::vector<std::string>& values) {
-    list(values, [this](const std::string& one) { text(one); });
-  }
+constexpr const char* subject = "description of a COPY";
 
- private:
-  std::string& to_;
-};
-
-// Sticky error: after the first one every read gives zero, and the caller asks once at the end.
-class reader {
- public:
-  explicit reader(byte_span bytes) : rest_(bytes) {}
-  template <class Integer>
-  Integer integer() {
-    if (rest_.size() < sizeof(Integer)) return fail("ends too early"), Integer{};
-    const auto value = load_le<Integer>(rest_.data());
-    rest_ = rest_.subspan(sizeof(Integer));
-    return value;
-  }
-  template <class Enum>
-  Enum enumeration(Enum lowest, Enum highest) {
-    const auto value = static_cast<Enum>(integer<std::uint8_t>());
-    if (value >= lowest && value <= highest) return value;
-    fail("has a value out of range");
-    return lowest;
-  }
-  bool flag() { return enumeration<std::uint8_t>(0, 1) != 0; }
-  std::string text() {
-    const auto size = integer<std::uint32_t>();
-    if (size > rest_.size()) return fail("has a text longer than itself"), std::string{};
-    std::string value{as_text(rest_.first(size))};
-    rest_ = rest_.subspan(size);
-    return value;
-  }
-  // `least` is the size of the smallest element: a count that cannot fit allocates nothing.
-  template <class T, class Each>
-  std::vector<T> list(std::size_t least, Each each) {
-    const auto count = integer<std::uint32_t>();
-    std::vector<T> values;
-    if (count > rest_.size() / least) return fail("has a list longer than itself"), values;
-    values.reserve(count);
-    for (std::uint32_t i = 0; i < count && error_.empty(); ++i) values.push_back(each());
-    return values;
-  }
-  std::vector<std::string> texts() {
-    return list<std::string>(4, [this] { return text(); });
-  }
-  void fail(const char* why) {
-    if (error_.empty()) error_ = std::string{"description of a COPY "} + why;
-    rest_ = {};
-  }
-  template <class T>
-  tl::expected<T, std::string> finish(T value) {
-    if (error_.empty() && !rest_.empty()) fail("has bytes left over");
-    if (!error_.empty()) return tl::unexpected<std::string>(error_);
-    return value;
-  }
-
- private:
-  byte_span rest_;
-  std::string error_;
-};
-
-void write(writer& w, const options& o) {
+void write(field_writer& w, const options& o) {
   w.integer(static_cast<std::uint8_t>(o.format));
   for (const char one : {o.delimiter, o.quote, o.escape}) w.integer(one);
   for (const bool one : {o.header, o.has_default, o.all_not_null, o.all_null}) w.flag(one);
@@ -101,7 +22,7 @@ void write(writer& w, const options& o) {
   w.texts(o.null);
 }
 
-options read_options(reader& r) {
+options read_options(field_reader& r) {
   options o;
   o.format = r.enumeration(format::text, format::binary);
   for (char* one : {&o.delimiter, &o.quote, &o.escape}) *one = r.integer<char>();
@@ -114,7 +35,7 @@ options read_options(reader& r) {
   return o;
 }
 
-void write(writer& w, const placement::mapping& m) {
+void write(field_writer& w, const placement::mapping& m) {
   w.integer(m.id);
   w.text(m.type);
   w.list(m.list, [&](const auto& entry) {
@@ -131,7 +52,7 @@ void write(writer& w, const placement::mapping& m) {
   w.integer(m.fallback);
 }
 
-placement::mapping read_mapping(reader& r) {
+placement::mapping read_mapping(field_reader& r) {
   placement::mapping m;
   m.id = r.integer<std::uint64_t>();
   m.type = r.text();
@@ -172,18 +93,18 @@ bool names_only(const spec& s) {
 }  // namespace
 
 void encode(const options& from, std::string& to) {
-  writer w{to};
+  field_writer w{to};
   write(w, from);
 }
 
 tl::expected<options, std::string> decode_options(byte_span bytes) {
-  reader r{bytes};
+  field_reader r{bytes, subject};
   options o = read_options(r);
   return r.finish(std::move(o));
 }
 
 void encode(const spec& s, std::string& to) {
-  writer w{to};
+  field_writer w{to};
   write(w, s.options);
   w.text(s.table);
   w.texts(s.columns);
@@ -202,7 +123,7 @@ void encode(const spec& s, std::string& to) {
 
 tl::expected<spec, std::string> decode_spec(byte_span bytes) {
   using namespace placement;
-  reader r{bytes};
+  field_reader r{bytes, subject};
   spec s;
   s.options = read_options(r);
   s.table = r.text();
