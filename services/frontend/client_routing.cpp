@@ -483,7 +483,10 @@ client::routed client::hold_at_fence(bool fenced) {
     fenced_since_ = {};
     return routed::go;
   }
-  if (fenced_since_ == net::time_point{}) fenced_since_ = worker_.loop().now();
+  if (fenced_since_ == net::time_point{}) {
+    fenced_since_ = worker_.loop().now();
+    worker_.counters().fence_waits.add();
+  }
   set_state(state::fenced);
   return routed::suspended;
 }

@@ -28,8 +28,11 @@ std::string wall_clock(net::time_point at, net::time_point now) {
 const char* state_name(const client& c) {
   using state = client::state;
   const auto now = c.now_in();
-  if (now == state::waiting) return "waiting";
-  if (now == state::spreading || now == state::asking || now == state::planning) return "active";
+  if (now == state::waiting || now == state::fenced) return "waiting";
+  if (now == state::spreading || now == state::copying || now == state::asking ||
+      now == state::planning) {
+    return "active";
+  }
   const auto* s = c.attached();
   if (s == nullptr) return c.in_transaction() ? "idle in transaction" : "idle";
   if (!s->ledger.empty()) return "active";

@@ -13,7 +13,8 @@ struct probe {
   metrics::cell clients, clients_waiting, clients_accepted, clients_refused, logins_failed;
   metrics::cell queries, transactions, bytes_from_clients, bytes_to_clients;
   metrics::cell leases, leases_idle, leases_granted, leases_broken, pinned;
-  metrics::cell plans_cached, plans_cold, plans_refused, plan_cache_bytes, plan_cache_evictions;
+  metrics::cell plans_cached, plans_cold, plans_refused, fence_waits;
+  metrics::cell plan_cache_bytes, plan_cache_evictions;
   metrics::cell statement_cache_bytes, statement_cache_evictions, statements_prepared;
   metrics::cell checkout_timeouts, client_violations, server_violations, cancels, settings_applied;
   metrics::cell shard_commits, shard_commits_failed, pool_deadlocks;
