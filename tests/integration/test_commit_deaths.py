@@ -222,6 +222,9 @@ def deaths_under_load(cluster, chance, seconds, clients=8):
                 if tags == [b"COMMIT\0"]:
                     done[number] = run
             except ServerError:
+                if client is None:   # not even let in
+                    time.sleep(0.05)
+                    continue
                 with contextlib.suppress(Closed, OSError, ServerError):
                     client.query("ROLLBACK")
             except (Closed, OSError):
