@@ -77,6 +77,21 @@ class reader {
   bool ok_ = true;
 };
 
+// Calls each(type, body, whole) for the messages that are complete in `carry`, and takes them off.
+// Each may not touch `carry`.
+template <class Each>
+void take_messages(std::string& carry, Each each) {
+  std::size_t at = 0;
+  frame next;
+  while (peek(as_bytes(carry).subspan(at), next) == frame_state::complete &&
+         carry.size() - at >= next.total()) {
+    each(next.type, as_bytes(carry).subspan(at + header_size, next.length),
+         std::string_view(carry).substr(at, next.total()));
+    at += next.total();
+  }
+  carry.erase(0, at);
+}
+
 // Appends one message to a string: begin, fields, and the length is patched on end(). What is
 // larger than a receiver takes (max_message_length) is written and left to the receiver to refuse.
 class writer {

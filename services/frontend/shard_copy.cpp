@@ -70,15 +70,9 @@ void shard_copy::leg::send_failure(std::string_view why) {
 void shard_copy::leg::from_server(byte_span bytes) {
   if (!owner.incoming() && owner.phase_ == phase::streaming) return owner.output(*this, bytes);
   carry.append(as_text(bytes));
-  std::size_t at = 0;
-  wire::frame frame;
-  while (wire::peek(as_bytes(carry).subspan(at), frame) == wire::frame_state::complete &&
-         carry.size() - at >= frame.total()) {
-    read(frame.type, as_bytes(carry).subspan(at + wire::header_size, frame.length),
-         std::string_view(carry).substr(at, frame.total()));
-    at += frame.total();
-  }
-  carry.erase(0, at);
+  wire::take_messages(carry, [this](char type, byte_span body, std::string_view whole) {
+    read(type, body, whole);
+  });
   if (carry.size() > max_carry) lease->mark_broken();
 }
 

@@ -31,15 +31,9 @@ struct shard_transaction::leg final : lease_waiter, server_user {
   }
   void from_server(byte_span bytes) override {
     carry.append(as_text(bytes));
-    std::size_t at = 0;
-    wire::frame frame;
-    while (wire::peek(as_bytes(carry).subspan(at), frame) == wire::frame_state::complete &&
-           carry.size() - at >= frame.total()) {
-      read(frame.type, as_bytes(carry).subspan(at + wire::header_size, frame.length),
-           std::string_view(carry).substr(at, frame.total()));
-      at += frame.total();
-    }
-    carry.erase(0, at);
+    wire::take_messages(carry, [this](char type, byte_span body, std::string_view whole) {
+      read(type, body, whole);
+    });
     if (carry.size() > max_carry) lease->mark_broken();
   }
   void read(char type, byte_span body, std::string_view whole) {
