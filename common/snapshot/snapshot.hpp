@@ -175,6 +175,8 @@ struct replicator {
   std::uint64_t epoch = 0;
   std::string version;
   std::vector<std::string> databases;   // those with tables sharded by hash: whose buckets may move
+  // Moves that are registered, database and job: somebody has to go on with each.
+  std::vector<std::pair<std::string, std::string>> moving;
   std::string log_level = "info", log_format = "text";
   std::int64_t shutdown_timeout = 60000;
   std::vector<std::string> relay_client_keys;  // CURVE public keys of frontends

@@ -276,6 +276,10 @@ trouble move_runner::take(moving::stored& found) {
   if (auto error = lock()) return error;
   runs_ = 0;
   found = moving::stored::nothing;
+  if (registered.empty() && order_.resume && !taken_) {   // its runner has ended it meanwhile
+    return pg_error{"55006", fmt::format("the move {} is over already", order_.job), {}, {}};
+  }
+  taken_ = true;
   if (registered.empty()) return std::nullopt;
   if (auto error = settle(found)) return error;
   if (found != moving::stored::flipped) return plan();

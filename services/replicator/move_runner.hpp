@@ -85,6 +85,7 @@ class move_runner {
   moving::job job_;
   std::optional<management::connection> lock_;
   std::vector<std::unique_ptr<move_stream>> streams_;
+  bool taken_ = false;                 // the job is, or was, this runner's
   bool compared_ = false;              // all rows once; since then the streams know what changed
   std::string fence_, marker_;
   std::chrono::steady_clock::time_point fenced_at_{};

@@ -1,12 +1,11 @@
 #include "services/replicator/move_service.hpp"
 
 #include <fmt/format.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
-#include <array>
 #include <future>
 
+#include "common/auth/scram.hpp"
 #include "common/log/log.hpp"
 
 namespace pgsled::replicator {
@@ -33,11 +32,8 @@ constexpr metrics::description fenced{"pgsled_move_fences_total", type::counter,
                                       "Times a fence was asked for."};
 
 std::string random_name() {
-  std::array<std::uint8_t, 8> random{};
-  RAND_bytes(random.data(), static_cast<int>(random.size()));
-  std::string made;
-  for (const auto byte : random) made += fmt::format("{:02x}", byte);
-  return made;
+  const auto random = auth::random_bytes(8);
+  return fmt::format("{:016x}", load_be<std::uint64_t>(random.data()));
 }
 
 }  // namespace
@@ -59,8 +55,9 @@ move_service::~move_service() {
   if (running_) running_->thread.join();
 }
 
-void move_service::configure(std::vector<std::string> databases) {
-  databases_ = std::move(databases);
+void move_service::configure(const snapshot::replicator& from) {
+  databases_ = from.databases;
+  registered_moves_ = from.moving;
 }
 
 void move_service::stop() {
@@ -184,20 +181,9 @@ void move_service::look() {
   if (*stopped_) return;
   loop_.after(between_looks, [this] { look(); });
   if (running_ || !router_.connected()) return;
-  for (const std::string& database : databases_) {
-    snapshot::move_request request;
-    request.do_ = "where";
-    request.database = database;
-    router_.ask(bus::kind::move_request, as_bytes(snapshot::to_json(request)), between_looks,
-                [this, database](result<bus::envelope> got) {
-                  if (!got || running_ || *stopped_) return;
-                  const auto where = snapshot::from_json<snapshot::move_where>(
-                      as_text(got->payload));
-                  if (!where || where->moving.empty()) return;
-                  log::info("move", "looks after the move {} of database \"{}\"", where->moving,
-                            database);
-                  begin({database, where->moving, true, false});
-                });
+  for (const auto& [database, job] : registered_moves_) {
+    log::info("move", "looks after the move {} of database \"{}\"", job, database);
+    return begin({database, job, true, false});
   }
 }
 

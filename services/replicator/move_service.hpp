@@ -15,6 +15,7 @@
 #include "common/bus/peer.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/net/reactor.hpp"
+#include "common/snapshot/snapshot.hpp"
 #include "services/replicator/control_protocol.hpp"
 #include "services/replicator/move_runner.hpp"
 
@@ -29,7 +30,7 @@ class move_service {
   move_service(const move_service&) = delete;
   move_service& operator=(const move_service&) = delete;
 
-  void configure(std::vector<std::string> databases);   // in which to look for moves
+  void configure(const snapshot::replicator&);   // where buckets may move, and moves there are
   void stop();                                          // begins nothing more
   reshard_hooks hooks();
 
@@ -51,6 +52,7 @@ class move_service {
   net::reactor& loop_;
   bus::peer& router_;
   std::vector<std::string> databases_;
+  std::vector<std::pair<std::string, std::string>> registered_moves_;   // database, job
   std::deque<move_progress> moves_;                // the newest last
   metrics::cell running_now_, done_, undone_, rows_, changes_, lag_, fences_;
   std::vector<std::shared_ptr<void>> registered_;

@@ -140,7 +140,7 @@ void replicator_service::apply(byte_span text, std::uint64_t epoch) {
     return;
   }
   log::configure(got->log_level, got->log_format);
-  moves_->configure(got->databases);
+  moves_->configure(*got);
   shutdown_timeout_ = std::chrono::milliseconds(got->shutdown_timeout);
   auto keys = got->relay_client_keys;
   keys.insert(keys.end(), known_clients_.begin(), known_clients_.end());

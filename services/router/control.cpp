@@ -105,7 +105,7 @@ std::string control::snapshot_for(const member& who, const shares& given,
     return snapshot::to_json(
         pooler_snapshot(config_, topology_, members_, who, given, states_, client_keys_));
   }
-  return snapshot::to_json(replicator_snapshot(config_, members_, client_keys_));
+  return snapshot::to_json(replicator_snapshot(config_, members_, states_, client_keys_));
 }
 
 std::vector<control::outgoing> control::refresh() {

@@ -228,7 +228,7 @@ snapshot::move_where where_rows_are(const config::configuration& config, const t
 }
 
 snapshot::replicator replicator_snapshot(const config::configuration& config,
-                                         const membership& members,
+                                         const membership& members, const database_states& states,
                                          const std::vector<std::string>& client_keys) {
   snapshot::replicator to;
   to.shutdown_timeout = config.general.shutdown_timeout;
@@ -241,6 +241,9 @@ snapshot::replicator replicator_snapshot(const config::configuration& config,
     if (table.acted_on && !table.mapping) names.insert(table.database);
   }
   to.databases.assign(names.begin(), names.end());
+  for (const auto& [name, state] : states) {
+    if (!state.moving.empty()) to.moving.emplace_back(name, state.moving);
+  }
   return to;
 }
 

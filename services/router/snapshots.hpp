@@ -41,6 +41,7 @@ snapshot::pooler pooler_snapshot(const config::configuration&, const topology&, 
 snapshot::move_where where_rows_are(const config::configuration&, const topology&,
                                     const std::string& database, const database_state&);
 snapshot::replicator replicator_snapshot(const config::configuration&, const membership&,
+                                         const database_states&,
                                          const std::vector<std::string>& client_keys);
 
 }  // namespace pgsled::router
