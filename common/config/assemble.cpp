@@ -36,7 +36,7 @@ general make_general(const checked_file& file, findings& found) {
   general to;
   to.host = from.text("host");
   to.port = from.as<std::uint16_t>("port");
-  to.workers = std::max(1u, from.as<std::uint32_t>("workers"));
+  if (const auto wanted = from.maybe<std::uint32_t>("workers")) to.workers = std::max(1u, *wanted);
   to.openmetrics_host = from.text("openmetrics_host");
   to.openmetrics_namespace = from.text("openmetrics_namespace");
   to.openmetrics_port = from.maybe<std::uint16_t>("openmetrics_port");

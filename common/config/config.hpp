@@ -21,7 +21,7 @@ inline constexpr std::int64_t never = -1;  // PgDog's 9223372036854775807 for du
 struct general {             // the keys that are acted on; the others are checked and listed only
   std::string host = "0.0.0.0";
   std::uint16_t port = 6432;
-  std::uint32_t workers = 2;
+  std::uint32_t workers = 0;   // 0: each frontend goes by its processors
   std::string openmetrics_host = "0.0.0.0", openmetrics_namespace;
   std::optional<std::uint16_t> openmetrics_port, healthcheck_port;
   std::int64_t shutdown_timeout = 60000;

@@ -1,7 +1,9 @@
 #include "common/net/reactor.hpp"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <array>
@@ -137,6 +139,10 @@ struct reactor::state {
 
   unique_fd epoll{::epoll_create1(EPOLL_CLOEXEC)};
   unique_fd wake{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  // A time-out given to epoll_wait() is set up and taken down in the kernel at every wait; this one
+  // only when a timer is due before `alarm_at`. It may go off for timers that were cancelled.
+  unique_fd alarm{::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)};
+  time_point alarm_at = time_point::max();
   std::vector<registration> watchers;  // by descriptor
   std::array<epoll_event, batch_size> batch{};
   int batch_count = 0, batch_position = 0;
@@ -183,15 +189,31 @@ struct reactor::state {
     posted_running.clear();
   }
 
-  // Milliseconds, rounded up: waking early would only spin until the timer is due.
-  int wait_ms() const {
+  // For epoll_wait(): what is due later is the alarm's.
+  int wait_ms() {
     if (!deferred.empty() || !gathered.empty() || stopping.load(std::memory_order_acquire))
       return 0;
-    if (timers.empty()) return -1;
-    const auto left = timers.first() - clock::now();
-    if (left <= duration::zero()) return 0;
-    const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
-    return static_cast<int>(std::min<long long>(ms, 60'000));
+    if (!timers.empty() && timers.first() < alarm_at) set_alarm(timers.first());
+    return -1;
+  }
+
+  void set_alarm(time_point when) {
+    // A time of 0 would switch it off.
+    const auto ns = std::max<std::chrono::nanoseconds>(when.time_since_epoch(),
+                                                       std::chrono::nanoseconds(1));
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(ns);
+    itimerspec spec{};
+    spec.it_value.tv_sec = seconds.count();
+    spec.it_value.tv_nsec = (ns - seconds).count();
+    if (::timerfd_settime(alarm.get(), TFD_TIMER_ABSTIME, &spec, nullptr) != 0)
+      fail("timerfd_settime");
+    alarm_at = when;
+  }
+
+  void alarm_rang() {
+    std::uint64_t times = 0;
+    [[maybe_unused]] const auto n = ::read(alarm.get(), &times, sizeof times);
+    alarm_at = time_point::max();
   }
 
   void dispatch() {
@@ -201,6 +223,10 @@ struct reactor::state {
       if (fd < 0) continue;
       if (fd == wake.get()) {
         run_posted();
+        continue;
+      }
+      if (fd == alarm.get()) {
+        alarm_rang();
         continue;
       }
       const registration& to = watchers[static_cast<std::size_t>(fd)];
@@ -233,8 +259,9 @@ struct reactor::state {
 };
 
 reactor::reactor() : state_(std::make_unique<state>()) {
-  if (!state_->epoll || !state_->wake) fail("reactor");
+  if (!state_->epoll || !state_->wake || !state_->alarm) fail("reactor");
   state_->control(EPOLL_CTL_ADD, state_->wake.get(), EPOLLIN);
+  state_->control(EPOLL_CTL_ADD, state_->alarm.get(), EPOLLIN);
 }
 reactor::~reactor() = default;
 
@@ -306,6 +333,12 @@ void reactor::post(std::function<void()> task) {
 }
 
 time_point reactor::now() const { return state_->running ? state_->now : clock::now(); }
+
+void reactor::wake_patiently() {
+  const sched_param none{};
+  // Where it is not allowed all works as well, only with more turns.
+  [[maybe_unused]] const auto done = ::sched_setscheduler(0, SCHED_BATCH, &none);
+}
 
 void reactor::run() {
   state& s = *state_;

@@ -59,6 +59,10 @@ class reactor {
 
   // The time at which this turn of the loop began.
   time_point now() const;
+  // From now on the calling thread, when woken, does not take the processor from whoever runs on it
+  // (SCHED_BATCH): for loops of the data path, which are woken by those who are about to say more.
+  // A processor that is idle runs it at once.
+  static void wake_patiently();
   void run();
   void stop();
 

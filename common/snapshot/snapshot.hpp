@@ -100,7 +100,7 @@ struct frontend_settings {
   std::string host = "0.0.0.0";
   std::uint16_t port = 6432;
   std::string unix_socket_dir;          // empty: none
-  std::uint32_t workers = 2;
+  std::uint32_t workers = 0;   // 0: by the processors it has
   std::string tls_certificate, tls_private_key;
   std::int64_t tls_modified = 0;        // another number: the files have been replaced
   bool tls_client_required = false;

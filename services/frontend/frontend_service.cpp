@@ -74,7 +74,9 @@ class service {
 
  private:
   void start_workers(snapshot::frontend first) {
-    const auto count = std::max(1u, first.settings.workers);
+    // More threads than that find less to do each time they are woken.
+    const auto by_processors = std::max(1u, std::thread::hardware_concurrency() / 2);
+    const auto count = first.settings.workers > 0 ? first.settings.workers : by_processors;
     for (unsigned i = 0; i < count; ++i) {
       workers_.push_back(std::make_unique<worker>(shared_, i, first));
       if (auto listening = workers_.back()->listen(); !listening) {

@@ -132,6 +132,7 @@ void worker::run() {
     loop_.after(tick_interval, again);
   };
   loop_.after(tick_interval, again);
+  net::reactor::wake_patiently();
   loop_.run();
 }
 

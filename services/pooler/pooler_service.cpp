@@ -107,6 +107,7 @@ struct pooler_service::state {
     };
     router = std::make_unique<bus::peer>(reactor, process.bus(), to, calls);
     router->start();
+    net::reactor::wake_patiently();
     reactor.run();
     router.reset();
     relay.reset();

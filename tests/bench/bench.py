@@ -171,12 +171,17 @@ class Bench:
         self.cell(f"COPY into {SHARDS} shards, rows/s", [direct, pgsled], measure)
 
     def relay(self, server, bouncer):
-        # PgBouncer has one thread. With one worker the batches of the lane are larger, too.
-        for what, general in (("relay lane, one worker", {"workers": 1}), ("relay lane", {})):
-            with Pgsled(server, "pgsled", general=general, pgsled={"lane": "relay"}) as relayed:
-                self.cell(f"{what}, -S simple, 64", [bouncer, relayed],
-                          lambda target, _: pgbench(target, "-S", "-c", 64, "-j", 2, "-T",
-                                                    self.seconds)["tps"])
+        with Pgsled(server, "pgsled", pgsled={"lane": "relay"}) as relayed:
+            self.cell("relay lane, -S simple, 64", [bouncer, relayed],
+                      lambda target, _: pgbench(target, "-S", "-c", 64, "-j", 2, "-T",
+                                                self.seconds)["tps"])
+
+    def threads(self, server, bouncer):
+        """What a second thread costs where processors are few: PgBouncer has one."""
+        with Pgsled(server, "pgsled", general={"workers": 2}) as two:
+            self.cell("two workers, -S simple, 64", [bouncer, two],
+                      lambda target, _: pgbench(target, "-S", "-c", 64, "-j", 2, "-T",
+                                                self.seconds)["tps"])
 
     def tls(self, server, certificate):
         with PgBouncer(server, server_tls=True) as bouncer, Pgsled(
@@ -261,6 +266,7 @@ class Bench:
                     if self.wanted(section):
                         getattr(self, section)(direct, bouncer, pgsled)
                 self.attempt("relay", self.relay, server, bouncer)
+                self.attempt("threads", self.threads, server, bouncer)
             self.attempt("connect", self.connect, server, direct)
             self.attempt("tls", self.tls, server, certificate)
             self.attempt("memory", self.memory, server, certificate)
@@ -314,8 +320,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
     parser.add_argument("--runs", type=int, help="runs of each cell (5)")
     parser.add_argument("--only", nargs="+", choices=[
-        "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "tls", "memory",
-        "commit"])
+        "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "threads", "tls",
+        "memory", "commit"])
     options = parser.parse_args()
     bench = Bench(options).run()
     goals = report.goals(bench.results)

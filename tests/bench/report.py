@@ -14,7 +14,7 @@ GOALS = [
     ("-S prepared, 16", "direct", "≥", 0.53), ("-S prepared, 64", "direct", "≥", 0.62),
     ("latency added, simple (µs)", "pgbouncer", "≤", 1.0),
     ("latency added, extended (µs)", "pgbouncer", "≤", 1.0),
-    ("relay lane, one worker, -S simple, 64", "pgbouncer", "≥", 0.8),
+    ("relay lane, -S simple, 64", "pgbouncer", "≥", 0.8),
     ("TLS to the server, -S simple, 64", "pgbouncer", "≥", 0.95),
     ("point query, simple, 16", "unsharded", "≥", 0.92),
     ("point query, extended, 16", "unsharded", "≥", 0.92),

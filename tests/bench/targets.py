@@ -89,14 +89,15 @@ class PgBouncer:
 
 
 class Pgsled(Suite):
-    """A suite for measuring: no log line per connection, no TLS unless asked for."""
+    """A suite for measuring: no log line per connection, no TLS unless asked for, as many workers
+    as it takes by itself."""
 
     def __init__(self, server, name="pgsled", general=None, trust=True, **options):
         self.name = name
         options.setdefault("users", [{"name": name, "all_databases": True}
                                      for name in (USER, PASSWORD_USER)])
         quiet = {"log_connections": False, "log_disconnections": False, "tls_verify": "disabled",
-                 "default_pool_size": POOL_SIZE, "log_level": "warn",
+                 "default_pool_size": POOL_SIZE, "log_level": "warn", "workers": None,
                  "auth_type": "trust" if trust else "scram"}
         options.setdefault("databases", [{"name": "postgres"}])
         super().__init__(server, general=dict(quiet, **(general or {})), **options)

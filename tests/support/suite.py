@@ -30,11 +30,13 @@ def toml_value(value):
 
 
 def toml_text(sections):
-    """Sections as (header, {key: value}); header "[[users]]" and the like."""
+    """Sections as (header, {key: value}); header "[[users]]" and the like. What is None stays
+    away."""
     lines = []
     for header, values in sections:
         lines.append(header)
-        lines += [f"{key} = {toml_value(value)}" for key, value in values.items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in values.items()
+                  if value is not None]
         lines.append("")
     return "\n".join(lines)
 

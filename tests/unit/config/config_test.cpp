@@ -403,6 +403,8 @@ TEST(config, special_values) {
   };
   EXPECT_EQ(general_of("idle_timeout = 9223372036854775806").idle_timeout, never);
   EXPECT_EQ(general_of("workers = 0").workers, 1u);
+  EXPECT_EQ(general_of("workers = 3").workers, 3u);
+  EXPECT_EQ(general_of("").workers, 0u);
   EXPECT_EQ(general_of("connect_attempts = 0").connect_attempts, 1u);
   EXPECT_EQ(general_of("max_pool_size = 33").default_pool_size, 33u);
   EXPECT_EQ(general_of("log_level = \"pgdog=debug,WARN\"").log_level, "warn");
