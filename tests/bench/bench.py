@@ -12,6 +12,7 @@ import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
+import moving  # noqa: E402
 import report  # noqa: E402
 from measure import Failed, copied_in, copied_out, idle_memory, pgbench, psql  # noqa: E402
 from support.certificates import Authority  # noqa: E402
@@ -271,6 +272,7 @@ class Bench:
             self.attempt("tls", self.tls, server, certificate)
             self.attempt("memory", self.memory, server, certificate)
             self.attempt("commit", self.commit)
+            self.attempt("moving", moving.measure, self)
             self.versions = {"PostgreSQL": server.run("SHOW server_version")[0][0],
                              "PgBouncer": ".".join(str(n) for n in bouncer.version())}
         return self
@@ -321,7 +323,7 @@ def main():
     parser.add_argument("--runs", type=int, help="runs of each cell (5)")
     parser.add_argument("--only", nargs="+", choices=[
         "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "threads", "tls",
-        "memory", "commit"])
+        "memory", "commit", "moving"])
     options = parser.parse_args()
     bench = Bench(options).run()
     goals = report.goals(bench.results)

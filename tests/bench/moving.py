@@ -1,0 +1,167 @@
+"""A million rows over a growing number of shards: how long clients wait while a shard is added, and
+how fast its rows are copied."""
+
+import contextlib
+import glob
+import json
+import subprocess
+import time
+
+from measure import Failed
+from support.machine import HOST, PG_BIN, binaries, stop_process, tied
+from support.postgres import Postgres
+from targets import USER, Pgsled, pgbench_environment
+
+FIRST_SHARDS, CLIENTS = 2, 8
+# pgbench_accounts' columns; pgsled places by a bigint as PostgreSQL's hash partitions do.
+TABLE = ("CREATE TABLE accounts (aid bigint %s, bid int NOT NULL, abalance int NOT NULL,"
+         " filler char(84) NOT NULL)")
+FILL = ("CREATE TABLE placed (aid bigint) PARTITION BY HASH (aid);"
+        "INSERT INTO accounts SELECT g, 1 + g / 100000, 0, '' FROM generate_series(1, {rows}) g"
+        " WHERE satisfies_hash_partition('placed'::regclass, {shards}, {number}, g::bigint);"
+        "DROP TABLE placed; ALTER TABLE accounts ADD PRIMARY KEY (aid); VACUUM ANALYZE accounts;"
+        "GRANT ALL ON accounts TO PUBLIC")
+WRITE = "\\set aid random(1, {rows})\nUPDATE accounts SET abalance = abalance + 1 WHERE aid = :aid;\n"
+READ = "\\set aid random(1, {rows})\nSELECT abalance FROM accounts WHERE aid = :aid;\n"
+
+
+class Growing:
+    """The suite, and one database of the server for each shard that it may come to."""
+
+    def __init__(self, folder, rows, most):
+        self.folder, self.rows, self.most = folder, rows, most
+        self.shards, self.written = FIRST_SHARDS, 0
+        self.scripts = []
+        for name, script in (("write", WRITE), ("read", READ)):
+            self.scripts.append(folder / name)
+            self.scripts[-1].write_text(script.format(rows=rows))
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            slots = str(4 * self.most)
+            self.server = stack.enter_context(Postgres({
+                "shared_buffers": "512MB", "max_connections": str(100 + 15 * self.most),
+                "max_wal_size": "8GB", "max_wal_senders": slots, "max_replication_slots": slots,
+                "max_prepared_transactions": "200"}))
+            self.server.make_role(USER)
+            for number in range(self.most):
+                self.server.make_database(self.name(number))
+            for number in range(FIRST_SHARDS):
+                fill = FILL.format(rows=self.rows, shards=FIRST_SHARDS, number=number)
+                self.server.run(TABLE % "", *fill.split(";"), database=self.name(number))
+            self.server.make_database("dumped")
+            self.suite = stack.enter_context(Pgsled(
+                self.server, databases=self.databases(), sharded_tables=[
+                    {"database": "app", "name": "accounts", "column": "aid",
+                     "data_type": "bigint"}]))
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    @staticmethod
+    def name(number):
+        return f"part_{number}"
+
+    def databases(self):
+        return [{"name": "app", "shard": number, "database_name": self.name(number)}
+                for number in range(self.shards)]
+
+    def add_shard(self):
+        """Returns the events of the job, each with the time it came."""
+        self.shards += 1
+        self.suite.databases = self.databases()
+        self.suite.reload()
+        with subprocess.Popen(
+                [str(binaries() / "pgsled"), "reshard", "add-shard", "--database", "app",
+                 "--run-dir", str(self.suite.run_dir), "--json"], text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as job:
+            lines = [(time.monotonic(), line) for line in job.stdout]
+        if job.returncode != 0:
+            raise Failed("add-shard: " + "".join(line for _, line in lines)[-600:])
+        return [dict(json.loads(line), at=at) for at, line in lines if line.startswith("{")]
+
+    def copy_rate(self):
+        """Rows a second of the first copy of a shard that is added while nothing else happens,
+        with all that is put aside for it and made again."""
+        events = self.add_shard()
+        steps = [event["step"] for event in events]
+        began = events[steps.index("copy")]["at"]
+        ended = next(event["at"] for event in events[steps.index("copy"):]
+                     if event["step"] != "copy")
+        return max(event["rows"] for event in events) / (ended - began)
+
+    def dump_rate(self):
+        """The same of pg_dump of one shard's table into a table without indexes."""
+        self.server.run("DROP TABLE IF EXISTS accounts", TABLE % "", database="dumped")
+        address = f"host={HOST} port={self.server.port} user=postgres password=postgres dbname="
+        began = time.monotonic()
+        with subprocess.Popen([str(PG_BIN / "pg_dump"), "--data-only", "-t", "accounts",
+                               address + self.name(0)], stdout=subprocess.PIPE) as dump:
+            subprocess.run([str(PG_BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1",
+                            address + "dumped"], stdin=dump.stdout, stdout=subprocess.DEVNULL,
+                           check=True, timeout=300)
+        took = time.monotonic() - began
+        return self.server.run("SELECT count(*) FROM accounts", database="dumped")[0][0] / took
+
+    def longest_pause(self, number):
+        """Milliseconds, of any statement of the clients while a shard is added."""
+        prefix = self.folder / f"log_{number}"
+        options = [option for script in self.scripts for option in ("-f", str(script))]
+        with open(self.folder / "said", "w+b") as said:
+            load = subprocess.Popen(
+                tied([PG_BIN / "pgbench", "-h", HOST, "-p", self.suite.port, "-U", USER, "-n", "-l",
+                      "--log-prefix", prefix, "-M", "prepared", "-c", CLIENTS, "-j", 2, "-T", 600,
+                      *options, "app"], "KILL"), env=pgbench_environment(False), stdout=said,
+                stderr=said, stdin=subprocess.DEVNULL)
+            try:
+                time.sleep(1)
+                self.add_shard()
+                time.sleep(1)
+                ended = load.poll()
+            finally:
+                stop_process(load, seconds=5)
+            said.seek(0)
+            text = said.read().decode()
+        if ended is not None or "error" in text:
+            raise Failed("clients got errors while a shard was added: " + text[-600:])
+        longest = 0
+        for path in glob.glob(f"{prefix}.*"):
+            with open(path, encoding="ascii") as log:
+                for line in log:
+                    fields = line.split()
+                    if len(fields) != 6:
+                        continue   # cut off at the end
+                    longest = max(longest, int(fields[2]))
+                    self.written += fields[3] == "0"
+        return longest / 1000
+
+    def check(self):
+        """That the rows are all there once, with what was written to them."""
+        rows = balance = 0
+        for number in range(self.shards):
+            got = self.server.run("SELECT count(*), coalesce(sum(abalance), 0) FROM accounts",
+                                  database=self.name(number))[0]
+            rows, balance = rows + got[0], balance + int(got[1])
+        if rows != self.rows or balance < self.written:
+            raise Failed(f"{rows} rows of {self.rows}, {balance} updates of {self.written}: lost")
+
+
+def measure(bench):
+    rows, copies, flips = (100_000, 2, 2) if bench.options.quick else (1_000_000, 3, 10)
+    with Growing(bench.folder, rows, FIRST_SHARDS + copies + flips) as growing:
+        bench.cell("first copy of a new shard, rows/s", [Named("pg_dump | psql"), Named("pgsled")],
+                   lambda target, _: growing.copy_rate() if target.name == "pgsled"
+                   else growing.dump_rate(), copies)
+        name = "longest pause while a shard is added (ms)"
+        bench.cell(name, [Named("pgsled")], lambda _, run: growing.longest_pause(run), flips)
+        growing.check()
+        worst = max(bench.results[name]["pgsled"].get("runs", [float("inf")]))
+        bench.results["the worst of these pauses (ms)"] = {"pgsled": {"median": worst}}
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
