@@ -13,6 +13,7 @@
 #include "common/auth/scram.hpp"
 #include "common/config/config.hpp"
 #include "services/cli/hash.hpp"
+#include "services/cli/import.hpp"
 #include "services/cli/keys.hpp"
 #include "services/cli/reshard.hpp"
 #include "services/cli/run_dir.hpp"
@@ -156,6 +157,14 @@ int run(int argc, const char* const* argv) {
   check->add_option("--config", pgdog, "pgdog.toml")->capture_default_str();
   check->add_option("--users", users, "users.toml")->capture_default_str();
   check->callback([&] { exit_status = check_config(pgdog, users); });
+
+  import_options importing;
+  auto* import = app.add_subcommand("import", "make both files of PgBouncer's");
+  import->add_option("ini", importing.ini, "pgbouncer.ini")->required();
+  import->add_option("userlist", importing.userlist, "userlist.txt; none: its auth_file");
+  import->add_option("--config", importing.pgdog, "the new pgdog.toml")->capture_default_str();
+  import->add_option("--users", importing.users, "the new users.toml")->capture_default_str();
+  import->callback([&] { exit_status = import_files(importing); });
 
   std::string value;
   hash_options hashing;
