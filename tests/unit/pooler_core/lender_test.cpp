@@ -441,6 +441,15 @@ class relay_holder {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, 5s, test);
   }
+  // A look at what has arrived; inside wait() the lock is held already.
+  template <class Look>
+  auto locked(Look look) {
+    const std::lock_guard lock(mutex_);
+    return look();
+  }
+  lease::grant grant_at(std::size_t at) {
+    return locked([&] { return std::get<lease::grant>(messages[at]); });
+  }
 
   std::deque<lease::message> messages;
   std::string data;
@@ -469,15 +478,16 @@ TEST(lender, relays_with_credit) {
   relay_holder h(r);
   h.say(lease::demand{pool_number, 1, 1});
   ASSERT_TRUE(h.wait([&] { return h.messages.size() == 2; }));
-  const auto g = std::get<lease::grant>(h.messages[1]);
+  const auto g = h.grant_at(1);
   std::string out;
   wire::write_query(out, "big 1000000");
   h.send_stream(lease::relay_what::data, g, out);
   ASSERT_TRUE(h.wait([&] { return h.data.size() == relay_server::window; }));
   std::this_thread::sleep_for(50ms);
-  EXPECT_EQ(h.data.size(), relay_server::window);  // no byte more than it had credit for
-  while (!h.data.ends_with(std::string("Z\0\0\0\5I", 6))) {
-    const auto before = h.data.size();
+  EXPECT_EQ(h.locked([&] { return h.data.size(); }), relay_server::window);  // no byte more than it had credit for
+  const auto complete = [&] { return h.data.ends_with(std::string("Z\0\0\0\5I", 6)); };
+  while (!h.locked(complete)) {
+    const auto before = h.locked([&] { return h.data.size(); });
     std::string credit(4, '\0');
     store_le(credit.data(), std::uint32_t{200'000});
     h.send_stream(lease::relay_what::credit, g, credit);
@@ -491,15 +501,15 @@ TEST(lender, relays_with_credit) {
   h.say(returned(g, lease::condition::clean));
   h.say(lease::demand{pool_number, 1, 1});
   ASSERT_TRUE(h.wait([&] { return h.messages.size() == 3; }));
-  const auto again = std::get<lease::grant>(h.messages[2]);
+  const auto again = h.grant_at(2);
   EXPECT_EQ(again.lease, g.lease);
   EXPECT_EQ(again.generation, g.generation + 1);
-  h.data.clear();
+  h.locked([&] { h.data.clear(); });
   out.clear();
   wire::write_query(out, "die");
   h.send_stream(lease::relay_what::data, g, out);  // of the past: dropped
   std::this_thread::sleep_for(20ms);
-  EXPECT_EQ(h.ends, 0);
+  EXPECT_EQ(h.locked([&] { return h.ends; }), 0);
   h.send_stream(lease::relay_what::data, again, out);
   EXPECT_TRUE(h.wait([&] { return h.ends == 1; }));
 }
@@ -509,7 +519,7 @@ TEST(lender, a_holder_that_ignores_its_credit_is_dropped) {
   relay_holder h(r);
   h.say(lease::demand{pool_number, 1, 1});
   ASSERT_TRUE(h.wait([&] { return h.messages.size() == 2; }));
-  const auto g = std::get<lease::grant>(h.messages[1]);
+  const auto g = h.grant_at(1);
   h.send_stream(lease::relay_what::data, g, std::string(relay_server::window + 1, 'x'));
   EXPECT_TRUE(r.server.wait_for("end"));
 }

@@ -40,8 +40,8 @@ struct running_router {
   app::process process;
   router_service service;
   app::hooks hooks;
-  std::thread thread;
   int status = -1;
+  std::thread thread;   // last: it uses the others
 
   static app::options options(const directory& in) {
     app::options to;
