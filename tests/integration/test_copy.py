@@ -266,6 +266,18 @@ def test_errors_load_nothing(both, server, suite, name):
     assert both[0].query("SELECT n FROM t WHERE id = 1")[0] == ["1"]
 
 
+def test_an_earlier_column_is_told_before_the_key(both, server):
+    for kind, data in (("text", b"no number\tno key\tx\n"), ("text", b"no number\t\\N\tx\n"),
+                       ("csv", b"1,2,x\nno number,no key,x\n"),
+                       ("binary", binary([(b"odd", struct.pack("!q", 5), b"x"),
+                                          (b"odd", None, b"x")])),
+                       ("binary", binary([(b"odd", b"no key", b"x")]))):
+        through, direct = load_both(both, f"COPY t (n, id, name) FROM STDIN (FORMAT {kind})", data)
+        assert isinstance(direct[0], tuple) and "n" in direct[0][2]
+        assert through == direct
+        assert same(server, "t", "id") == []
+
+
 def test_the_clients_own_failure(both, server):
     through, direct = load_both(both, "COPY t FROM STDIN", GOOD, end=wire.copy_fail("no more"))
     assert through[0][:2] == direct[0][:2] == ("57014", "COPY from stdin failed: no more")
@@ -476,7 +488,7 @@ def test_psycopg(suite, server, empty):
 
 
 def test_psycopg2(suite, server, empty):
-    psycopg2 = pytest.importorskip("psycopg2")
+    import psycopg2
     connection = psycopg2.connect(suite.url("app"))
     with connection, connection.cursor() as cursor:
         cursor.copy_expert("COPY t FROM STDIN (FORMAT csv)",
