@@ -42,6 +42,7 @@ client::~client() {
 void client::set_state(state next) {
   if (state_ == state::closed) return;
   state_ = next;
+  if (next == state::spreading || next == state::copying) last_request_ = worker_.loop().now();
 }
 
 bool client::suspended() const {
@@ -357,7 +358,8 @@ void client::check_timeouts(net::time_point now) {
   } else if (quiet && status() != 'I' && past(last_request_, user.idle_in_transaction_timeout)) {
     end(pg_error{
         "25P03", "terminating connection due to client_idle_in_transaction_timeout", {}, {}});
-  } else if (server_ != nullptr && !server_->ledger.empty() &&
+  } else if ((state_ == state::spreading || state_ == state::copying ||
+              (server_ != nullptr && !server_->ledger.empty())) &&
              past(last_request_, user.query_timeout)) {
     end(pg_error{"57014", "canceling statement due to query_timeout", {}, {}});
   }

@@ -6,6 +6,7 @@
 #include "common/sql/parse.hpp"
 #include "common/sql/shape.hpp"
 #include "services/frontend/client.hpp"
+#include "services/frontend/same_rows.hpp"
 #include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/unit.hpp"
 #include "services/frontend/worker.hpp"
@@ -251,9 +252,10 @@ client::routed client::route(byte_span bytes) {
   std::string_view text;
   std::size_t controls = 0;
   bool writes = false, names_portals = false;
-  const auto join = [&](const plan_ref& planned, std::string_view sql, const byte_span* bind,
+  const auto join = [&](const plan_ref& planned, std::string_view sql, const unit::part& from,
                         bool runs) {
     const auto& p = planned->plan;
+    const byte_span* bind = from.type == fe::bind ? &from.body : nullptr;
     if (refused || !endpoint_->sharded) return;
     writes = writes || (runs && p.access == plan::access::write);
     if (p.destination == destination::refused) {
@@ -285,6 +287,7 @@ client::routed client::route(byte_span bytes) {
       fenced = fenced || !endpoint_->owners->fence.empty() || unseen();
       keep = planned;
       everywhere = &keep->plan;
+      if (!p.rows.table.empty()) now.writes.push_back({&from, planned});
     } else if (p.destination == destination::one_shard && runs) {
       std::uint32_t shard = 0;
       bool in_fence = false;
@@ -320,7 +323,7 @@ client::routed client::route(byte_span bytes) {
         controls += count_controls(executed);
       }
       encoding_uncertain_ = executed && !executed->empty();
-      join(planned, *sql, nullptr, true);
+      join(planned, *sql, part, true);
     } else if (part.target && (part.type == fe::parse || part.type == fe::bind)) {
       const auto& statement = part.target;
       if (!plan_statement(statement->sql, as_bytes(statement->types), statement.get(), planned)) {
@@ -335,14 +338,16 @@ client::routed client::route(byte_span bytes) {
         controls += count_controls(executed);
         text = statement->sql;
       }
-      join(planned, statement->sql, &part.body, runs);
+      join(planned, statement->sql, part, runs);
     } else if (part.type == fe::function_call) {
       why = {"0A000", "function calls by the fast path cannot be placed on a shard", {}, {}};
       refused = endpoint_->sharded;
     }
   }
   answers_.clear();
-  if (target.where == aim::kind::all && now.executes > 1 && !refused) {
+  if (target.where == aim::kind::all && !refused && begin_alone(now, bytes)) return routed::done;
+  if (target.where == aim::kind::all && now.executes > 1 && !refused &&
+      now.writes.size() != now.executes) {
     why = {"0A000", "a statement for all shards cannot share a batch with other statements",
            "Send Sync between them.", {}};
     refused = true;
@@ -507,12 +512,12 @@ client::routed client::settle_elsewhere() {
   return routed::suspended;
 }
 
-void client::refuse_unit(const unit& refused, const pg_error& why) {
+void client::refuse_unit(const unit& refused, const pg_error& why, std::string_view fields) {
   if (refused.simple) {
-    refuse(why, true);
+    refuse(why, true, fields);
     return;
   }
-  refuse(why, false);
+  refuse(why, false, fields);
   // The rest of the unit is skipped by us; its Sync is answered as any other. A transaction that
   // is being failed on the server answers after that.
   if (state_ == state::refusing) {
@@ -524,6 +529,32 @@ void client::refuse_unit(const unit& refused, const pg_error& why) {
     wire::write_ready(ready, status());
     write(ready);
   }
+}
+
+// A BEGIN at the head of a batch that goes to all shards (drivers send it so) is answered by
+// itself; what is behind it is the next unit.
+bool client::begin_alone(const unit& now, byte_span bytes) {
+  if (server_ != nullptr || spread_ || virtual_status_ != 'I') return false;
+  unit head;
+  const sql::statement* begin = nullptr;
+  for (const auto& part : now.parts) {
+    head.parts.push_back(part);
+    if (part.type == fe::bind) {
+      begin = begin == nullptr && part.target ? only_effect(part.target->effects) : nullptr;
+      if (begin == nullptr || begin->effect != sql::effect::begin) return false;
+    }
+    if (part.type != fe::execute) continue;
+    if (begin == nullptr || now.executes < 2) return false;
+    head.executes = 1;
+    head.bytes = static_cast<std::size_t>(part.body.data() + part.body.size() - bytes.data());
+    break;
+  }
+  if (head.bytes == 0) return false;
+  unit_left_ = head.bytes;
+  virtual_status_ = 'T';
+  virtual_unit(head, *begin,
+               starts_with_word(begin->value, "start") ? "START TRANSACTION" : "BEGIN");
+  return true;
 }
 
 client::routed client::virtual_unit(const unit& answered, const sql::statement& done,
@@ -538,14 +569,21 @@ client::routed client::virtual_unit(const unit& answered, const sql::statement& 
   return routed::done;
 }
 
-// The replies to a unit whose statements return no rows and have been dealt with. A Query of
-// several statements has as many tags, separated by zero bytes.
-void client::answer_unit(const unit& answered, std::string_view tag) {
+// The replies to a unit whose statements have been dealt with: with `rows`, as that says; else they
+// return no rows, and a Query of several statements has as many tags, separated by zero bytes.
+void client::answer_unit(const unit& answered, std::string_view tag, const same_rows* rows) {
   namespace be = wire::backend;
   std::string bytes;
+  std::size_t described = 0, executed = 0;
+  std::vector<std::string_view> portals;   // of the Binds
   for (const auto& part : answered.parts) {
     switch (part.type) {
       case fe::query:
+        if (rows != nullptr) {
+          const auto& told = rows->told(0);
+          bytes.append(told.columns).append(told.rows);
+          tag = told.tag;
+        }
         for (std::size_t at = 0; at <= tag.size();) {
           const auto end = std::min(tag.find('\0', at), tag.size());
           wire::write_command_complete(bytes, tag.substr(at, end - at));
@@ -566,15 +604,36 @@ void client::answer_unit(const unit& answered, std::string_view tag) {
         wire::write_empty(bytes, be::parse_complete);
         break;
       case fe::bind:
+        if (const auto sent = wire::read_bind(part.body)) portals.push_back(sent->portal);
         wire::write_empty(bytes, be::bind_complete);
         break;
       case fe::describe:
+        if (rows != nullptr) {
+          const auto sent = wire::read_described(part.body);
+          const bool statement = sent && sent->what == 'S';
+          std::size_t at = portals.size();
+          while (sent && at > 1 && portals[at - 1] != sent->name) --at;
+          const auto& told = statement ? rows->described(described++)
+                                       : rows->told(std::max<std::size_t>(at, 1) - 1);
+          bytes.append(told.parameters).append(told.columns);
+          if (told.columns.empty()) wire::write_empty(bytes, be::no_data);
+          break;
+        }
         if (const auto sent = wire::read_described(part.body); sent && sent->what == 'S') {
           wire::writer(bytes, be::parameter_description).i16(0);
         }
         wire::write_empty(bytes, be::no_data);
         break;
       case fe::execute:
+        if (rows != nullptr) {
+          const auto& told = rows->told(executed++);
+          bytes.append(told.rows);
+          tag = told.tag;
+          if (told.suspended) {
+            wire::write_empty(bytes, be::portal_suspended);
+            break;
+          }
+        }
         wire::write_command_complete(bytes, tag);
         break;
       case fe::close:

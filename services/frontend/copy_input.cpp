@@ -131,6 +131,7 @@ bool shard_copy::room() const {
 }
 
 std::size_t shard_copy::input(byte_span bytes) {
+  client_.last_request_ = worker_.loop().now();
   std::size_t at = 0;
   while (phase_ == phase::streaming && incoming() && !input_over_ && at < bytes.size()) {
     const auto rest = bytes.subspan(at);
