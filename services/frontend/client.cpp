@@ -207,7 +207,8 @@ std::size_t client::process(byte_span bytes) {
     // The snapshot may have changed while this client waited for a plan: its map is the one to use.
     if (endpoint_->stale && unit_left_ == 0) snapshot_changed();
     if (state_ == state::closed) return bytes.size();
-    if (endpoint_->planned && unit_left_ == 0 && !skip_to_sync_ &&
+    const bool ends_batch = batch_ && frame.type == wire::frontend::sync;
+    if (endpoint_->planned && unit_left_ == 0 && (!skip_to_sync_ || ends_batch) &&
         frame.type != wire::frontend::copy_data && frame.type != wire::frontend::copy_done &&
         frame.type != wire::frontend::copy_fail) {
       out.flush(server_);

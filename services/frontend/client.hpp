@@ -184,13 +184,16 @@ class client final : public net::watcher, public lease_waiter, public server_use
   enum class routed { go, need_more, suspended, done };
   routed hold_at_fence(bool fenced);
   bool unseen() const;
-  routed route(byte_span bytes);
+  // `stepwise`: only up to the first Execute of the unit.
+  routed route(byte_span bytes, bool stepwise = false);
   bool read_unit(byte_span bytes, unit& into);
   bool plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into);
   void ask_plan(std::string_view sql, byte_span types, std::string key, std::string scope);
   routed settle_elsewhere();
   routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
   bool begin_alone(const unit&, byte_span bytes);
+  void begin_batch();
+  routed end_batch(const unit&, byte_span bytes);
   void answer_unit(const unit&, std::string_view tag, const same_rows* = nullptr);
   std::uint32_t own_shard() const;
   void refuse_unit(const unit&, const pg_error& why, std::string_view fields = {});
@@ -285,6 +288,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // BEGIN was answered by us and nothing but the script has run since: the transaction can still
   // begin on another shard.
   bool unrun_ = false;
+  bool batch_ = false;                      // the transaction is a batch's and ends with its Sync
   bool wrote_ = false;                      // a plan said that it writes; false: perhaps
   bool defined_ = false;                    // the catalogs are others after COMMIT
   bool datestyle_changed_ = false;

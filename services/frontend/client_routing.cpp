@@ -233,8 +233,39 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
       });
 }
 
-client::routed client::route(byte_span bytes) {
+namespace {
+
+// Leaves what comes up to the first Execute; or, where there is none, before the Sync.
+void cut_unit(unit& now, byte_span bytes) {
+  const auto first = std::find_if(now.parts.begin(), now.parts.end(),
+                                  [](const auto& part) { return part.type == fe::execute; });
+  if (first != now.parts.end()) {
+    now.bytes = static_cast<std::size_t>(first->body.data() + first->body.size() - bytes.data());
+    now.parts.erase(first + 1, now.parts.end());
+    now.executes = 1;
+  } else if (now.ends_with_sync && now.parts.size() > 1) {
+    now.bytes -= wire::header_size;
+    now.parts.pop_back();
+  } else {
+    return;
+  }
+  now.ends_with_sync = false;
+}
+
+// Does anything but the end of the batch follow the first Execute?
+bool goes_on(const unit& now) {
+  const auto first = std::find_if(now.parts.begin(), now.parts.end(),
+                                  [](const auto& part) { return part.type == fe::execute; });
+  return first != now.parts.end() && std::any_of(first + 1, now.parts.end(), [](const auto& part) {
+           return part.type != fe::sync && part.type != fe::flush;
+         });
+}
+
+}  // namespace
+
+client::routed client::route(byte_span bytes, bool stepwise) {
   if (server_ != nullptr && server_->ledger.skipping()) {
+    if (batch_ && static_cast<char>(bytes[0]) == fe::sync) return sync_first();
     // The server throws everything away up to Sync; nothing is to be decided.
     unit_left_ = 1;
     unit_shard_ = server_->pool().description().shard;
@@ -242,6 +273,8 @@ client::routed client::route(byte_span bytes) {
   }
   unit now;
   if (!read_unit(bytes, now)) return routed::need_more;
+  if (batch_ && now.parts.front().type == fe::sync) return end_batch(now, bytes);
+  if ((batch_ || stepwise) && !now.simple) cut_unit(now, bytes);
   worker_.set_shaped({});
   aim target;
   pg_error why;
@@ -256,6 +289,9 @@ client::routed client::route(byte_span bytes) {
                         bool runs) {
     const auto& p = planned->plan;
     const byte_span* bind = from.type == fe::bind ? &from.body : nullptr;
+    const bool copy =
+        p.destination == destination::copy_in || p.destination == destination::copy_out;
+    if (runs && copy && endpoint_->sharded) copies = planned;
     if (refused || !endpoint_->sharded) return;
     writes = writes || (runs && p.access == plan::access::write);
     if (p.destination == destination::refused) {
@@ -263,13 +299,11 @@ client::routed client::route(byte_span bytes) {
       if (!runs) return;
       why = p.error;
       refused = true;
-    } else if (p.destination == destination::copy_in || p.destination == destination::copy_out) {
+    } else if (copy) {
       if (!runs) return;
-      copies = planned;
       const auto& owners = *endpoint_->owners;
       fenced = fenced || !owners.fence.empty() || unseen();
-      // One that is on every shard is being copied to the one that joins.
-      if (owners.moving && (p.destination == destination::copy_out || p.copy.key.empty())) {
+      if (owners.moving && p.destination == destination::copy_out) {
         why = {"55006", "rows of the table may be on two shards while rows are being moved",
                "Try again when it is over: pgsled reshard status.", {}};
         refused = true;
@@ -344,7 +378,18 @@ client::routed client::route(byte_span bytes) {
       refused = endpoint_->sharded;
     }
   }
-  answers_.clear();
+  if (copies && !now.simple && !stepwise && !batch_ && goes_on(now)) {
+    // What shares a batch with COPY runs step by step, in one transaction.
+    if (begin_alone(now, bytes)) return routed::done;
+    const bool open = spread_ || status() != 'I';
+    const bool bound = pinned_ || endpoint_->mode == pool_mode::session;
+    const bool free = !bound && (server_ == nullptr || server_->quiet());
+    if (now.executes > 1 && !open && free) {
+      begin_batch();
+      unrun_ = true;
+    }
+    if (now.executes == 1 || open || free) return route(bytes, true);
+  }
   if (target.where == aim::kind::all && !refused && begin_alone(now, bytes)) return routed::done;
   if (target.where == aim::kind::all && now.executes > 1 && !refused &&
       now.writes.size() != now.executes) {
@@ -352,9 +397,34 @@ client::routed client::route(byte_span bytes) {
            "Send Sync between them.", {}};
     refused = true;
   }
+  // In a transaction what cannot go to one place together goes step by step.
+  const bool elsewhere = target.where == aim::kind::shard && server_ != nullptr &&
+                         server_->pool().description().shard != target.shard;
+  const bool apart = refused || (controls > 0 && (spread_ || elsewhere));
+  if (apart && now.executes > 1 && !stepwise && !batch_ && (spread_ || status() != 'I')) {
+    return route(bytes, true);
+  }
+  answers_.clear();
   unit_left_ = now.bytes;
   unit_shard_ = own_shard();
   if (!endpoint_->sharded) return routed::go;
+  if (batch_ && now.simple && !refused) {
+    why = {"0A000", "a Query stands behind COPY on several shards in one batch",
+           "Send Sync before it.", {}};
+    refused = true;
+  }
+  if (batch_ && !refused && only_effect(executed) != nullptr &&
+      executed->front().effect == sql::effect::begin && now.executes == 1) {
+    // From here on it is a transaction of the client's own.
+    if (executed->front().value.size() <= std::string_view("START TRANSACTION;").size()) {
+      batch_ = false;
+      answer_unit(now, starts_with_word(text, "start") ? "START TRANSACTION" : "BEGIN");
+      return routed::done;
+    }
+    why = {"0A000", "BEGIN with options stands in a batch with COPY on several shards",
+           "Send BEGIN and Sync before it.", {}};
+    refused = true;
+  }
 
   if (refused) {
     worker_.counters().plans_refused.add();
@@ -364,6 +434,7 @@ client::routed client::route(byte_span bytes) {
       settle();
       return routed::suspended;
     }
+    if (now.simple) batch_ = false;   // the client sees a transaction that has failed
     refuse_unit(now, why);
     return routed::done;
   }
@@ -529,6 +600,46 @@ void client::refuse_unit(const unit& refused, const pg_error& why, std::string_v
     wire::write_ready(ready, status());
     write(ready);
   }
+}
+
+// A batch of the extended protocol becomes a transaction over shards, which its Sync ends: nothing
+// has run yet, or only what has joined spread_ already.
+void client::begin_batch() {
+  sql::statement begin;
+  begin.effect = sql::effect::begin;
+  begin.value = "BEGIN";
+  batch_ = true;
+  virtual_status_ = 'T';
+  if (server_ != nullptr) let_go();
+  virtual_status_ = 'T';
+  script_.succeeded(begin, shadow_->current());
+  shadow_->succeeded(begin, "BEGIN", worker_.pairs());
+}
+
+client::routed client::end_batch(const unit& now, byte_span bytes) {
+  if (server_ != nullptr && !server_->ledger.empty()) {
+    unit_left_ = 0;
+    settle();
+    return routed::suspended;
+  }
+  if (server_ != nullptr && server_->ledger.unsynced()) return sync_first();
+  skip_to_sync_ = batch_ = false;
+  unit_left_ = now.bytes;
+  const bool failed = status() == 'E';
+  sql::statement end;
+  end.effect = sql::effect::commit;
+  if (server_ == nullptr && !spread_) {
+    virtual_status_ = 'I';
+    return virtual_unit(now, end, failed ? "ROLLBACK" : "COMMIT");
+  }
+  // One server alone is a transaction over shards with one leg.
+  pg_error none;
+  if (!spread_ && !spread_out(!script_.complete(), none)) {
+    refuse_unit(now, none);
+    return routed::done;
+  }
+  end_shards(std::string(as_text(bytes.first(now.bytes))), end, !failed);
+  return routed::done;
 }
 
 // A BEGIN at the head of a batch that goes to all shards (drivers send it so) is answered by

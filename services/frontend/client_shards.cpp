@@ -577,7 +577,7 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
   virtual_status_ = 'I';
   script_.clear();
   portal_shards_.reset();
-  unrun_ = wrote_ = local_settings_ = false;
+  unrun_ = wrote_ = local_settings_ = batch_ = false;
   if (std::exchange(defined_, false) && tag == "COMMIT") {
     const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
                       log::json_escape(endpoint_->database.name) + "\"}";

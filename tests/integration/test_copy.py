@@ -393,11 +393,64 @@ def test_extended_protocol(both, server):
     assert through == direct
     assert [extended(client, "COPY t (id, nothing) FROM STDIN", GOOD) for client in both][0][-1] == "Z"
     assert both[0].query("SELECT n FROM t WHERE id = 1") == [["1"], ["1"]]
-    # What shares its batch would share its transaction.
-    refused = extended(both[0], "COPY t FROM STDIN", GOOD, wire.COPY_DONE + wire.parse(
-        "", "SELECT 1") + wire.bind() + wire.execute() + wire.SYNC)
-    assert "0A000" in refused
-    assert len(same(server, "t", "id")) == 100
+
+
+def batch(client, *messages):
+    client.send(*messages)
+    kinds = []
+    for kind, body in client.receive_until_ready():
+        kinds.append((kind, wire.error_fields(body)["C"] if kind == "E" else
+                      wire.data_row(body) if kind == "D" else
+                      body if kind in "CZ" else None))
+    return kinds
+
+
+def run(sql):
+    return wire.parse("", sql) + wire.bind() + wire.execute()
+
+
+COPIED = run("COPY t FROM STDIN") + wire.copy_data(GOOD) + wire.COPY_DONE
+FAILED = run("COPY t FROM STDIN") + wire.copy_data(GOOD + b"bad\n") + wire.COPY_DONE
+ROW, LATER = "INSERT INTO t VALUES ('x', 1000, 1)", "UPDATE t SET n = 7 WHERE id = 1000"
+BATCHES = {
+    "all at once": [COPIED],
+    "behind": [COPIED, run(ROW)],
+    "before": [run(ROW), COPIED],
+    "around": [run(ROW), COPIED, run(LATER), run("SELECT n FROM t WHERE id = 3")],
+    "twice": [COPIED, COPIED, run("SELECT count(*) FROM t WHERE id = 3")],
+    "other shards": [run(ROW), run("INSERT INTO t VALUES ('y', 3, 1)"), COPIED,
+                     run("INSERT INTO t VALUES ('y', 5000, 1)")],
+    "flush between": [COPIED, wire.FLUSH, run(LATER), wire.FLUSH],
+    "fails": [run(ROW), FAILED, run(LATER)],
+    "fails behind": [COPIED, run(ROW), run("INSERT INTO t VALUES ('x', 7, 13)"), run(LATER)],
+    "fails before": [run("INSERT INTO t VALUES ('x', 7, 13)"), COPIED, run(LATER)],
+    "does not begin": [run(ROW), run("COPY t (id, nothing) FROM STDIN"), run(LATER)],
+    "begun": [run("BEGIN"), COPIED, run(ROW), run("COMMIT")],
+    "begun and failed": [run("BEGIN"), run(ROW), FAILED, run(LATER)],
+    "begun later": [COPIED, run("BEGIN"), run(ROW)],
+    "ended": [run("BEGIN"), COPIED, run("ROLLBACK"), run(ROW)],
+    "no transaction": [COPIED, run("SELECT 1"), wire.parse("s", "SELECT 2") +
+                       wire.describe("S", "s")],
+    "out": [run(ROW), run("COPY t TO STDOUT"), run(LATER)],
+    "everywhere": [run("COPY everywhere FROM STDIN") + wire.copy_data(b"1\tx\n") + wire.COPY_DONE,
+                   run("INSERT INTO everywhere VALUES (2, 'y')"), run(ROW)],
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_in_a_batch_with_other_statements(both, server, name):
+    through, direct = (batch(client, *BATCHES[name], wire.SYNC) for client in both)
+    drop = [("d", None)] if name == "out" else []
+    assert [one for one in through if one not in drop] == [one for one in direct
+                                                           if one not in drop]
+    assert ([batch(client, run("SELECT 1"), wire.SYNC) for client in both])[0][-2:] == [
+        ("C", b"SELECT 1\0"), ("Z", through[-1][1])] or through[-1][1] == b"E"
+    if through[-1][1] != b"I":
+        for client in both:
+            client.query("COMMIT")
+    same(server, "t", "id")
+    assert load(both[0], "COPY t FROM STDIN", b"a\t9000\t1\n") == ("COPY 1", "I")
+    assert server.run("SELECT gid FROM pg_prepared_xacts") == []
 
 
 def copied_out(client, sql):

@@ -115,7 +115,7 @@ class Writers:
     def _run(self, number, count):
         chance = random.Random(number)
         accounts = {key: self.accounts[key] for key in self.accounts if key % count == number}
-        orders, gone, next_key, told = [], set(), ROWS + number, 0
+        orders, gone, next_key, told, copied = [], set(), ROWS + number, 0, 0
         with self.suite.connect("app") as connection:
             while not self.ended:
                 began = time.monotonic()
@@ -150,6 +150,10 @@ class Writers:
                             "INSERT INTO countries VALUES (%s, %s) ON CONFLICT (code) DO UPDATE "
                             "SET name = excluded.name", (f"w{number}", str(told + 1)))
                         told += 1
+                    elif what < 0.77:
+                        with connection.cursor().copy("COPY countries FROM STDIN") as copy:
+                            copy.write_row((f"c{number} {copied}", "copied"))
+                        copied += 1
                     else:
                         connection.execute("UPDATE accounts SET balance = balance + 1, note = %s "
                                            "WHERE user_id = %s", ("x" * 3000, key))
@@ -170,6 +174,7 @@ class Writers:
             self.orders += orders
             if told:
                 self.countries[f"w{number}"] = str(told)
+            self.countries.update((f"c{number} {at}", "copied") for at in range(copied))
 
 
 MAP = "SELECT buckets, epoch FROM pgsled.shard_map WHERE database = 'app'"
@@ -217,7 +222,7 @@ def check_rows(server, writers, shards, other=None):
     countries = {json.dumps(run("SELECT * FROM countries ORDER BY 1", name))
                  for name in shards}
     assert len(countries) == 1, "what is on every shard is the same there"
-    written = {code: name for code, name in json.loads(countries.pop()) if code.startswith("w")}
+    written = {code: name for code, name in json.loads(countries.pop()) if code[0] in "wc"}
     assert written == writers.countries
 
 
