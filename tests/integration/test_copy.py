@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from support import postgres, wire
+from support.apart import Apart
 from support.machine import HOST, PG_BIN, wait_until
 from support.raw_client import RawClient, ServerError
 from support.suite import Suite, eventually
@@ -651,6 +652,32 @@ def test_replicators_share_the_work(server, empty):
             assert client.receive_until_ready()[0] == ("C", b"COPY 50\0")
             client.close()
         assert len(placed(server, "t", "id")) == 300
+
+
+@pytest.mark.seconds(60)
+def test_over_tcp_with_keys(server, empty):
+    """Services on several machines: batches and cuts travel over tcp, encrypted."""
+    with Apart(server, **options()) as apart:
+        for name in ("pooler-1", "replicator-1", "replicator-2", "frontend-1"):
+            apart.add(name)
+        wait_for_decisions(server)
+        with apart.connect("app") as one, apart.connect("app") as other:
+            rows = [(f"tcp {n}", n, None) for n in range(20000)]
+            for connection, begin in ((one, 0), (other, 10000)):
+                with connection.cursor().copy("COPY t FROM STDIN") as copy:
+                    for row in rows[begin:begin + 10000]:
+                        copy.write_row(row)
+            assert placed(server, "t", "id") == sorted(rows, key=repr)
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation) as failure:
+                with one.cursor().copy("COPY t FROM STDIN") as copy:
+                    copy.write("a\t30000\t1\nb\tno number\t1\n")
+            assert "line 2" in failure.value.diag.context
+            # Those that are left go on with the next one.
+            assert apart.end("replicator-1") == 0
+            for at in range(3):
+                with one.cursor().copy("COPY t FROM STDIN") as copy:
+                    copy.write_row(("later", 40000 + at, 1))
+        assert len(placed(server, "t", "id")) == 20003
 
 
 def test_no_leaks(suite, both, server):
