@@ -462,8 +462,39 @@ def test_cancel_while_it_waits_for_a_later_shard(both, suite, server):
     same(server)
 
 
-def test_where_a_server_cannot_prepare(both, server):
-    """What best_effort and two_phase_commit_auto mean for such statements."""
+def test_query_timeout(both, server):
+    """It ends what runs on several shards, too, and counts from the client's last message."""
+    settings = {"query_timeout": 1000, "two_phase_commit": True}
+    with Suite(server, **options(settings)) as one:
+        with one.raw(database="app") as idle:
+            assert say(idle, "UPDATE countries SET n = 3")[0] == ["UPDATE 2"]
+            time.sleep(1.3)
+            assert say(idle, "UPDATE countries SET n = 4")[0] == ["UPDATE 2"]
+            time.sleep(1.3)
+            idle.send(wire.query("COPY t FROM STDIN"))
+            assert idle.receive()[0] == "G"
+            for key in (42, 3):   # longer than the timeout, but it goes on
+                time.sleep(0.7)
+                idle.send(wire.copy_data(b"%d\t\\N\n" % key))
+            idle.send(wire.COPY_DONE)
+            assert idle.receive_until_ready()[0] == ("C", b"COPY 2\0")
+            idle.send(wire.query("COPY t FROM STDIN"))
+            idle.send(wire.copy_data(b"100\t\\N\n"))
+            assert idle.expect_closed(5)["C"] == "57014"
+        with one.raw(database="app") as waiting, \
+                server.connect(SHARDS[1], autocommit=False) as holding:
+            holding.execute("SELECT * FROM countries FOR UPDATE")
+            waiting.send(wire.query("UPDATE countries SET n = 5"))
+            assert waiting.expect_closed(5)["C"] == "57014"
+        one.check_no_leaks(database="app")
+    shards, _ = tables(server, "countries")
+    assert shards[0] == [("(de,Germany,4)",), ("(it,Italy,4)",)]
+    assert sum((server.run("SELECT id FROM t", database=name) for name in SHARDS), []) == [
+        (42,), (3,)]
+
+
+def test_single_statements_without_two_phase_commit(both, server):
+    """two_phase_commit_auto = false: one shard commits after the other."""
     settings = {"two_phase_commit": True, "two_phase_commit_auto": False}
     with Suite(server, **options(settings)) as one:
         with one.connect("app") as connection:
