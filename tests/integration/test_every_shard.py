@@ -317,6 +317,21 @@ def test_what_would_differ_is_refused(both, server, sql):
     assert shards[0] == [("(de,Germany,78)",), ("(it,Italy,78)",)]
 
 
+def test_a_part_of_a_sharded_table_is_none_that_is_on_every_shard(both, server):
+    """Made past pgsled a moment ago: its rows must not go to all shards."""
+    for name in SHARDS:
+        server.run("CREATE TABLE part () INHERITS (t)", database=name)
+    try:
+        for sql in ("INSERT INTO part VALUES (5)", "DELETE FROM part"):
+            got, _ = say(both[0], sql)
+            assert got[0][0] == "0A000", got
+        for name in SHARDS:
+            assert server.run("SELECT * FROM part", database=name) == []
+    finally:
+        for name in SHARDS:
+            server.run("DROP TABLE part", database=name)
+
+
 def test_a_shard_that_differs_already_is_told(both, server):
     server.run("INSERT INTO countries VALUES ('es', 'Spain', 1)", database=SHARDS[1])
     got, _ = say(both[0], "DELETE FROM countries")

@@ -180,7 +180,7 @@ TEST(same_rows, extended_with_formats_of_its_own_columns) {
 }
 
 TEST(same_rows, a_limit_is_the_clients_alone) {
-  for (const std::size_t limit : {0, 1, 2, 3}) {
+  for (std::size_t limit = 0; limit < 4; ++limit) {
     auto asked = update(true);
     asked.limit = limit;
     same_rows all(false, true, {asked}, {});
