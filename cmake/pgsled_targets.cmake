@@ -1,7 +1,8 @@
 # pgsled_library(name DEPS …): common/<name> (or a service's own parts) as a static library.
 # pgsled_program(name DEPS …): services/<name>, binary as given.
 # pgsled_unit_tests(folder): tests/unit/<library>/*_test.cpp as one GoogleTest binary.
-# pgsled_fuzz_target(source): tests/fuzz/<library>_<what>_fuzz.cpp.
+# pgsled_fuzz_target(source): tests/fuzz/<library>_<what>_fuzz.cpp; a service's
+# library goes without its _core.
 
 add_library(pgsled_flags INTERFACE)
 target_include_directories(pgsled_flags INTERFACE ${CMAKE_SOURCE_DIR})
@@ -78,6 +79,9 @@ endfunction()
 function(pgsled_fuzz_target source)
   get_filename_component(name ${source} NAME_WE)
   string(REGEX REPLACE "_.*$" "" library ${name})
+  if(NOT TARGET ${library})
+    set(library ${library}_core)   # of a service
+  endif()
   add_executable(${name} ${source})
   target_link_libraries(${name} PRIVATE ${library})
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)

@@ -9,7 +9,8 @@ packages_build=(
   libspdlog-dev libexpected-dev libcli11-dev libgtest-dev libgmock-dev)
 packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
 packages_test=(
-  clang-14 libclang-rt-14-dev python3-psycopg python3-pytest python3-pytest-asyncio)
+  clang-14 libclang-rt-14-dev python3-psycopg python3-psycopg2 python3-pytest
+  python3-pytest-asyncio)
 packages_bench=(pgbouncer)
 
 # Prints those of the given packages that are not installed, one a line.

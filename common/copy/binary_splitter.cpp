@@ -113,6 +113,7 @@ void binary_splitter::begin_field(std::int32_t length, cut_list& to) {
   }
   const bool is_key = field_ == spec_.key;
   if (length == -1 && is_key) {
+    let_it_say(row_end_, to);
     return fail({"23502",
                  "null value in the sharding key, column \"" + key_column() + "\" of table \"" +
                      spec_.table + "\"",
@@ -132,7 +133,10 @@ void binary_splitter::begin_field(std::int32_t length, cut_list& to) {
 void binary_splitter::end_field(cut_list& to) {
   if (field_ == spec_.key) {
     shard_ = place(placement::form::binary, key_);
-    if (!shard_) return fail(std::move(*unplaced_), &key_column());
+    if (!shard_) {
+      let_it_say(row_end_, to);
+      return fail(std::move(*unplaced_), &key_column());
+    }
   }
   if (++field_ < spec_.columns.size()) {
     state_ = state::length;
@@ -144,6 +148,12 @@ void binary_splitter::end_field(cut_list& to) {
   shard_.reset();
 }
 
+// A row that is loaded nowhere: a server may have something to say of the fields up to here.
+void binary_splitter::let_it_say(std::uint64_t end, cut_list& to) {
+  if (!std::exchange(line_said_, true)) row_lines_ = row_shard_lines_ = 1;
+  cut_to(end, shard_.value_or(any_shard()), to);
+}
+
 bool binary_splitter::finish(cut_list& to) {
   if (failed_) return false;
   switch (state_) {
@@ -153,9 +163,7 @@ bool binary_splitter::finish(cut_list& to) {
     case state::skipping: fail(bad_format, "invalid COPY file header (wrong length)"); break;
     case state::length:
     case state::field:
-      // A server may have something to say of the fields before.
-      if (!std::exchange(line_said_, true)) row_lines_ = row_shard_lines_ = 1;
-      cut_to(offset_, shard_.value_or(any_shard()), to);
+      let_it_say(offset_, to);
       fail({bad_format, "unexpected EOF in COPY data", {}, {}}, &spec_.columns[field_]);
       break;
     // The input may end without a trailer, even with half a count: as PostgreSQL has it.

@@ -30,6 +30,7 @@ class binary_splitter final : public splitter {
   void begin_row(std::int16_t fields, cut_list& to);
   void begin_field(std::int32_t length, cut_list& to);
   void end_field(cut_list& to);
+  void let_it_say(std::uint64_t end, cut_list& to);
   std::uint64_t at(byte_span rest) const { return offset_ + chunk_.size() - rest.size(); }
 
   byte_span chunk_;

@@ -319,8 +319,8 @@ void text_splitter::end_line(std::uint64_t from, std::uint64_t behind, cut_list&
     cut_to(behind, to_all, to);
     return begin_line(behind);
   }
-  // No server takes a row of too many or too few fields, but it may have more to say: of bytes that
-  // are no characters, of values before those that are missing. So one of them gets it.
+  // Such a row is loaded nowhere, but a server may have more to say: of bytes that are no characters,
+  // of values before the key or before those that are missing. So one of them gets it.
   const auto let_it_say = [&] {
     row_shard_lines_ = row_lines_;
     cut_to(behind, shard_.value_or(any_shard()), to);
@@ -329,7 +329,10 @@ void text_splitter::end_line(std::uint64_t from, std::uint64_t behind, cut_list&
     let_it_say();
     return fail("22P04", "extra data after last expected column");
   }
-  if (unplaced_) return fail(std::move(*unplaced_), &key_column(), &value_);
+  if (unplaced_) {
+    let_it_say();
+    return fail(std::move(*unplaced_), &key_column(), &value_);
+  }
   if (field_ + 1 < spec_.columns.size()) {
     let_it_say();
     return fail(pg_error{"22P04",

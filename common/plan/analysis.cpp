@@ -27,6 +27,12 @@ void analysis::refuse(std::string why, std::string hint, std::string detail) {
 
 void analysis::statement(const node* root) {
   const scope outermost;
+  switch (root->node_case) {
+    case PG_QUERY__NODE__NODE_INSERT_STMT: written_ = root->insert_stmt->relation; break;
+    case PG_QUERY__NODE__NODE_UPDATE_STMT: written_ = root->update_stmt->relation; break;
+    case PG_QUERY__NODE__NODE_DELETE_STMT: written_ = root->delete_stmt->relation; break;
+    default: break;
+  }
   walk(reinterpret_cast<const tree_message*>(root), outermost);
 }
 
@@ -73,6 +79,11 @@ plan analysis::finish() {
     p.error = *refusal_;
     return p;
   }
+  if (!rows_.table.empty() && !occurrences_.empty()) {
+    return refused("table " + rows_.table + " is on every shard, and what is written to it " +
+                       "depends on " + all_tables() + ", of which each shard has other rows",
+                   "Read the sharded tables first, and give the values with the statement.");
+  }
   if (!occurrences_.empty()) {
     bind();
     const bool all = std::none_of(occurrences_.begin(), occurrences_.end(),
@@ -84,9 +95,18 @@ plan analysis::finish() {
                    "Call it in a statement that is bound to one shard by the sharding key of a "
                    "table, or make it a function in C that reads no tables.");
   }
+  if (!rows_.table.empty()) return everywhere();
   plan p;
   p.destination = destination::any_shard;
   p.access = writes_ ? access::write : access::read;
+  return p;
+}
+
+plan analysis::everywhere() {
+  plan p;
+  p.destination = destination::all_shards;
+  p.access = access::write;
+  p.rows = rows_;
   return p;
 }
 

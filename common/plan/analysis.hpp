@@ -16,6 +16,9 @@
 // All occurrences have the same rule, or the statement is refused: the same value of a key is
 // elsewhere by another one.
 // Conditions are not carried through the output columns of sub-selects in FROM or of CTEs.
+//
+// A statement that itself (not in a WITH) writes to a table that is on every shard goes to all of
+// them, as long as it reads nothing that differs from shard to shard: no sharded table.
 
 #include <map>
 #include <optional>
@@ -34,7 +37,7 @@ class analysis {
   analysis(const database_view& database, const request& from, const names& tables);
 
   void statement(const node*);   // SELECT, INSERT, UPDATE, DELETE, MERGE
-  plan finish();                 // one_shard, any_shard or refused
+  plan finish();                 // one_shard, any_shard, all_shards or refused
 
  private:
   static constexpr int nothing = -1;
@@ -77,6 +80,7 @@ class analysis {
   void bind();
   plan one_shard();
   plan unbound();
+  plan everywhere();
   std::string all_tables() const;
 
   // analysis_walk.cpp
@@ -122,6 +126,8 @@ class analysis {
   std::string why_not_;               // of the last value that could not be a key
   std::string unsafe_function_;
   bool writes_ = false;
+  const PgQuery__RangeVar* written_ = nullptr;   // the table that the statement itself writes to
+  row_write rows_;                               // of that, if it is on every shard
   std::optional<pg_error> refusal_;
 };
 

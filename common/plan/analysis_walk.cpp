@@ -229,13 +229,24 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
              found.hint);
       break;
     case relation_kind::omni:
+      ++omni_seen_;
+      if (!verb) break;
+      if (&range != written_) {
+        refuse(std::string{verb} + " in WITH on table " + shown + ", which is on every shard, " +
+                   "cannot be compared between the shards",
+               "Make it a statement of its own.");
+        break;
+      }
+      rows_.table = (one.schema.empty() ? "" : quoted(one.schema) + ".") +
+                    quoted(text(range.relname));
+      rows_.reference = quoted(one.alias);
+      break;
     case relation_kind::system:
       ++omni_seen_;
       if (!verb) break;
-      refuse(std::string{verb} + " on table " + shown + ", which is not sharded and so is " +
-                 "present on every shard, would change it on one shard only",
-             "Writes to tables present on all shards come with cross-shard commit in a later "
-             "version.");
+      refuse(std::string{verb} + " on table " + shown + " of the system would change it on one " +
+                 "shard only",
+             "Connect to one server directly.");
       break;
   }
   return one;
@@ -344,15 +355,19 @@ void analysis::insert(const PgQuery__InsertStmt& s, const scope& outer) {
   block.items.push_back(target(*s.relation, found, "INSERT"));
   if (refusal_) return;
   const int mine = block.items.back().occurrence;
-  if (mine == nothing) return;
-  occurrences_[static_cast<std::size_t>(mine)].inserted = true;
-  insert_row(s, found, mine);
+  if (mine == nothing) {
+    rows_.returning = s.n_returning_list > 0;
+    rows_.repeatable = s.on_conflict_clause == nullptr;
+  } else {
+    occurrences_[static_cast<std::size_t>(mine)].inserted = true;
+    insert_row(s, found, mine);
+  }
   walk(as_message(s.select_stmt), names);
   if (s.on_conflict_clause) {
     const auto& conflict = *s.on_conflict_clause;
     for (const node* each : list(conflict.n_target_list, conflict.target_list)) {
       if (each->node_case == PG_QUERY__NODE__NODE_RES_TARGET &&
-          text(each->res_target->name) == found.table->column) {
+          found.table && text(each->res_target->name) == found.table->column) {
         return refuse("ON CONFLICT DO UPDATE changes the sharding key " +
                           quoted(found.table->column) + " of table " + shown_name(*s.relation),
                       "Delete the row and insert it anew.");
@@ -428,6 +443,7 @@ void analysis::update(const PgQuery__UpdateStmt& s, const scope& outer) {
   relation found;
   block.items.push_back(target(*s.relation, found, "UPDATE"));
   if (refusal_) return;
+  if (s.relation == written_) rows_.returning = s.n_returning_list > 0;
   for (const node* each : list(s.n_target_list, s.target_list)) {
     if (each->node_case == PG_QUERY__NODE__NODE_RES_TARGET && found.table &&
         text(each->res_target->name) == found.table->column) {
@@ -453,6 +469,7 @@ void analysis::remove(const PgQuery__DeleteStmt& s, const scope& outer) {
   from(list(s.n_using_clause, s.using_clause), block);
   relation found;
   block.items.push_back(target(*s.relation, found, "DELETE"));
+  if (s.relation == written_) rows_.returning = s.n_returning_list > 0;
   conditions(s.where_clause, block, occurrences_of(block));
   walk(as_message(s.where_clause), block);
   walk_list(list(s.n_returning_list, s.returning_list), block);

@@ -70,6 +70,10 @@ void encode(const answer& a, std::string& to) {
   w.flag(a.plan.changes_catalog);
   w.flag(a.plan.own_transaction);
   w.texts(a.plan.spread_sequences_of);
+  w.text(a.plan.rows.table);
+  w.text(a.plan.rows.reference);
+  w.flag(a.plan.rows.returning);
+  w.flag(a.plan.rows.repeatable);
   w.text(a.plan.error.sqlstate);
   w.text(a.plan.error.message);
   w.text(a.plan.error.hint);
@@ -109,6 +113,10 @@ tl::expected<answer, std::string> decode_answer(byte_span bytes) {
   a.plan.changes_catalog = r.flag();
   a.plan.own_transaction = r.flag();
   a.plan.spread_sequences_of = r.texts();
+  a.plan.rows.table = r.text();
+  a.plan.rows.reference = r.text();
+  a.plan.rows.returning = r.flag();
+  a.plan.rows.repeatable = r.flag();
   a.plan.error.sqlstate = r.text();
   a.plan.error.message = r.text();
   a.plan.error.hint = r.text();

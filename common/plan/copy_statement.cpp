@@ -129,7 +129,12 @@ plan plan_copy(const PgQuery__CopyStmt& s, const database_view& database, const 
                    s.is_from ? "Use COPY … FROM STDIN, or \\copy of psql."
                              : "Use COPY … TO STDOUT, or \\copy of psql.");
   }
-  if (s.query) return plan_statement(*s.query, database, from, tables);
+  if (s.query) {
+    plan p = plan_statement(*s.query, database, from, tables);
+    if (p.destination != destination::all_shards) return p;
+    return refused("COPY of a statement that goes to all shards",
+                   "Use its RETURNING by itself.");
+  }
   if (!s.relation) return refused("COPY without a table");
   const relation found = tables.find(*s.relation);
   const std::string shown = shown_name(*s.relation);

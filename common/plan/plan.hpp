@@ -44,6 +44,17 @@ struct copy_plan {
   copy::options options;
 };
 
+// all_shards: INSERT, UPDATE or DELETE of rows that are on every shard and must be the same there.
+// What each shard has written is compared (services/frontend/same_rows).
+struct row_write {
+  std::string table;        // as SQL; empty: the statement writes no such rows (DDL)
+  std::string reference;    // what its rows are called in the statement's RETURNING, as SQL
+  bool returning = false;   // the client asks for rows
+  // The rows that it has made on one shard are all there is to it (INSERT without ON CONFLICT): the
+  // others can be given these, so that sequences and clocks count once.
+  bool repeatable = false;
+};
+
 struct plan {
   pgsled::plan::destination destination = pgsled::plan::destination::any_shard;
   pgsled::plan::access access = pgsled::plan::access::read;
@@ -58,6 +69,7 @@ struct plan {
   bool own_transaction = false;
   // all_shards: tables whose sequences become disjoint per shard.
   std::vector<std::string> spread_sequences_of;
+  pgsled::plan::row_write rows;    // all_shards
   pg_error error;                  // refused; or what to say when `also_equal` is not equal
 };
 

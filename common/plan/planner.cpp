@@ -27,6 +27,10 @@ plan combine(plan all, const plan& next) {
     return refused("a statement that cannot run inside a transaction block stands among others",
                    way_out);
   }
+  if (!all.rows.table.empty() || !next.rows.table.empty()) {
+    return refused("a statement that writes to a table on every shard stands among others",
+                   way_out);
+  }
   const bool everywhere = all.destination == destination::all_shards;
   if (everywhere != (next.destination == destination::all_shards)) {
     return refused("statements for all shards and others stand in one query", way_out);

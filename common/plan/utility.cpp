@@ -157,6 +157,16 @@ plan wrapped(const node& statement, const database_view& database, const request
                           : statement.declare_cursor_stmt->query;
   if (!inner) return refused("a statement is missing");
   plan p = plan_statement(*inner, database, from, tables);
+  if (is_prepare && p.destination == destination::all_shards) {
+    return refused("PREPARE of a statement that goes to all shards",
+                   "Use prepared statements of the protocol (Parse, Bind), as drivers do.");
+  }
+  const bool explain = statement.node_case == PG_QUERY__NODE__NODE_EXPLAIN_STMT;
+  if (explain && !p.rows.table.empty() &&
+      !has_option(list(statement.explain_stmt->n_options, statement.explain_stmt->options),
+                  "analyze")) {
+    return any_shard();   // the same on each
+  }
   if (p.destination == destination::all_shards) {
     return refused("EXPLAIN of a statement that goes to all shards",
                    "Explain it on one server directly.");

@@ -42,6 +42,7 @@ client::~client() {
 void client::set_state(state next) {
   if (state_ == state::closed) return;
   state_ = next;
+  if (next == state::spreading || next == state::copying) last_request_ = worker_.loop().now();
 }
 
 bool client::suspended() const {
@@ -206,7 +207,8 @@ std::size_t client::process(byte_span bytes) {
     // The snapshot may have changed while this client waited for a plan: its map is the one to use.
     if (endpoint_->stale && unit_left_ == 0) snapshot_changed();
     if (state_ == state::closed) return bytes.size();
-    if (endpoint_->planned && unit_left_ == 0 && !skip_to_sync_ &&
+    const bool ends_batch = batch_ && frame.type == wire::frontend::sync;
+    if (endpoint_->planned && unit_left_ == 0 && (!skip_to_sync_ || ends_batch) &&
         frame.type != wire::frontend::copy_data && frame.type != wire::frontend::copy_done &&
         frame.type != wire::frontend::copy_fail) {
       out.flush(server_);
@@ -357,7 +359,8 @@ void client::check_timeouts(net::time_point now) {
   } else if (quiet && status() != 'I' && past(last_request_, user.idle_in_transaction_timeout)) {
     end(pg_error{
         "25P03", "terminating connection due to client_idle_in_transaction_timeout", {}, {}});
-  } else if (server_ != nullptr && !server_->ledger.empty() &&
+  } else if ((state_ == state::spreading || state_ == state::copying ||
+              (server_ != nullptr && !server_->ledger.empty())) &&
              past(last_request_, user.query_timeout)) {
     end(pg_error{"57014", "canceling statement due to query_timeout", {}, {}});
   }

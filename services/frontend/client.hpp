@@ -32,6 +32,7 @@
 namespace pgsled::frontend {
 
 class worker;
+class same_rows;
 class shard_copy;
 class shard_transaction;
 struct aim;
@@ -175,22 +176,27 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool standard_strings() const;
   std::string rewritten_deallocate(const sql::statement&, output& out, bool simple);
   // One statement; the session goes on. `simple`: it came by Query or FunctionCall.
-  void refuse(const pg_error& why, bool simple);
+  // `fields`: the ErrorResponse's body, if it is a server's.
+  void refuse(const pg_error& why, bool simple, std::string_view fields = {});
   bool unattached(char type, byte_span body);
 
   // client_routing.cpp
   enum class routed { go, need_more, suspended, done };
   routed hold_at_fence(bool fenced);
   bool unseen() const;
-  routed route(byte_span bytes);
+  // `stepwise`: only up to the first Execute of the unit.
+  routed route(byte_span bytes, bool stepwise = false);
   bool read_unit(byte_span bytes, unit& into);
   bool plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into);
   void ask_plan(std::string_view sql, byte_span types, std::string key, std::string scope);
   routed settle_elsewhere();
   routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
-  void answer_unit(const unit&, std::string_view tag);
+  bool begin_alone(const unit&, byte_span bytes);
+  void begin_batch();
+  routed end_batch(const unit&, byte_span bytes);
+  void answer_unit(const unit&, std::string_view tag, const same_rows* = nullptr);
   std::uint32_t own_shard() const;
-  void refuse_unit(const unit&, const pg_error& why);
+  void refuse_unit(const unit&, const pg_error& why, std::string_view fields = {});
 
   // client_shards.cpp
   routed grow(const unit&, std::uint32_t shard);
@@ -198,12 +204,15 @@ class client final : public net::watcher, public lease_waiter, public server_use
                       std::size_t controls, std::string_view text, const plan::plan* everywhere);
   routed route_everywhere(const unit&, byte_span bytes, const plan::plan&, std::string_view text);
   void run_everywhere(std::string unit_bytes, const plan::plan&, std::string sql, bool implicit);
+  void write_everywhere(std::string unit_bytes, std::shared_ptr<same_rows>, bool implicit);
+  bool read_writes(const unit&, std::shared_ptr<same_rows>& into) const;
+  std::vector<std::uint32_t> holding_shards() const;
   void ran_everywhere(const std::string& unit_bytes, std::string tags, const pg_error*,
-                      bool implicit);
+                      bool implicit, const std::shared_ptr<same_rows>& = nullptr);
   void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
   void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
   void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
-                     const std::string& warning = {});
+                     const std::string& warning = {}, const same_rows* = nullptr);
   bool shards_ended(const sql::statement& effect, std::string_view tag);
   void bind_session(std::uint32_t shard);
   routed sync_first();
@@ -279,6 +288,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // BEGIN was answered by us and nothing but the script has run since: the transaction can still
   // begin on another shard.
   bool unrun_ = false;
+  bool batch_ = false;                      // the transaction is a batch's and ends with its Sync
   bool wrote_ = false;                      // a plan said that it writes; false: perhaps
   bool defined_ = false;                    // the catalogs are others after COMMIT
   bool datestyle_changed_ = false;

@@ -574,10 +574,14 @@ bool client::execute(byte_span body, output& out) {
 }
 
 // One statement is refused, the session goes on as after an error of the server.
-void client::refuse(const pg_error& why, bool simple) {
+void client::refuse(const pg_error& why, bool simple, std::string_view fields) {
   ++counts_.errors;
   std::string bytes;
-  wire::write_error(bytes, "ERROR", why);
+  if (fields.empty()) {
+    wire::write_error(bytes, "ERROR", why);
+  } else {
+    wire::writer(bytes, wire::backend::error_response).raw(fields);
+  }
   // One of the servers must be in a failed transaction, too, to say what is said in one.
   if (spread_ && server_ == nullptr) lend(spread_->failed_leg());
   if (server_ != nullptr && server_->ledger.empty() && !server_->ledger.skipping() &&

@@ -6,6 +6,7 @@
 #include "common/sql/parse.hpp"
 #include "common/sql/shape.hpp"
 #include "services/frontend/client.hpp"
+#include "services/frontend/same_rows.hpp"
 #include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/unit.hpp"
 #include "services/frontend/worker.hpp"
@@ -232,8 +233,39 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
       });
 }
 
-client::routed client::route(byte_span bytes) {
+namespace {
+
+// Leaves what comes up to the first Execute; or, where there is none, before the Sync.
+void cut_unit(unit& now, byte_span bytes) {
+  const auto first = std::find_if(now.parts.begin(), now.parts.end(),
+                                  [](const auto& part) { return part.type == fe::execute; });
+  if (first != now.parts.end()) {
+    now.bytes = static_cast<std::size_t>(first->body.data() + first->body.size() - bytes.data());
+    now.parts.erase(first + 1, now.parts.end());
+    now.executes = 1;
+  } else if (now.ends_with_sync && now.parts.size() > 1) {
+    now.bytes -= wire::header_size;
+    now.parts.pop_back();
+  } else {
+    return;
+  }
+  now.ends_with_sync = false;
+}
+
+// Does anything but the end of the batch follow the first Execute?
+bool goes_on(const unit& now) {
+  const auto first = std::find_if(now.parts.begin(), now.parts.end(),
+                                  [](const auto& part) { return part.type == fe::execute; });
+  return first != now.parts.end() && std::any_of(first + 1, now.parts.end(), [](const auto& part) {
+           return part.type != fe::sync && part.type != fe::flush;
+         });
+}
+
+}  // namespace
+
+client::routed client::route(byte_span bytes, bool stepwise) {
   if (server_ != nullptr && server_->ledger.skipping()) {
+    if (batch_ && static_cast<char>(bytes[0]) == fe::sync) return sync_first();
     // The server throws everything away up to Sync; nothing is to be decided.
     unit_left_ = 1;
     unit_shard_ = server_->pool().description().shard;
@@ -241,6 +273,8 @@ client::routed client::route(byte_span bytes) {
   }
   unit now;
   if (!read_unit(bytes, now)) return routed::need_more;
+  if (batch_ && now.parts.front().type == fe::sync) return end_batch(now, bytes);
+  if ((batch_ || stepwise) && !now.simple) cut_unit(now, bytes);
   worker_.set_shaped({});
   aim target;
   pg_error why;
@@ -251,9 +285,13 @@ client::routed client::route(byte_span bytes) {
   std::string_view text;
   std::size_t controls = 0;
   bool writes = false, names_portals = false;
-  const auto join = [&](const plan_ref& planned, std::string_view sql, const byte_span* bind,
+  const auto join = [&](const plan_ref& planned, std::string_view sql, const unit::part& from,
                         bool runs) {
     const auto& p = planned->plan;
+    const byte_span* bind = from.type == fe::bind ? &from.body : nullptr;
+    const bool copy =
+        p.destination == destination::copy_in || p.destination == destination::copy_out;
+    if (runs && copy && endpoint_->sharded) copies = planned;
     if (refused || !endpoint_->sharded) return;
     writes = writes || (runs && p.access == plan::access::write);
     if (p.destination == destination::refused) {
@@ -261,13 +299,11 @@ client::routed client::route(byte_span bytes) {
       if (!runs) return;
       why = p.error;
       refused = true;
-    } else if (p.destination == destination::copy_in || p.destination == destination::copy_out) {
+    } else if (copy) {
       if (!runs) return;
-      copies = planned;
       const auto& owners = *endpoint_->owners;
       fenced = fenced || !owners.fence.empty() || unseen();
-      // One that is on every shard is being copied to the one that joins.
-      if (owners.moving && (p.destination == destination::copy_out || p.copy.key.empty())) {
+      if (owners.moving && p.destination == destination::copy_out) {
         why = {"55006", "rows of the table may be on two shards while rows are being moved",
                "Try again when it is over: pgsled reshard status.", {}};
         refused = true;
@@ -285,6 +321,7 @@ client::routed client::route(byte_span bytes) {
       fenced = fenced || !endpoint_->owners->fence.empty() || unseen();
       keep = planned;
       everywhere = &keep->plan;
+      if (!p.rows.table.empty()) now.writes.push_back({&from, planned});
     } else if (p.destination == destination::one_shard && runs) {
       std::uint32_t shard = 0;
       bool in_fence = false;
@@ -320,7 +357,7 @@ client::routed client::route(byte_span bytes) {
         controls += count_controls(executed);
       }
       encoding_uncertain_ = executed && !executed->empty();
-      join(planned, *sql, nullptr, true);
+      join(planned, *sql, part, true);
     } else if (part.target && (part.type == fe::parse || part.type == fe::bind)) {
       const auto& statement = part.target;
       if (!plan_statement(statement->sql, as_bytes(statement->types), statement.get(), planned)) {
@@ -335,21 +372,59 @@ client::routed client::route(byte_span bytes) {
         controls += count_controls(executed);
         text = statement->sql;
       }
-      join(planned, statement->sql, &part.body, runs);
+      join(planned, statement->sql, part, runs);
     } else if (part.type == fe::function_call) {
       why = {"0A000", "function calls by the fast path cannot be placed on a shard", {}, {}};
       refused = endpoint_->sharded;
     }
   }
-  answers_.clear();
-  if (target.where == aim::kind::all && now.executes > 1 && !refused) {
+  if (copies && !now.simple && !stepwise && !batch_ && goes_on(now)) {
+    // What shares a batch with COPY runs step by step, in one transaction.
+    if (begin_alone(now, bytes)) return routed::done;
+    const bool open = spread_ || status() != 'I';
+    const bool bound = pinned_ || endpoint_->mode == pool_mode::session;
+    const bool free = !bound && (server_ == nullptr || server_->quiet());
+    if (now.executes > 1 && !open && free) {
+      begin_batch();
+      unrun_ = true;
+    }
+    if (now.executes == 1 || open || free) return route(bytes, true);
+  }
+  if (target.where == aim::kind::all && !refused && begin_alone(now, bytes)) return routed::done;
+  if (target.where == aim::kind::all && now.executes > 1 && !refused &&
+      now.writes.size() != now.executes) {
     why = {"0A000", "a statement for all shards cannot share a batch with other statements",
            "Send Sync between them.", {}};
     refused = true;
   }
+  // In a transaction what cannot go to one place together goes step by step.
+  const bool elsewhere = target.where == aim::kind::shard && server_ != nullptr &&
+                         server_->pool().description().shard != target.shard;
+  const bool apart = refused || (controls > 0 && (spread_ || elsewhere));
+  if (apart && now.executes > 1 && !stepwise && !batch_ && (spread_ || status() != 'I')) {
+    return route(bytes, true);
+  }
+  answers_.clear();
   unit_left_ = now.bytes;
   unit_shard_ = own_shard();
   if (!endpoint_->sharded) return routed::go;
+  if (batch_ && now.simple && !refused) {
+    why = {"0A000", "a Query stands behind COPY on several shards in one batch",
+           "Send Sync before it.", {}};
+    refused = true;
+  }
+  if (batch_ && !refused && only_effect(executed) != nullptr &&
+      executed->front().effect == sql::effect::begin && now.executes == 1) {
+    // From here on it is a transaction of the client's own.
+    if (executed->front().value.size() <= std::string_view("START TRANSACTION;").size()) {
+      batch_ = false;
+      answer_unit(now, starts_with_word(text, "start") ? "START TRANSACTION" : "BEGIN");
+      return routed::done;
+    }
+    why = {"0A000", "BEGIN with options stands in a batch with COPY on several shards",
+           "Send BEGIN and Sync before it.", {}};
+    refused = true;
+  }
 
   if (refused) {
     worker_.counters().plans_refused.add();
@@ -359,6 +434,7 @@ client::routed client::route(byte_span bytes) {
       settle();
       return routed::suspended;
     }
+    if (now.simple) batch_ = false;   // the client sees a transaction that has failed
     refuse_unit(now, why);
     return routed::done;
   }
@@ -507,12 +583,12 @@ client::routed client::settle_elsewhere() {
   return routed::suspended;
 }
 
-void client::refuse_unit(const unit& refused, const pg_error& why) {
+void client::refuse_unit(const unit& refused, const pg_error& why, std::string_view fields) {
   if (refused.simple) {
-    refuse(why, true);
+    refuse(why, true, fields);
     return;
   }
-  refuse(why, false);
+  refuse(why, false, fields);
   // The rest of the unit is skipped by us; its Sync is answered as any other. A transaction that
   // is being failed on the server answers after that.
   if (state_ == state::refusing) {
@@ -524,6 +600,72 @@ void client::refuse_unit(const unit& refused, const pg_error& why) {
     wire::write_ready(ready, status());
     write(ready);
   }
+}
+
+// A batch of the extended protocol becomes a transaction over shards, which its Sync ends: nothing
+// has run yet, or only what has joined spread_ already.
+void client::begin_batch() {
+  sql::statement begin;
+  begin.effect = sql::effect::begin;
+  begin.value = "BEGIN";
+  batch_ = true;
+  virtual_status_ = 'T';
+  if (server_ != nullptr) let_go();
+  virtual_status_ = 'T';
+  script_.succeeded(begin, shadow_->current());
+  shadow_->succeeded(begin, "BEGIN", worker_.pairs());
+}
+
+client::routed client::end_batch(const unit& now, byte_span bytes) {
+  if (server_ != nullptr && !server_->ledger.empty()) {
+    unit_left_ = 0;
+    settle();
+    return routed::suspended;
+  }
+  if (server_ != nullptr && server_->ledger.unsynced()) return sync_first();
+  skip_to_sync_ = batch_ = false;
+  unit_left_ = now.bytes;
+  const bool failed = status() == 'E';
+  sql::statement end;
+  end.effect = sql::effect::commit;
+  if (server_ == nullptr && !spread_) {
+    virtual_status_ = 'I';
+    return virtual_unit(now, end, failed ? "ROLLBACK" : "COMMIT");
+  }
+  // One server alone is a transaction over shards with one leg.
+  pg_error none;
+  if (!spread_ && !spread_out(!script_.complete(), none)) {
+    refuse_unit(now, none);
+    return routed::done;
+  }
+  end_shards(std::string(as_text(bytes.first(now.bytes))), end, !failed);
+  return routed::done;
+}
+
+// A BEGIN at the head of a batch that goes to all shards (drivers send it so) is answered by
+// itself; what is behind it is the next unit.
+bool client::begin_alone(const unit& now, byte_span bytes) {
+  if (server_ != nullptr || spread_ || virtual_status_ != 'I') return false;
+  unit head;
+  const sql::statement* begin = nullptr;
+  for (const auto& part : now.parts) {
+    head.parts.push_back(part);
+    if (part.type == fe::bind) {
+      begin = begin == nullptr && part.target ? only_effect(part.target->effects) : nullptr;
+      if (begin == nullptr || begin->effect != sql::effect::begin) return false;
+    }
+    if (part.type != fe::execute) continue;
+    if (begin == nullptr || now.executes < 2) return false;
+    head.executes = 1;
+    head.bytes = static_cast<std::size_t>(part.body.data() + part.body.size() - bytes.data());
+    break;
+  }
+  if (head.bytes == 0) return false;
+  unit_left_ = head.bytes;
+  virtual_status_ = 'T';
+  virtual_unit(head, *begin,
+               starts_with_word(begin->value, "start") ? "START TRANSACTION" : "BEGIN");
+  return true;
 }
 
 client::routed client::virtual_unit(const unit& answered, const sql::statement& done,
@@ -538,14 +680,21 @@ client::routed client::virtual_unit(const unit& answered, const sql::statement& 
   return routed::done;
 }
 
-// The replies to a unit whose statements return no rows and have been dealt with. A Query of
-// several statements has as many tags, separated by zero bytes.
-void client::answer_unit(const unit& answered, std::string_view tag) {
+// The replies to a unit whose statements have been dealt with: with `rows`, as that says; else they
+// return no rows, and a Query of several statements has as many tags, separated by zero bytes.
+void client::answer_unit(const unit& answered, std::string_view tag, const same_rows* rows) {
   namespace be = wire::backend;
   std::string bytes;
+  std::size_t described = 0, executed = 0;
+  std::vector<std::string_view> portals;   // of the Binds
   for (const auto& part : answered.parts) {
     switch (part.type) {
       case fe::query:
+        if (rows != nullptr) {
+          const auto& told = rows->told(0);
+          bytes.append(told.columns).append(told.rows);
+          tag = told.tag;
+        }
         for (std::size_t at = 0; at <= tag.size();) {
           const auto end = std::min(tag.find('\0', at), tag.size());
           wire::write_command_complete(bytes, tag.substr(at, end - at));
@@ -566,15 +715,36 @@ void client::answer_unit(const unit& answered, std::string_view tag) {
         wire::write_empty(bytes, be::parse_complete);
         break;
       case fe::bind:
+        if (const auto sent = wire::read_bind(part.body)) portals.push_back(sent->portal);
         wire::write_empty(bytes, be::bind_complete);
         break;
       case fe::describe:
+        if (rows != nullptr) {
+          const auto sent = wire::read_described(part.body);
+          const bool statement = sent && sent->what == 'S';
+          std::size_t at = portals.size();
+          while (sent && at > 1 && portals[at - 1] != sent->name) --at;
+          const auto& told = statement ? rows->described(described++)
+                                       : rows->told(std::max<std::size_t>(at, 1) - 1);
+          bytes.append(told.parameters).append(told.columns);
+          if (told.columns.empty()) wire::write_empty(bytes, be::no_data);
+          break;
+        }
         if (const auto sent = wire::read_described(part.body); sent && sent->what == 'S') {
           wire::writer(bytes, be::parameter_description).i16(0);
         }
         wire::write_empty(bytes, be::no_data);
         break;
       case fe::execute:
+        if (rows != nullptr) {
+          const auto& told = rows->told(executed++);
+          bytes.append(told.rows);
+          tag = told.tag;
+          if (told.suspended) {
+            wire::write_empty(bytes, be::portal_suspended);
+            break;
+          }
+        }
         wire::write_command_complete(bytes, tag);
         break;
       case fe::close:

@@ -8,6 +8,7 @@
 #include "common/log/json_escape.hpp"
 #include "common/wire/messages.hpp"
 #include "services/frontend/client.hpp"
+#include "services/frontend/same_rows.hpp"
 #include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/unit.hpp"
 #include "services/frontend/worker.hpp"
@@ -336,8 +337,27 @@ client::routed client::route_everywhere(const unit& now, byte_span bytes, const 
          "Run it on each shard directly.",
          {}});
   }
+  std::shared_ptr<same_rows> writes;
+  if (!now.writes.empty() && !read_writes(now, writes)) {
+    return refused({"0A000",
+                    "statements that write to every shard cannot share a batch with others, or be "
+                    "executed in pieces",
+                    "Send Sync between them, and execute each once, in the order of Bind.",
+                    {}});
+  }
   const bool implicit = status() == 'I' && !spread_;
+  if (implicit && writes && !now.simple && !now.ends_with_sync) {
+    // What comes up to the Sync would belong to the same transaction.
+    return refused({"0A000",
+                    "a statement that writes to every shard is not followed by Sync",
+                    "Send Sync behind it instead of Flush, or begin a transaction with BEGIN.",
+                    {}});
+  }
   if (pg_error why; !spread_ && !spread_out(implicit, why)) return refused(why);
+  if (writes) {
+    write_everywhere(std::string(as_text(bytes.first(now.bytes))), std::move(writes), implicit);
+    return routed::done;
+  }
   run_everywhere(std::string(as_text(bytes.first(now.bytes))), planned, std::string(text),
                  implicit);
   return routed::done;
@@ -374,25 +394,118 @@ void client::run_everywhere(std::string unit_bytes, const plan::plan& planned, s
   });
 }
 
+// Shards that have rows: of buckets, or of lists and ranges. A table that is on every shard is
+// written there; to one that is only joining its rows are copied when buckets are moved to it.
+std::vector<std::uint32_t> client::holding_shards() const {
+  const auto& map = endpoint_->owners->bucket_map;
+  std::vector<bool> holds(endpoint_->database.shards, map.empty());
+  const auto add = [&](std::uint32_t shard) {
+    if (shard < holds.size()) holds[shard] = true;
+  };
+  for (const auto shard : map) add(shard);
+  for (const auto& mapping : endpoint_->database.mappings) {
+    for (const auto& entry : mapping.list) add(entry.second);
+    for (const auto& range : mapping.ranges) add(range.shard);
+    if (mapping.fallback >= 0) add(static_cast<std::uint32_t>(mapping.fallback));
+  }
+  std::vector<std::uint32_t> all;
+  for (std::uint32_t shard = 0; shard < holds.size(); ++shard) {
+    if (holds[shard]) all.push_back(shard);
+  }
+  return all;
+}
+
+// False: more than statements that are each bound and executed once, in that order.
+bool client::read_writes(const unit& now, std::shared_ptr<same_rows>& into) const {
+  std::vector<same_rows::statement> run, described;
+  std::vector<std::string_view> portals;
+  std::size_t executes = 0;
+  for (const auto& [from, planned] : now.writes) {
+    const auto& rows = planned->plan.rows;
+    if (now.simple) {
+      const auto sql = wire::read_query(from->body);
+      if (!sql) return false;
+      run.push_back({std::string(*sql), {}, {}, rows, 0});
+      continue;
+    }
+    const auto sent = wire::read_bind(from->body);
+    if (!sent) return false;
+    const auto names = sent->portal.size() + sent->statement.size() + 2;
+    portals.push_back(sent->portal);
+    run.push_back({from->target->sql, from->target->types,
+                   std::string(as_text(from->body.subspan(names))), rows, 0});
+  }
+  std::size_t binds = 0;
+  for (const auto& part : now.parts) {
+    if (part.type == wire::frontend::bind) ++binds;
+    if (part.type == wire::frontend::execute) {
+      const auto sent = wire::read_execute(part.body);
+      if (!sent || executes >= std::min(portals.size(), binds) ||
+          sent->portal != portals[executes]) {
+        return false;
+      }
+      run[executes++].limit = static_cast<std::size_t>(std::max(sent->max_rows, 0));
+    }
+    if (part.type != wire::frontend::describe) continue;
+    const auto sent = wire::read_described(part.body);
+    if (!sent) return false;
+    if (sent->what == 'P') {
+      const auto end = portals.begin() + static_cast<std::ptrdiff_t>(
+                                             std::min(binds, portals.size()));
+      if (std::find(portals.begin(), end, sent->name) == end) return false;
+      continue;
+    }
+    const auto known = std::find_if(now.writes.begin(), now.writes.end(), [&](const auto& each) {
+      return part.target && each.from->target == part.target;
+    });
+    if (known == now.writes.end()) return false;
+    described.push_back({part.target->sql, part.target->types, {}, known->plan->plan.rows, 0});
+  }
+  if (!now.simple && (executes != run.size() || binds != run.size())) return false;
+  into = std::make_shared<same_rows>(now.simple, standard_strings(), std::move(run),
+                                     std::move(described));
+  return true;
+}
+
+// Rows of tables that are on every shard.
+void client::write_everywhere(std::string unit_bytes, std::shared_ptr<same_rows> writes,
+                              bool implicit) {
+  park();
+  set_state(state::spreading);
+  ++counts_.queries;
+  worker_.counters().queries.add();
+  auto shards = holding_shards();
+  const auto unit_copy = std::make_shared<const std::string>(std::move(unit_bytes));
+  spread_->join(shards, implicit ? "BEGIN" : script_.sql(), [=, this](const pg_error* why) {
+    if (state_ != state::spreading) return;
+    if (why != nullptr) return ran_everywhere(*unit_copy, {}, why, implicit, writes);
+    for (const auto shard : shards) spread_->wrote(shard);
+    spread_->converse(shards, writes, [=, this](const pg_error* error) {
+      if (state_ != state::spreading) return;
+      ran_everywhere(*unit_copy, {}, error, implicit, writes);
+    });
+  });
+}
+
 void client::ran_everywhere(const std::string& unit_bytes, std::string tags, const pg_error* error,
-                            bool implicit) {
+                            bool implicit, const std::shared_ptr<same_rows>& rows) {
   write(spread_->take_asides());
   if (!implicit) {
     if (spread_->over()) spread_.reset();   // not even one shard has joined
-    return answer_shards(unit_bytes, tags, error);
+    return answer_shards(unit_bytes, tags, error, {}, rows.get());
   }
   if (error != nullptr) {
-    spread_->rollback([this, unit_bytes, why = *error](const pg_error*) {
+    spread_->rollback([this, unit_bytes, why = *error, rows](const pg_error*) {
       if (state_ != state::spreading) return;
-      if (shards_ended({}, "ROLLBACK")) answer_shards(unit_bytes, {}, &why);
+      if (shards_ended({}, "ROLLBACK")) answer_shards(unit_bytes, {}, &why, {}, rows.get());
     });
     return;
   }
   spread_->commit(shadow_->current(), endpoint_->commits_statement,
-                  [this, unit_bytes, tags](const pg_error* why, const std::string& warning) {
+                  [this, unit_bytes, tags, rows](const pg_error* why, const std::string& warning) {
                     if (state_ != state::spreading) return;
                     if (shards_ended({}, why == nullptr ? "COMMIT" : "ROLLBACK")) {
-                      answer_shards(unit_bytes, tags, why, warning);
+                      answer_shards(unit_bytes, tags, why, warning, rows.get());
                     }
                   });
 }
@@ -464,7 +577,7 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
   virtual_status_ = 'I';
   script_.clear();
   portal_shards_.reset();
-  unrun_ = wrote_ = local_settings_ = false;
+  unrun_ = wrote_ = local_settings_ = batch_ = false;
   if (std::exchange(defined_, false) && tag == "COMMIT") {
     const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
                       log::json_escape(endpoint_->database.name) + "\"}";
@@ -489,7 +602,8 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
 }
 
 void client::answer_shards(const std::string& unit_bytes, std::string_view tag,
-                           const pg_error* error, const std::string& warning) {
+                           const pg_error* error, const std::string& warning,
+                           const same_rows* rows) {
   set_state(state::ready);
   if (!warning.empty()) {
     std::string notice;
@@ -499,9 +613,9 @@ void client::answer_shards(const std::string& unit_bytes, std::string_view tag,
   unit answered;
   read_unit(as_bytes(unit_bytes), answered);
   if (error != nullptr) {
-    refuse_unit(answered, *error);
+    refuse_unit(answered, *error, rows != nullptr ? rows->error_for(*error) : std::string());
   } else {
-    answer_unit(answered, tag);
+    answer_unit(answered, tag, rows);
   }
   if (draining_ && status() == 'I') {
     return end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});

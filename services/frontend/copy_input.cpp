@@ -131,6 +131,7 @@ bool shard_copy::room() const {
 }
 
 std::size_t shard_copy::input(byte_span bytes) {
+  client_.last_request_ = worker_.loop().now();
   std::size_t at = 0;
   while (phase_ == phase::streaming && incoming() && !input_over_ && at < bytes.size()) {
     const auto rest = bytes.subspan(at);
@@ -154,15 +155,21 @@ std::size_t shard_copy::input(byte_span bytes) {
       return bytes.size();
     }
     if (done_seen_) {
-      // Extended: a COPY is committed by the Sync behind it. What else there is would belong to its
+      // Extended: a COPY is committed by the Sync behind it. What else there is belongs to its
       // transaction.
-      if (frame.type != fe::sync && frame.type != fe::flush) {
-        fail({"0A000", "COPY into several shards cannot share a batch with other statements",
-              "Send Sync behind CopyDone.", {}});
-        break;
+      if (frame.type != fe::sync) {
+        const auto* isolation = client_.shadow_->current()->find("default_transaction_isolation");
+        if (isolation != nullptr && isolation->find("read committed") == isolation->npos) {
+          fail({"0A000",
+                "statements behind COPY into several shards, in one batch without BEGIN, need "
+                "isolation level READ COMMITTED",
+                "Send Sync behind CopyDone.", {}});
+          break;
+        }
+        alone_ = false;
+        client_.begin_batch();
       }
       input_over_ = true;
-      if (frame.type == fe::flush && rest.size() >= frame.total()) at += frame.total();
       input_ends();
       break;
     }
@@ -180,7 +187,7 @@ std::size_t shard_copy::input(byte_span bytes) {
         if (rest.size() < frame.total()) return at;
         at += frame.total();
         done_seen_ = true;
-        if (!simple_) continue;
+        if (!simple_ && alone_) continue;
         input_over_ = true;
         input_ends();
         break;

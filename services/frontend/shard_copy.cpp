@@ -152,7 +152,7 @@ std::vector<std::uint32_t> shard_copy::shards_of(const plan::plan& p, const clie
   std::vector<std::uint32_t> all;
   const auto add = [&](std::uint32_t shard) { all.push_back(shard); };
   if (p.copy.key.empty()) {
-    for (std::uint32_t shard = 0; shard < endpoint.database.shards; ++shard) add(shard);
+    return c.holding_shards();
   } else if (p.rule.mapping == 0) {
     for (const auto shard : endpoint.owners->bucket_map) add(shard);
   } else {

@@ -34,10 +34,12 @@ struct shard_transaction::leg final : lease_waiter, server_user {
     wire::take_messages(carry, [this](char type, byte_span body, std::string_view whole) {
       read(type, body, whole);
     });
-    if (carry.size() > max_carry) lease->mark_broken();
+    const auto most = owner.talk_ ? conversation::max_message : max_carry;
+    if (carry.size() > most) lease->mark_broken();
   }
   void read(char type, byte_span body, std::string_view whole) {
     namespace be = wire::backend;
+    if (owner.talk_) owner.talk_->heard(type, body);
     if (type == be::command_complete) {
       tag = as_text(body.first(body.empty() ? 0 : body.size() - 1));
       if (!tags.empty()) tags.push_back('\0');
@@ -83,17 +85,22 @@ struct shard_transaction::leg final : lease_waiter, server_user {
 
   // As one message: an error ends all of it.
   void ask(std::string_view sql) {
+    conversation::speech said;
+    wire::write_query(said.bytes, sql);
+    said.owed.push_back(session::owed::query);
+    ask(said);
+  }
+  void ask(const conversation::speech& said) {
     PGSLED_ASSERT(lease != nullptr && !away);
     running = true;
     error.reset();
     tag.clear();
     tags.clear();
     value.clear();
-    std::string bytes;
-    wire::write_query(bytes, sql);
-    lease->ledger.add({session::owed::query});
+    for (const auto what : said.owed) lease->ledger.add({what});
     lease->unnamed.reset();
-    lease->send(bytes);
+    lease->unnamed_portal.reset();
+    lease->send(said.bytes);
   }
   std::string where() const {
     return "shard " + std::to_string(shard) +

@@ -12,6 +12,20 @@ namespace {
 constexpr std::string_view isolation_sql =
     "SELECT pg_catalog.current_setting('transaction_isolation')";
 
+// One text for each leg, whose answer is none but a tag.
+struct plain_text final : conversation {
+  explicit plain_text(std::function<std::string(std::uint32_t)> from) : text(std::move(from)) {}
+  speech say(std::uint32_t shard) override {
+    speech to;
+    wire::write_query(to.bytes, text(shard));
+    to.owed.push_back(session::owed::query);
+    return to;
+  }
+  void heard(char, byte_span) override {}
+  std::optional<pg_error> answered(std::uint32_t) override { return std::nullopt; }
+  std::function<std::string(std::uint32_t)> text;
+};
+
 }  // namespace
 
 shard_transaction::shard_transaction(worker& w, endpoint_ref endpoint, std::uint32_t client,
@@ -332,10 +346,12 @@ void shard_transaction::leg_done(leg& one) {
       if (any_running()) return;
       tags_ = legs_.begin()->second->tags;
       return finish(error_.get());
-    case work::in_order:
+    case work::in_order: {
       if (one.error) return finish(one.error.get());
       if (at_ == 1) tags_ = one.tags;
-      return next_in_order();
+      const auto why = talk_->answered(one.shard);
+      return why ? finish(&*why) : next_in_order();
+    }
     case work::asking:
       if (!one.wrote) {
         one.wrote = one.error != nullptr || one.value != "f";
@@ -383,11 +399,16 @@ std::uint32_t shard_transaction::failed_leg() const {
 }
 
 void shard_transaction::tell_in_order(std::function<std::string(std::uint32_t)> text, done then) {
+  converse(shards(), std::make_shared<plain_text>(std::move(text)), std::move(then));
+}
+
+void shard_transaction::converse(std::vector<std::uint32_t> shards,
+                                 std::shared_ptr<conversation> talk, done then) {
   PGSLED_ASSERT(!busy() && !legs_.empty());
   what_ = work::in_order;
   ended_ = [then = std::move(then)](const pg_error* why, const std::string&) { then(why); };
-  text_ = std::move(text);
-  order_ = shards();
+  talk_ = std::move(talk);
+  order_ = std::move(shards);
   at_ = 0;
   next_in_order();
 }
@@ -395,11 +416,12 @@ void shard_transaction::tell_in_order(std::function<std::string(std::uint32_t)> 
 void shard_transaction::next_in_order() {
   if (at_ == order_.size()) return finish(nullptr);
   const auto shard = order_[at_++];
-  legs_.at(shard)->ask(text_(shard));
+  legs_.at(shard)->ask(talk_->say(shard));
 }
 
 void shard_transaction::finish(const pg_error* why, const std::string& warning) {
   what_ = work::nothing;
+  talk_.reset();
   auto tell = std::exchange(ended_, {});
   std::shared_ptr<pg_error> error = why != nullptr ? std::make_shared<pg_error>(*why) : nullptr;
   error_.reset();

@@ -33,6 +33,7 @@
 #include "common/commit/coordinator.hpp"
 #include "common/commit/deadlock.hpp"
 #include "common/net/reactor.hpp"
+#include "services/frontend/conversation.hpp"
 #include "services/frontend/endpoint.hpp"
 #include "services/frontend/local_pool.hpp"
 #include "services/frontend/server.hpp"
@@ -91,6 +92,8 @@ class shard_transaction {
   // Says one text to each leg, one leg after the other in shard order, so that two that do so
   // never wait for each other; ends at the first error.
   void tell_in_order(std::function<std::string(std::uint32_t shard)> text, done);
+  // The same with the legs of these shards, with messages of any kind whose answers it hears.
+  void converse(std::vector<std::uint32_t> shards, std::shared_ptr<conversation>, done);
   // A leg that has failed; else the first.
   std::uint32_t failed_leg() const;
 
@@ -169,7 +172,7 @@ class shard_transaction {
   std::vector<std::unique_ptr<leg>> gone_;  // until nothing of theirs is on the stack
   std::vector<std::uint32_t> joining_;  // still without a lease
   std::string script_, tags_, asides_;
-  std::function<std::string(std::uint32_t)> text_;
+  std::shared_ptr<conversation> talk_;  // in_order
   std::vector<std::uint32_t> order_;
   std::size_t at_ = 0;                  // in order_; how many have been asked
   ended ended_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/wire/messages.hpp"
+#include "services/frontend/plans.hpp"
 #include "services/frontend/statements.hpp"
 
 namespace pgsled::frontend {
@@ -21,6 +22,13 @@ struct unit {
   bool simple = false;           // Query or FunctionCall
   bool ends_with_sync = false;
   std::size_t executes = 0;
+  // Its statements that write to every shard, with the plan of each; set by routing. A Bind, or the
+  // Query.
+  struct row_statement {
+    const part* from;
+    plan_ref plan;
+  };
+  std::vector<row_statement> writes;
 };
 
 // Where the statements of a unit want to go, joined one after the other.

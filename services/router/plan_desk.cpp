@@ -145,6 +145,14 @@ plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t
     return outcome::done;
   }
   if (refused && !read_since && !last_try && now - one.read_at > refusal_age) return outcome::wait;
+  // A table that the catalog does not know yet may be sharded, by its column or as a part of another
+  // one: its rows must not go to every shard.
+  if (!made.plan.rows.table.empty() && !read_since) {
+    if (!last_try) return outcome::wait;
+    fail(who, "57P03", "whether the table is sharded cannot be said: the catalog of database \"" +
+                           one.defined.name + "\" could not be read: " + one.problem);
+    return outcome::done;
+  }
   const bool placed = made.plan.destination == plan::destination::one_shard ||
                       made.plan.destination == plan::destination::copy_in ||
                       made.plan.destination == plan::destination::copy_out;

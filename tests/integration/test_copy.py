@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from support import postgres, wire
+from support.apart import Apart
 from support.machine import HOST, PG_BIN, wait_until
 from support.raw_client import RawClient, ServerError
 from support.suite import Suite, eventually
@@ -266,6 +267,18 @@ def test_errors_load_nothing(both, server, suite, name):
     assert both[0].query("SELECT n FROM t WHERE id = 1")[0] == ["1"]
 
 
+def test_an_earlier_column_is_told_before_the_key(both, server):
+    for kind, data in (("text", b"no number\tno key\tx\n"), ("text", b"no number\t\\N\tx\n"),
+                       ("csv", b"1,2,x\nno number,no key,x\n"),
+                       ("binary", binary([(b"odd", struct.pack("!q", 5), b"x"),
+                                          (b"odd", None, b"x")])),
+                       ("binary", binary([(b"odd", b"no key", b"x")]))):
+        through, direct = load_both(both, f"COPY t (n, id, name) FROM STDIN (FORMAT {kind})", data)
+        assert isinstance(direct[0], tuple) and "n" in direct[0][2]
+        assert through == direct
+        assert same(server, "t", "id") == []
+
+
 def test_the_clients_own_failure(both, server):
     through, direct = load_both(both, "COPY t FROM STDIN", GOOD, end=wire.copy_fail("no more"))
     assert through[0][:2] == direct[0][:2] == ("57014", "COPY from stdin failed: no more")
@@ -381,11 +394,64 @@ def test_extended_protocol(both, server):
     assert through == direct
     assert [extended(client, "COPY t (id, nothing) FROM STDIN", GOOD) for client in both][0][-1] == "Z"
     assert both[0].query("SELECT n FROM t WHERE id = 1") == [["1"], ["1"]]
-    # What shares its batch would share its transaction.
-    refused = extended(both[0], "COPY t FROM STDIN", GOOD, wire.COPY_DONE + wire.parse(
-        "", "SELECT 1") + wire.bind() + wire.execute() + wire.SYNC)
-    assert "0A000" in refused
-    assert len(same(server, "t", "id")) == 100
+
+
+def batch(client, *messages):
+    client.send(*messages)
+    kinds = []
+    for kind, body in client.receive_until_ready():
+        kinds.append((kind, wire.error_fields(body)["C"] if kind == "E" else
+                      wire.data_row(body) if kind == "D" else
+                      body if kind in "CZ" else None))
+    return kinds
+
+
+def run(sql):
+    return wire.parse("", sql) + wire.bind() + wire.execute()
+
+
+COPIED = run("COPY t FROM STDIN") + wire.copy_data(GOOD) + wire.COPY_DONE
+FAILED = run("COPY t FROM STDIN") + wire.copy_data(GOOD + b"bad\n") + wire.COPY_DONE
+ROW, LATER = "INSERT INTO t VALUES ('x', 1000, 1)", "UPDATE t SET n = 7 WHERE id = 1000"
+BATCHES = {
+    "all at once": [COPIED],
+    "behind": [COPIED, run(ROW)],
+    "before": [run(ROW), COPIED],
+    "around": [run(ROW), COPIED, run(LATER), run("SELECT n FROM t WHERE id = 3")],
+    "twice": [COPIED, COPIED, run("SELECT count(*) FROM t WHERE id = 3")],
+    "other shards": [run(ROW), run("INSERT INTO t VALUES ('y', 3, 1)"), COPIED,
+                     run("INSERT INTO t VALUES ('y', 5000, 1)")],
+    "flush between": [COPIED, wire.FLUSH, run(LATER), wire.FLUSH],
+    "fails": [run(ROW), FAILED, run(LATER)],
+    "fails behind": [COPIED, run(ROW), run("INSERT INTO t VALUES ('x', 7, 13)"), run(LATER)],
+    "fails before": [run("INSERT INTO t VALUES ('x', 7, 13)"), COPIED, run(LATER)],
+    "does not begin": [run(ROW), run("COPY t (id, nothing) FROM STDIN"), run(LATER)],
+    "begun": [run("BEGIN"), COPIED, run(ROW), run("COMMIT")],
+    "begun and failed": [run("BEGIN"), run(ROW), FAILED, run(LATER)],
+    "begun later": [COPIED, run("BEGIN"), run(ROW)],
+    "ended": [run("BEGIN"), COPIED, run("ROLLBACK"), run(ROW)],
+    "no transaction": [COPIED, run("SELECT 1"), wire.parse("s", "SELECT 2") +
+                       wire.describe("S", "s")],
+    "out": [run(ROW), run("COPY t TO STDOUT"), run(LATER)],
+    "everywhere": [run("COPY everywhere FROM STDIN") + wire.copy_data(b"1\tx\n") + wire.COPY_DONE,
+                   run("INSERT INTO everywhere VALUES (2, 'y')"), run(ROW)],
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_in_a_batch_with_other_statements(both, server, name):
+    through, direct = (batch(client, *BATCHES[name], wire.SYNC) for client in both)
+    drop = [("d", None)] if name == "out" else []
+    assert [one for one in through if one not in drop] == [one for one in direct
+                                                           if one not in drop]
+    assert ([batch(client, run("SELECT 1"), wire.SYNC) for client in both])[0][-2:] == [
+        ("C", b"SELECT 1\0"), ("Z", through[-1][1])] or through[-1][1] == b"E"
+    if through[-1][1] != b"I":
+        for client in both:
+            client.query("COMMIT")
+    same(server, "t", "id")
+    assert load(both[0], "COPY t FROM STDIN", b"a\t9000\t1\n") == ("COPY 1", "I")
+    assert server.run("SELECT gid FROM pg_prepared_xacts") == []
 
 
 def copied_out(client, sql):
@@ -476,7 +542,7 @@ def test_psycopg(suite, server, empty):
 
 
 def test_psycopg2(suite, server, empty):
-    psycopg2 = pytest.importorskip("psycopg2")
+    import psycopg2
     connection = psycopg2.connect(suite.url("app"))
     with connection, connection.cursor() as cursor:
         cursor.copy_expert("COPY t FROM STDIN (FORMAT csv)",
@@ -586,6 +652,32 @@ def test_replicators_share_the_work(server, empty):
             assert client.receive_until_ready()[0] == ("C", b"COPY 50\0")
             client.close()
         assert len(placed(server, "t", "id")) == 300
+
+
+@pytest.mark.seconds(60)
+def test_over_tcp_with_keys(server, empty):
+    """Services on several machines: batches and cuts travel over tcp, encrypted."""
+    with Apart(server, **options()) as apart:
+        for name in ("pooler-1", "replicator-1", "replicator-2", "frontend-1"):
+            apart.add(name)
+        wait_for_decisions(server)
+        with apart.connect("app") as one, apart.connect("app") as other:
+            rows = [(f"tcp {n}", n, None) for n in range(20000)]
+            for connection, begin in ((one, 0), (other, 10000)):
+                with connection.cursor().copy("COPY t FROM STDIN") as copy:
+                    for row in rows[begin:begin + 10000]:
+                        copy.write_row(row)
+            assert placed(server, "t", "id") == sorted(rows, key=repr)
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation) as failure:
+                with one.cursor().copy("COPY t FROM STDIN") as copy:
+                    copy.write("a\t30000\t1\nb\tno number\t1\n")
+            assert "line 2" in failure.value.diag.context
+            # Those that are left go on with the next one.
+            assert apart.end("replicator-1") == 0
+            for at in range(3):
+                with one.cursor().copy("COPY t FROM STDIN") as copy:
+                    copy.write_row(("later", 40000 + at, 1))
+        assert len(placed(server, "t", "id")) == 20003
 
 
 def test_no_leaks(suite, both, server):

@@ -12,7 +12,8 @@ from support.machine import wait_until
 from support.mover import Mover, MoveError
 from support.suite import Suite
 
-SCHEMA = "CREATE TABLE accounts (user_id bigint PRIMARY KEY, name text)"
+SCHEMA = """CREATE TABLE accounts (user_id bigint PRIMARY KEY, name text);
+            CREATE TABLE notes (id int PRIMARY KEY, note text)"""
 SHARDS = ["left", "right"]
 
 
@@ -285,6 +286,41 @@ def test_a_transaction_over_both_shards_holds_the_fence_up(moving, server):
         new.commit()
         assert names_at(server, 1, [keys[0][0], keys[0][1], keys[1][0], keys[1][1]]) == [
             "five", "four", "one", "three"]
+
+
+def test_writes_to_every_shard_wait_at_the_fence(moving, server):
+    """Before it they go to the shards that have rows, behind it to those that have them then."""
+    suite, mover, keys = moving
+
+    def notes():
+        return [server.run("SELECT * FROM notes ORDER BY id", database=name) for name in SHARDS]
+    with suite.connect("app") as old, suite.connect("app") as new, suite.connect("app") as copying:
+        old.execute("INSERT INTO notes VALUES (1, 'while rows move')")
+        old.autocommit = False
+        old.execute("INSERT INTO notes VALUES (2, 'before')")
+        fence = mover.start("fence", buckets=[0], wait_ms=8000)
+        time.sleep(0.3)
+        assert not mover.answered(fence), "a transaction is still open"
+        held = Later(new, "INSERT INTO notes VALUES (3, 'held')")
+
+        class Copied:
+            def execute(self, *_):
+                with copying.cursor().copy("COPY notes FROM STDIN") as copy:
+                    copy.write_row((4, "copied"))
+        copied = Later(Copied(), "")
+        assert held.waits() and copied.waits(0)
+        old.execute("UPDATE notes SET note = 'before 2' WHERE id = 2")
+        old.commit()
+        fence = mover.finish(fence)["fence"]
+        assert held.waits(0) and copied.waits(0)
+        before = [(1, "while rows move"), (2, "before 2")]
+        assert notes() == [before, before]
+        for key, name in server.run("SELECT user_id, name FROM accounts", database="left"):
+            server.run(f"INSERT INTO accounts VALUES ({key}, '{name}')", database="right")
+        flip(server, 1, [1, 1], fence)
+        mover.ask("flipped")
+        assert held.done() is None and copied.done() is None
+        assert notes() == [before, before + [(3, "held"), (4, "copied")]], "left has no rows now"
 
 
 @pytest.mark.seconds(60)

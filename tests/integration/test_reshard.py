@@ -93,7 +93,7 @@ class Writers:
         self.suite, self.ended, self.errors, self.longest = suite, False, [], 0.0
         self.patient = patient
         self.accounts = {key: (0, None) for key in range(ROWS)}
-        self.orders, self.written = [], 0
+        self.orders, self.written, self.countries = [], 0, {}
         self.lock = threading.Lock()
         self.threads = [threading.Thread(target=self._run, args=(number, count), daemon=True)
                         for number in range(count)]
@@ -115,7 +115,7 @@ class Writers:
     def _run(self, number, count):
         chance = random.Random(number)
         accounts = {key: self.accounts[key] for key in self.accounts if key % count == number}
-        orders, gone, next_key = [], set(), ROWS + number
+        orders, gone, next_key, told, copied = [], set(), ROWS + number, 0, 0
         with self.suite.connect("app") as connection:
             while not self.ended:
                 began = time.monotonic()
@@ -145,6 +145,15 @@ class Writers:
                                            (key,))
                         orders = [(k, "changed" if k == key else item, price)
                                   for k, item, price in orders]
+                    elif what < 0.75:
+                        connection.execute(
+                            "INSERT INTO countries VALUES (%s, %s) ON CONFLICT (code) DO UPDATE "
+                            "SET name = excluded.name", (f"w{number}", str(told + 1)))
+                        told += 1
+                    elif what < 0.77:
+                        with connection.cursor().copy("COPY countries FROM STDIN") as copy:
+                            copy.write_row((f"c{number} {copied}", "copied"))
+                        copied += 1
                     else:
                         connection.execute("UPDATE accounts SET balance = balance + 1, note = %s "
                                            "WHERE user_id = %s", ("x" * 3000, key))
@@ -163,6 +172,9 @@ class Writers:
                 del self.accounts[key]
             self.accounts.update(accounts)
             self.orders += orders
+            if told:
+                self.countries[f"w{number}"] = str(told)
+            self.countries.update((f"c{number} {at}", "copied") for at in range(copied))
 
 
 MAP = "SELECT buckets, epoch FROM pgsled.shard_map WHERE database = 'app'"
@@ -209,7 +221,9 @@ def check_rows(server, writers, shards, other=None):
         assert sorted(found, key=repr) == sorted(map(tuple, wanted), key=repr), table
     countries = {json.dumps(run("SELECT * FROM countries ORDER BY 1", name))
                  for name in shards}
-    assert len(countries) == 1
+    assert len(countries) == 1, "what is on every shard is the same there"
+    written = {code: name for code, name in json.loads(countries.pop()) if code[0] in "wc"}
+    assert written == writers.countries
 
 
 def check_nothing_left(server, shards):

@@ -280,6 +280,28 @@ def test_extended_protocol_and_pipelines(both, server):
     assert spread == single
 
 
+@pytest.mark.parametrize("batch", [
+    [update(0), update(1), read(0), read(2)],
+    [update(0), "SAVEPOINT a", update(1), "ROLLBACK TO a", update(2), "COMMIT"],
+    [update(0), update(1), "COMMIT", read(1)],
+    [update(0), update(1), "SELECT 1/0 FROM t WHERE id = 100", update(2)],
+    [update(1), "SET LOCAL work_mem = '3MB'", update(2), "SHOW work_mem", "ROLLBACK"],
+    [update(0), "CREATE TABLE more (id int)", update(1), "DROP TABLE more", "COMMIT"],
+])
+def test_a_batch_in_a_transaction_goes_where_its_parts_belong(both, server, batch):
+    for begin in ("BEGIN", f"BEGIN; {update(0)}"):
+        said = []
+        for client in both:
+            client.query(begin)
+            client.send(*[extended(sql) for sql in batch], wire.SYNC)
+            got = [(kind, wire.error_fields(body)["C"] if kind == "E" else body)
+                   for kind, body in client.receive_until_ready() if kind not in "SN"]
+            said += [(got, say(client, "COMMIT"))]
+        assert said[0] == said[1]
+        spread, single = everything(server)
+        assert spread == single
+
+
 def test_cursors_and_portals_stay_where_they_are(both):
     through, whole = both
     for client in both:

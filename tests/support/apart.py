@@ -45,10 +45,10 @@ class Apart(Suite):
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def add(self, instance, seconds=10):
-        """Starts frontend-… or pooler-… and returns when it is ready."""
+        """Starts frontend-…, pooler-… or replicator-… and returns when it is ready."""
         http = f"{HOST}:{free_port()}"
         options = ["--http", http]
-        if instance.startswith("pooler"):
+        if not instance.startswith("frontend"):
             options += ["--relay", f"tcp://{HOST}:{free_port()}"]
         started = self.run("pgsled-" + instance.split("-")[0], instance, self.of_others, *options)
         self.members[instance] = started
@@ -70,8 +70,8 @@ class Apart(Suite):
         return {name: one.pid for name, one in self.members.items()}
 
     def stop(self, how=None):
-        order = sorted(self.members, key=lambda name: ("frontend", "pooler", "router").index(
-            name.split("-")[0]))
+        services = ("frontend", "pooler", "replicator", "router")
+        order = sorted(self.members, key=lambda name: services.index(name.split("-")[0]))
         statuses = [self.end(name) for name in order]
         self.process = None
         return max(statuses, default=0)

@@ -11,6 +11,7 @@ request some_request() {
 answer some_answer() {
   answer a{42, {}};
   a.plan.destination = destination::one_shard;
+  a.plan.rows = {"\"t\"", "\"r\"", true, false};
   a.plan.access = access::write;
   a.plan.key = {key_source::literal, 3, true, -7};
   a.plan.rule = {placement::key_type::uuid, placement::hasher::sha1, 12345678901234567890u};

@@ -53,6 +53,10 @@ std::string show(const plan& p) {
   for (const auto& k : p.also_equal) text += " & " + show(k);
   if (p.access == access::write && p.destination != destination::all_shards) text += " w";
   if (p.own_transaction) text += " own";
+  if (!p.rows.table.empty()) {
+    text += " " + p.rows.table + " " + p.rows.reference + (p.rows.returning ? " returning" : "") +
+            (p.rows.repeatable ? " again" : "");
+  }
   for (const auto& name : p.spread_sequences_of) text += " " + name;
   return text;
 }
@@ -312,7 +316,29 @@ const plan_case writes[] = {
     {"INSERT INTO messages (sender_id) VALUES ($1) RETURNING (SELECT count(*) FROM a)", "no"},
     {"INSERT INTO messages (sender_id) VALUES ($1) RETURNING (SELECT count(*) FROM a WHERE user_id = messages.sender_id)", "$1 w"},
     {"INSERT INTO messages (sender_id, content) VALUES ($1, $1)", "no"},
-    {"INSERT INTO types VALUES (1)", "no"},
+    // On every shard
+    {"INSERT INTO types VALUES (1)", "all \"types\" \"types\" again"},
+    {"INSERT INTO app.types AS t (id) VALUES ($1), (2) RETURNING id",
+     "all \"app\".\"types\" \"t\" returning again"},
+    {"INSERT INTO types DEFAULT VALUES", "all \"types\" \"types\" again"},
+    {"INSERT INTO types SELECT * FROM users", "all \"types\" \"types\" again"},
+    {"INSERT INTO types VALUES (nextval('s'), now())", "all \"types\" \"types\" again"},
+    {"INSERT INTO types VALUES (1) ON CONFLICT DO NOTHING", "all \"types\" \"types\""},
+    {"INSERT INTO types VALUES (1) ON CONFLICT (id) DO UPDATE SET x = excluded.x RETURNING *",
+     "all \"types\" \"types\" returning"},
+    {"WITH q AS (SELECT 1) INSERT INTO types SELECT * FROM q", "all \"types\" \"types\" again"},
+    {"INSERT INTO types SELECT user_id FROM a WHERE user_id = $1", "no"},
+    {"INSERT INTO types VALUES ((SELECT max(x) FROM a))", "no"},
+    {"INSERT INTO types VALUES (my_function())", "no"},
+    {"INSERT INTO types VALUES (setval('s', 1))", "no"},
+    {"WITH d AS (INSERT INTO types VALUES (1) RETURNING *) SELECT * FROM d", "no"},
+    {"WITH d AS (DELETE FROM users RETURNING *) INSERT INTO types SELECT * FROM d", "no"},
+    {"INSERT INTO types VALUES (1); INSERT INTO types VALUES (2)", "no"},
+    {"BEGIN; DELETE FROM types", "no"},
+    {"EXPLAIN DELETE FROM types", "any"}, {"EXPLAIN ANALYZE DELETE FROM types", "no"},
+    {"PREPARE p AS DELETE FROM types", "no"},
+    {"COPY (DELETE FROM types RETURNING id) TO STDOUT", "no"},
+    {"MERGE INTO types USING users ON true WHEN MATCHED THEN DELETE", "no"},
     {"INSERT INTO v_messages (sender_id) VALUES (1)", "no"},
     {"UPDATE a SET x = 1 WHERE user_id = $1", "$1 w"},
     {"UPDATE a AS t SET x = $2 WHERE t.user_id = $1", "$1 w"},
@@ -324,7 +350,10 @@ const plan_case writes[] = {
     {"UPDATE a SET x = b.x FROM b WHERE b.user_id = a.user_id AND a.user_id = $1", "$1 w"},
     {"UPDATE a SET x = b.x FROM b WHERE b.x = a.x AND a.user_id = $1", "no"},
     {"UPDATE a SET x = t.x FROM types t WHERE a.user_id = $1", "$1 w"},
-    {"UPDATE types SET x = 1 WHERE id = 5", "no"},
+    {"UPDATE types SET x = 1 WHERE id = 5", "all \"types\" \"types\""},
+    {"UPDATE \"user\" u SET x = 1 FROM types WHERE u.id = types.id RETURNING u.x",
+     "all \"user\" \"u\" returning"},
+    {"UPDATE types SET x = (SELECT max(x) FROM b WHERE user_id = $1)", "no"},
     {"UPDATE types SET x = 1 FROM a WHERE a.user_id = $1", "no"},
     {"UPDATE a SET x = 1 WHERE CURRENT OF c", "no"},
     {"UPDATE pg_class SET relname = 'x'", "no"},
@@ -334,7 +363,10 @@ const plan_case writes[] = {
     {"DELETE FROM a USING b WHERE a.user_id = b.user_id AND b.user_id = 5", "#0 w"},
     {"DELETE FROM a USING types t WHERE t.id = a.x", "no"},
     {"DELETE FROM a WHERE user_id = $1 AND x IN (SELECT x FROM b WHERE user_id = $1)", "$1 w"},
-    {"DELETE FROM types", "no"},
+    {"DELETE FROM types", "all \"types\" \"types\""},
+    {"DELETE FROM types USING users u WHERE u.id = types.id RETURNING types.*",
+     "all \"types\" \"types\" returning"},
+    {"DELETE FROM types USING a WHERE a.user_id = types.id", "no"},
     {"WITH d AS (DELETE FROM a WHERE user_id = $1 RETURNING *) SELECT * FROM d", "$1 w"},
     {"WITH d AS (DELETE FROM a WHERE user_id = $1 RETURNING *) INSERT INTO b (user_id, x) VALUES ($1, 5)", "$1 w"},
     {"WITH d AS (DELETE FROM a WHERE user_id = $1 RETURNING *) INSERT INTO b (user_id, x) VALUES ($2, 5)", "$1 & $2 w"},

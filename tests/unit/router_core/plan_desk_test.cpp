@@ -104,6 +104,28 @@ TEST_F(desk_test, after_ddl_only_a_catalog_read_later_will_do) {
   EXPECT_NE(desk.version("wide"), version);
 }
 
+TEST_F(desk_test, what_is_written_to_every_shard_is_so_by_the_catalog_of_that_moment) {
+  configure();
+  ask("INSERT INTO users_2026 VALUES (1)", 1);
+  EXPECT_TRUE(answers.empty()) << "nothing is known yet";
+  desk.loaded("wide", catalog(), 2, 3);
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].plan.destination, plan::destination::all_shards);
+  // Somebody makes it a part of a sharded table.
+  ask("INSERT INTO users_2026 VALUES (2)", 10);
+  EXPECT_EQ(answers.size(), 1u);
+  desk.loaded("wide", catalog({"public.users_2026"}), 11, 12);
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(answers[1].plan.destination, plan::destination::refused);
+  // A catalog that cannot be read says nothing.
+  ask("DELETE FROM others", 20);
+  desk.loaded("wide", failure("08006", "no route"), 21, 22);
+  desk.tick(1820);
+  ASSERT_EQ(errors.size(), 1u);
+  EXPECT_EQ(errors[0].sqlstate, "57P03");
+  EXPECT_EQ(answers.size(), 2u);
+}
+
 TEST_F(desk_test, an_old_refusal_is_looked_at_again_once) {
   configure();
   desk.loaded("wide", catalog({"public.v"}), 1, 2);

@@ -1,0 +1,524 @@
+"""Writes to tables that are on every shard, compared with one PostgreSQL."""
+
+import asyncio
+import threading
+import time
+
+import asyncpg
+import psycopg
+import pytest
+
+from support import wire
+from support.machine import HOST
+from support.raw_client import RawClient, ServerError
+from support.suite import Suite, eventually
+
+SHARDS = ["each_0", "each_1", "each_2"]
+KEY = {0: 42, 1: 3, 2: 100}   # a key of each shard, by PARTITION BY HASH with modulus 3
+TABLES = ["countries", "tags", "odd"]
+SCHEMA = """
+CREATE TABLE countries (code text PRIMARY KEY, name text, n int CHECK (n < 1000));
+CREATE TABLE tags (id serial PRIMARY KEY, name text UNIQUE, at timestamptz DEFAULT now(),
+                   token uuid DEFAULT gen_random_uuid(),
+                   size int GENERATED ALWAYS AS (length(name)) STORED);
+CREATE TABLE odd (id int GENERATED ALWAYS AS IDENTITY, "Odd, name" text, f float8, a text[],
+                  i interval, b bytea, j json);
+CREATE TABLE t (id bigint PRIMARY KEY, country text REFERENCES countries ON DELETE CASCADE);
+CREATE VIEW seen AS SELECT code, name FROM countries;
+"""
+
+
+def options(general=None, pgsled=None):
+    return {"general": dict(general or {}),
+            "pgsled": dict(pgsled or {}),
+            "databases": [{"name": "app", "shard": number, "database_name": name}
+                          for number, name in enumerate(SHARDS)],
+            "users": [{"name": "postgres", "database": "app"}, {"name": "app", "database": "app"}],
+            "sharded_tables": [{"database": "app", "name": "t", "column": "id",
+                                "data_type": "bigint"}]}
+
+
+def has_decisions(server):
+    def check():
+        for name in SHARDS:
+            assert server.run("SELECT to_regprocedure('pgsled.decide(text,text,integer[])') "
+                              "IS NOT NULL", database=name) == [(True,)]
+    return check
+
+
+@pytest.fixture(scope="module")
+def suite(server, dispatch):
+    for name in SHARDS + ["whole"]:
+        server.make_database(name)
+    with Suite(server, **options(pgsled={"dispatch": dispatch})) as running:
+        with running.connect("app") as connection:
+            connection.execute(SCHEMA)
+        server.run(SCHEMA, database="whole")
+        eventually(has_decisions(server), 15)
+        yield running
+
+
+@pytest.fixture
+def both(suite, server):
+    """(through the suite, directly), with the same rows."""
+    for name in SHARDS + ["whole"]:
+        server.run("TRUNCATE t, countries, tags, odd RESTART IDENTITY",
+                   "INSERT INTO countries VALUES ('it', 'Italy', 1), ('de', 'Germany', 2)",
+                   database=name)
+    through, direct = suite.raw(database="app"), RawClient(server.port)
+    direct.login("postgres", "postgres", "whole")
+    yield through, direct
+    through.close()
+    direct.close()
+
+
+def answers(client, *messages):
+    """What a user sees: kinds of messages, rows, tags, and the status."""
+    client.send(*messages)
+    got = []
+    for kind, body in client.receive_until_ready():
+        if kind == "D":
+            got.append(wire.data_row(body))
+        elif kind == "C":
+            got.append(body.rstrip(b"\0").decode())
+        elif kind == "E":
+            fields = wire.error_fields(body)
+            got.append((fields["C"], fields["M"], fields.get("n"), fields.get("P")))
+        elif kind == "T":
+            got.append((kind, body.count(b"\0"), body[:2]))
+        elif kind not in "NSZ":
+            got.append(kind)
+    return got, client.status
+
+
+def say(client, sql):
+    return answers(client, wire.query(sql))
+
+
+def tables(server, *names):
+    """Rows of each shard and of the single server, by table; all shards have the same."""
+    found = []
+    for name in SHARDS + ["whole"]:
+        found.append([sorted(server.run(f"SELECT {table}::text FROM {table}", database=name))
+                      for table in names or TABLES])
+    assert found[0] == found[1] == found[2]
+    return found[0], found[3]
+
+
+def same(server, *names):
+    shards, whole = tables(server, *(names or ["countries"]))
+    assert shards == whole
+    return whole[0]
+
+
+STATEMENTS = [
+    "INSERT INTO countries VALUES ('fr', 'France', 3)",
+    "insert into public.countries as c (code, name) values ('at', 'Austria'), ('ch', 'x') ; -- two",
+    "INSERT INTO countries VALUES ('be', 'Belgium', 4) RETURNING *",
+    "INSERT INTO countries VALUES ('nl', 'NL', 5) RETURNING code, n + 1 AS more, 'x;' AS \"a b\";",
+    "UPDATE countries SET n = n + 1",
+    "UPDATE countries SET name = name || '!' WHERE code = 'it' RETURNING name /* it */",
+    "UPDATE countries c SET n = s.n FROM (VALUES ('it', 10), ('de', 20)) AS s (code, n)"
+    " WHERE s.code = c.code",
+    "UPDATE countries SET n = 7 WHERE false",
+    "INSERT INTO countries VALUES ('it', 'Italia', 9) ON CONFLICT (code) DO UPDATE"
+    " SET name = excluded.name, n = countries.n + excluded.n RETURNING code, name, n",
+    "INSERT INTO countries VALUES ('it', 'no', 9) ON CONFLICT DO NOTHING RETURNING code",
+    "WITH low AS (SELECT code FROM countries WHERE n < 5) DELETE FROM countries c USING low"
+    " WHERE low.code = c.code",
+    "INSERT INTO countries SELECT 'c' || g, 'made', g FROM generate_series(1, 200) g",
+    "INSERT INTO countries SELECT code || '2', name, n FROM countries WHERE n > 150",
+    "DELETE FROM countries WHERE code = 'c7' RETURNING n, code",
+    "DELETE FROM countries WHERE n > 190",
+    "INSERT INTO countries VALUES ('it', 'twice', 1)",
+    "INSERT INTO countries VALUES ('xx', 'x', 5000)",
+    "INSERT INTO countries VALUES ('xx', 'x', 'no number')",
+    "UPDATE countries SET nothing = 1",
+    "INSERT INTO nowhere VALUES (1)",
+    "UPDATE countries SET n = 1/0",
+    "UPDATE countries SET n = 1 WHERE code = 'it' AND EXISTS (SELECT 1 FROM tags)",
+    "TABLE countries ORDER BY code",
+    "DELETE FROM countries",
+]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("how", ["alone", "begun", "begun after a key", "extended"])
+def test_as_on_one_server(both, server, how):
+    through, direct = both
+    for sql in STATEMENTS:
+        if how == "extended":
+            sent = (wire.parse("", sql), wire.describe("S"), wire.bind(), wire.describe("P"),
+                    wire.execute(), wire.SYNC)
+            got, wanted = (answers(client, *sent) for client in both)
+            if any(isinstance(one, tuple) and one[0] != "T" for one in wanted[0]):
+                # What comes before an error is not told when a later shard might be the one.
+                strip = [[one for one in side[0] if isinstance(one, tuple) and one[0] != "T"]
+                         for side in (got, wanted)]
+                assert strip[0] == strip[1] and got[1] == wanted[1], sql
+            else:
+                assert got == wanted, sql
+        else:
+            wanted = []
+            for client in both:
+                said = []
+                if how != "alone":
+                    said.append(say(client, "BEGIN"))
+                if how == "begun after a key":
+                    said.append(say(client, "INSERT INTO t VALUES (3)"))
+                said.append(say(client, sql))
+                if how != "alone":
+                    said.append(say(client, "SELECT count(*) FROM countries"))
+                    said.append(say(client, "DELETE FROM t WHERE id = 3"))
+                    said.append(say(client, "COMMIT"))
+                wanted.append(said)
+            assert wanted[0] == wanted[1], sql
+        same(server)
+    assert server.run("SELECT gid FROM pg_prepared_xacts") == []
+
+
+def test_parameters_and_prepared_statements(both, server):
+    insert = "INSERT INTO countries VALUES ($1, $2, $3) RETURNING n, code"
+    for at, client in enumerate(both):
+        client.got = [
+            answers(client, wire.parse("s", insert), wire.describe("S", "s"), wire.SYNC)]
+        for n, formats, results in ((1, (), ()), (2, (0, 0, 1), (1,)), (3, (0, 0, 1), (1, 0)),
+                                    (4, (1, 1, 1), (0, 1))):
+            value = n.to_bytes(4, "big") if formats else str(n)
+            client.got.append(answers(
+                client, wire.bind("", "s", [f"c{n}", None, value], formats, results),
+                wire.describe("P"), wire.execute(), wire.SYNC))
+        client.got.append(answers(client, wire.bind("p", "s", ["c1", "again", "1"]),
+                                  wire.execute("p"), wire.SYNC))
+        client.got.append(answers(client, wire.bind("p", "s", ["c9", "x", "no"]),
+                                  wire.execute("p"), wire.SYNC))
+    # An error of another shard might come later: the client has not been told of Bind then.
+    shown = [[([one for one in got if got[-1][0][:2] not in ("23", "22") or one[0][:1] == "2"]
+               if isinstance(got[-1], tuple) else got, status) for got, status in client.got]
+             for client in both]
+    for got, wanted in zip(*shown):
+        errors = [one for one in wanted[0] if isinstance(one, tuple) and len(one) == 4]
+        if errors:
+            assert errors == [one for one in got[0] if isinstance(one, tuple) and len(one) == 4]
+        else:
+            assert got == wanted
+    assert len(same(server)) == 6
+
+
+def test_batches(both, server):
+    insert = "INSERT INTO countries VALUES ($1, $1, 1)"
+    many = [wire.parse("many", insert)]
+    for n in range(20):
+        many += [wire.bind("", "many", [f"m{n}"]), wire.describe("P"), wire.execute()]
+    assert answers(both[0], *many, wire.SYNC) == answers(both[1], *many, wire.SYNC)
+    assert len(same(server)) == 22
+    # All or nothing.
+    bad = [wire.bind("", "many", ["ok"]), wire.execute(), wire.bind("", "many", ["m3"]),
+           wire.execute()]
+    got, wanted = answers(both[0], *bad, wire.SYNC), answers(both[1], *bad, wire.SYNC)
+    assert got[0][-1][0] == wanted[0][-1][0] == "23505" and got[1] == wanted[1] == "I"
+    assert len(same(server)) == 22
+    # BEGIN at the head of the batch, as drivers send it.
+    begun = [wire.parse("", "BEGIN"), wire.bind(), wire.execute(),
+             wire.parse("", "UPDATE countries SET n = 5 RETURNING n"), wire.bind(),
+             wire.describe("P"), wire.execute(), wire.SYNC]
+    assert answers(both[0], *begun) == answers(both[1], *begun)
+    assert say(both[0], "COMMIT") == say(both[1], "COMMIT") == (["COMMIT"], "I")
+    same(server)
+    # A limit, as asyncpg's fetchval() has it.
+    for limit in (1, 2, 100):
+        limited = [wire.parse("", "UPDATE countries SET n = n + 1 WHERE code > 'm17' RETURNING n"),
+                   wire.bind(), wire.execute(rows=limit), wire.SYNC]
+        assert answers(both[0], *limited) == answers(both[1], *limited)
+    same(server)
+    # Others in the same batch would be in the same transaction.
+    for other in ("SELECT 1", "INSERT INTO t VALUES (42, NULL)"):
+        got, status = answers(both[0], wire.bind("", "many", ["other"]), wire.execute(),
+                              wire.parse("", other), wire.bind(), wire.execute(), wire.SYNC)
+        assert got[0][0] == "0A000" and status == "I"
+    got, status = answers(both[0], wire.bind("", "many", ["other"]), wire.execute(), wire.FLUSH,
+                          wire.SYNC)
+    assert got[0][0] == "0A000" and status == "I"
+    assert len(same(server)) == 22
+
+
+def test_values_are_made_once(both, server):
+    """Sequences, clocks and random defaults: the same row on every shard."""
+    through, direct = both
+    for n in range(5):
+        got, wanted = (say(client, f"INSERT INTO tags (name) VALUES ('tag {n}'), ('more {n}') "
+                                   "RETURNING name, size, id IS NOT NULL") for client in both)
+        assert got == wanted
+        say(through, "INSERT INTO tags (name, at) VALUES ('bad', now()), ('bad', now())")
+    got, _ = say(through, "INSERT INTO tags (name, at) SELECT 'now', clock_timestamp() "
+                          "RETURNING id, at, token, size")
+    rows, _ = tables(server, "tags")
+    assert len(rows[0]) == 11
+    stored = server.run("SELECT id, at, token, size FROM tags WHERE name = 'now'",
+                        database=SHARDS[2])[0]
+    assert got[1][0] == str(stored[0]).encode() and got[1][2] == str(stored[2]).encode()
+    ids = [one for one, in server.run("SELECT id FROM tags", database=SHARDS[1])]
+    assert len(set(ids)) == 11
+    # The next one that gives its values itself, and a text that needs care.
+    odd = ("INSERT INTO odd (\"Odd, name\", f, a, i, b, j) VALUES (E'it''s \\\\ \"(a,b)\" \\n', "
+           "0.1::float8 / 3, ARRAY['a,b', NULL, '', '\"'], '-1 mon +2 days -03:04:05.6', "
+           "'\\x00ff5c27', '{\"a\" :  1}'), (NULL, 'NaN', '{}', NULL, '', NULL), "
+           "('', '-Infinity', NULL, '1 year', NULL, 'null')")
+    assert say(through, odd) == say(direct, odd) == (["INSERT 0 3"], "I")
+    for name in SHARDS:
+        assert server.run("SELECT \"Odd, name\", f::text, a, i::text, b, j::text FROM odd ORDER BY id",
+                          database=name) == server.run(
+            "SELECT \"Odd, name\", f::text, a, i::text, b, j::text FROM odd ORDER BY id",
+            database="whole")
+    tables(server, "odd")
+    # Where text does not carry all, the client's own text decides.
+    say(through, "SET extra_float_digits = 0")
+    assert say(through, "INSERT INTO countries VALUES ('zz', 'z', 1)") == (["INSERT 0 1"], "I")
+    got, status = say(through, "INSERT INTO tags (name) VALUES ('other')")
+    assert got[0][0] == "0A000" and status == "I"
+    tables(server)
+
+
+@pytest.mark.parametrize("sql", [
+    "UPDATE countries SET n = floor(random() * 900)::int, name = random()::text",
+    "UPDATE countries SET name = clock_timestamp()::text",
+    "UPDATE countries SET name = gen_random_uuid()::text WHERE code = 'it'",
+    "INSERT INTO tags (name) VALUES ('x') ON CONFLICT (name) DO UPDATE SET size = DEFAULT",
+    "UPDATE countries SET name = pg_current_wal_lsn()::text || pg_backend_pid()",
+    "UPDATE countries SET name = current_database()",
+    "DELETE FROM countries WHERE name <> current_database() AND code = right(current_database(), 1)"
+    " OR code = 'it' AND current_database() = 'each_2'",
+    "INSERT INTO seen VALUES ('se', 'Seen')",
+    "INSERT INTO countries SELECT id::text FROM t",
+    "INSERT INTO countries SELECT id::text FROM t WHERE id = 3",
+    "WITH d AS (DELETE FROM countries RETURNING *) SELECT * FROM d",
+    "MERGE INTO countries USING (VALUES (1)) v ON true WHEN MATCHED THEN DELETE",
+    "UPDATE pg_catalog.pg_description SET description = 'x'",
+    "INSERT INTO countries VALUES ('a'); INSERT INTO countries VALUES ('b')",
+    "UPDATE countries SET name = 'x' RETURNING tableoid::text, ctid, xmin, pg_backend_pid()",
+])
+def test_what_would_differ_is_refused(both, server, sql):
+    through, _ = both
+    say(through, "INSERT INTO t VALUES (3, NULL)")
+    got, status = say(through, sql)
+    assert got[-1][0] == "0A000" and status == "I", got
+    same(server)
+    # Inside a transaction it fails the transaction, and a savepoint takes it back.
+    say(through, "BEGIN")
+    assert say(through, "UPDATE countries SET n = 77")[0] == ["UPDATE 2"]
+    say(through, "SAVEPOINT a")
+    got, status = say(through, sql)
+    assert got[-1][0] == "0A000" and status == "E", got
+    assert say(through, "SELECT 1")[0][0][0] == "25P02"
+    say(through, "ROLLBACK TO a")
+    assert say(through, "UPDATE countries SET n = n + 1")[0] == ["UPDATE 2"]
+    assert say(through, "COMMIT") == (["COMMIT"], "I")
+    shards, _ = tables(server, "countries")
+    assert shards[0] == [("(de,Germany,78)",), ("(it,Italy,78)",)]
+
+
+def test_a_part_of_a_sharded_table_is_none_that_is_on_every_shard(both, server):
+    """Made past pgsled a moment ago: its rows must not go to all shards."""
+    for name in SHARDS:
+        server.run("CREATE TABLE part () INHERITS (t)", database=name)
+    try:
+        for sql in ("INSERT INTO part VALUES (5)", "DELETE FROM part"):
+            got, _ = say(both[0], sql)
+            assert got[0][0] == "0A000", got
+        for name in SHARDS:
+            assert server.run("SELECT * FROM part", database=name) == []
+    finally:
+        for name in SHARDS:
+            server.run("DROP TABLE part", database=name)
+
+
+def test_a_shard_that_differs_already_is_told(both, server):
+    server.run("INSERT INTO countries VALUES ('es', 'Spain', 1)", database=SHARDS[1])
+    got, _ = say(both[0], "DELETE FROM countries")
+    assert got[0][0] == "0A000" and "shard 1 differs from shard 0" in got[0][1]
+    got, _ = say(both[0], "INSERT INTO countries VALUES ('es', 'Spain', 1)")
+    assert got[0][0] == "23505"
+    assert server.run("SELECT count(*) FROM countries", database=SHARDS[0]) == [(2,)]
+    assert server.run("SELECT count(*) FROM countries", database=SHARDS[1]) == [(3,)]
+
+
+def test_transactions_with_keys_savepoints_and_foreign_keys(both, server):
+    for client in both:
+        client.got = [say(client, sql) for sql in (
+            "BEGIN", "INSERT INTO countries VALUES ('fr', 'France', 3)",
+            f"INSERT INTO t VALUES ({KEY[0]}, 'fr')", f"INSERT INTO t VALUES ({KEY[1]}, 'fr')",
+            "SAVEPOINT a", "DELETE FROM countries WHERE code = 'de'",
+            f"INSERT INTO t VALUES ({KEY[2]}, 'de')", "SELECT 1", "ROLLBACK TO a",
+            f"INSERT INTO t VALUES ({KEY[2]}, 'de') RETURNING country",
+            "UPDATE countries SET n = 9 WHERE code = 'de' RETURNING *", "COMMIT",
+            "BEGIN", "DELETE FROM countries WHERE code = 'fr'", "ROLLBACK",
+            "BEGIN", "UPDATE countries SET n = 1", "COMMIT",
+            "DELETE FROM countries WHERE code = 'fr'",
+            f"SELECT * FROM t WHERE id = {KEY[0]}", f"SELECT * FROM t WHERE id = {KEY[2]}")]
+    assert both[0].got == both[1].got
+    same(server)
+
+
+def test_concurrent_writers_never_differ(both, suite, server):
+    """They wait for each other on the first shard, so there is no deadlock of their own."""
+    errors = []
+
+    def write(number):
+        with suite.connect("app") as connection:
+            for turn in range(15):
+                try:
+                    connection.execute(
+                        "INSERT INTO countries VALUES ('it', 'x', %s) ON CONFLICT (code) "
+                        "DO UPDATE SET n = (countries.n + excluded.n) %% 900", (number,))
+                    connection.execute("INSERT INTO tags (name) VALUES (%s)",
+                                       (f"{number} {turn}",))
+                except psycopg.Error as error:
+                    errors.append(error)
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    shards, _ = tables(server, "countries", "tags")
+    assert len(shards[1]) == 90
+    assert server.run("SELECT gid FROM pg_prepared_xacts") == []
+
+
+def test_drivers(both, suite, server):
+    with suite.connect("app") as connection:
+        cursor = connection.cursor()
+        cursor.executemany("INSERT INTO countries VALUES (%s, %s, %s)",
+                           [(f"p{n}", "psycopg", n) for n in range(10)])
+        assert cursor.rowcount == 10
+        for prepare in (False, True):
+            assert connection.execute(
+                "UPDATE countries SET n = n + 1 WHERE name = %s RETURNING code", ("psycopg",),
+                prepare=prepare).rowcount == 10
+    with suite.connect("app", autocommit=False) as connection:
+        connection.execute("DELETE FROM countries WHERE code = 'p1'")
+        with pytest.raises(psycopg.errors.UniqueViolation) as failure:
+            connection.execute("INSERT INTO countries VALUES ('p2')")
+        assert failure.value.diag.constraint_name == "countries_pkey"
+        connection.rollback()
+        connection.execute("DELETE FROM countries WHERE code = 'p1'")
+        connection.commit()
+
+    async def run():
+        connection = await asyncpg.connect(host=HOST, port=suite.port, user="postgres",
+                                           password="postgres", database="app")
+        assert await connection.fetchval(
+            "INSERT INTO countries VALUES ($1, $2, $3) RETURNING n", "a0", "asyncpg", 5) == 5
+        await connection.executemany("INSERT INTO countries VALUES ($1, $2, $3)",
+                                     [(f"b{n}", "asyncpg", n) for n in range(10)])
+        async with connection.transaction():
+            assert await connection.execute(
+                "UPDATE countries SET n = 0 WHERE name = $1", "asyncpg") == "UPDATE 11"
+            rows = await connection.fetch("DELETE FROM countries WHERE code LIKE 'b%' "
+                                          "RETURNING code, n")
+            assert len(rows) == 10
+        await connection.close()
+    asyncio.run(run())
+    shards, _ = tables(server, "countries")
+    assert len(shards[0]) == 2 + 9 + 1
+
+
+def test_rights(both, suite, server):
+    """Comparing needs the right to read; the error says so."""
+    for name in SHARDS:
+        server.run("GRANT INSERT ON countries TO app", database=name)
+    with suite.connect("app", user="app") as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as failure:
+            connection.execute("INSERT INTO countries VALUES ('x')")
+        assert "SELECT" in failure.value.diag.message_hint
+        for name in SHARDS:
+            server.run("GRANT SELECT ON countries TO app", database=name)
+        connection.execute("INSERT INTO countries VALUES ('x')")
+    for name in SHARDS:
+        server.run("REVOKE ALL ON countries FROM app", database=name)
+    tables(server, "countries")
+
+
+def test_role_of_a_transaction_that_commits_over_shards(both, suite, server):
+    """COMMIT PREPARED is for the role that prepared; SET LOCAL ROLE ends with PREPARE."""
+    for name in SHARDS + ["whole"]:
+        server.run("GRANT SELECT, INSERT, UPDATE ON countries, t TO app", database=name)
+    for role in ("SET LOCAL ROLE app", "SET ROLE app", "SET LOCAL SESSION AUTHORIZATION app"):
+        for client in both:
+            client.got = [say(client, sql) for sql in (
+                "BEGIN", role, "UPDATE countries SET n = n + 1 RETURNING current_user",
+                f"INSERT INTO t VALUES ({KEY[1]})", f"INSERT INTO t VALUES ({KEY[2]})", "COMMIT",
+                "SELECT current_user", "RESET ROLE", "SELECT current_user",
+                f"DELETE FROM t WHERE id = {KEY[1]}", f"DELETE FROM t WHERE id = {KEY[2]}")]
+        assert both[0].got == both[1].got, role
+        # The role changes behind the writes.
+        for client in both:
+            client.got = [say(client, sql) for sql in (
+                "BEGIN", "UPDATE countries SET n = n + 1", role,
+                "UPDATE countries SET n = n + 1", "COMMIT", "SELECT current_user", "RESET ROLE")]
+        assert both[0].got == both[1].got, role
+    assert server.run("SELECT gid FROM pg_prepared_xacts") == []
+    same(server)
+    for name in SHARDS + ["whole"]:
+        server.run("REVOKE ALL ON countries, t FROM app", database=name)
+
+
+def test_cancel_while_it_waits_for_a_later_shard(both, suite, server):
+    with server.connect(SHARDS[2], autocommit=False) as holding:
+        holding.execute("SELECT * FROM countries FOR UPDATE")
+        both[0].send(wire.query("UPDATE countries SET n = 5"))
+        assert both[0].receive_quiet(0.5) == []
+        both[0].cancel(suite.port)
+        got = both[0].receive_until_ready()
+        assert [wire.error_fields(body)["C"] for kind, body in got if kind == "E"] == ["57014"]
+        holding.rollback()
+    same(server)
+    assert say(both[0], "UPDATE countries SET n = 5") == say(both[1], "UPDATE countries SET n = 5")
+    same(server)
+
+
+def test_query_timeout(both, server):
+    """It ends what runs on several shards, too, and counts from the client's last message."""
+    settings = {"query_timeout": 1000, "two_phase_commit": True}
+    with Suite(server, **options(settings)) as one:
+        with one.raw(database="app") as idle:
+            assert say(idle, "UPDATE countries SET n = 3")[0] == ["UPDATE 2"]
+            time.sleep(1.3)
+            assert say(idle, "UPDATE countries SET n = 4")[0] == ["UPDATE 2"]
+            time.sleep(1.3)
+            idle.send(wire.query("COPY t FROM STDIN"))
+            assert idle.receive()[0] == "G"
+            for key in (42, 3):   # longer than the timeout, but it goes on
+                time.sleep(0.7)
+                idle.send(wire.copy_data(b"%d\t\\N\n" % key))
+            idle.send(wire.COPY_DONE)
+            assert idle.receive_until_ready()[0] == ("C", b"COPY 2\0")
+            idle.send(wire.query("COPY t FROM STDIN"))
+            idle.send(wire.copy_data(b"100\t\\N\n"))
+            assert idle.expect_closed(5)["C"] == "57014"
+        with one.raw(database="app") as waiting, \
+                server.connect(SHARDS[1], autocommit=False) as holding:
+            holding.execute("SELECT * FROM countries FOR UPDATE")
+            waiting.send(wire.query("UPDATE countries SET n = 5"))
+            assert waiting.expect_closed(5)["C"] == "57014"
+        one.check_no_leaks(database="app")
+    shards, _ = tables(server, "countries")
+    assert shards[0] == [("(de,Germany,4)",), ("(it,Italy,4)",)]
+    assert sum((server.run("SELECT id FROM t", database=name) for name in SHARDS), []) == [
+        (42,), (3,)]
+
+
+def test_single_statements_without_two_phase_commit(both, server):
+    """two_phase_commit_auto = false: one shard commits after the other."""
+    settings = {"two_phase_commit": True, "two_phase_commit_auto": False}
+    with Suite(server, **options(settings)) as one:
+        with one.connect("app") as connection:
+            assert connection.execute("UPDATE countries SET n = 8").rowcount == 2
+    shards, _ = tables(server, "countries")
+    assert shards[0] == [("(de,Germany,8)",), ("(it,Italy,8)",)]
+
+
+def test_no_leaks(suite, both):
+    both[0].close()
+    time.sleep(0.1)
+    suite.check_no_leaks(database="app")
