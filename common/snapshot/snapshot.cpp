@@ -49,8 +49,8 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys, fences,
                             holders))
-BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, log_level, log_format,
-                                       shutdown_timeout, relay_client_keys))
+BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, joining, log_level,
+                                       log_format, shutdown_timeout, relay_client_keys))
 BOOST_DESCRIBE_STRUCT(in_effect, (), (over, drained))
 
 template std::string to_json(const hello&);
