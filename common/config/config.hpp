@@ -93,6 +93,8 @@ struct pgsled {              // [pgsled] in pgdog.toml: what PgDog has no key fo
 
 struct resharding {          // [resharding] in pgdog.toml, which PgDog does not have either
   bool automatic = false;    // shards that are joining get their rows by themselves
+  // Placements that RELOAD takes although they differ, as its refusal names them.
+  std::vector<std::string> placed_by_hand;
 };
 
 struct admin { std::string name = "admin", user = "admin", password; };

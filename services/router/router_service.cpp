@@ -21,6 +21,7 @@
 #include "services/router/control.hpp"
 #include "services/router/gatherer.hpp"
 #include "services/router/move_desk.hpp"
+#include "services/router/placement_change.hpp"
 #include "services/router/plan_desk.hpp"
 #include "services/router/router_metrics.hpp"
 #include "services/router/shard_service.hpp"
@@ -419,7 +420,9 @@ struct router_service::state {
       log::error("router", "reload refused, the old configuration stays: {}", text);
       return done(std::move(text), {});
     }
-    if (const auto why = truth.objection(*outcome.config)) {
+    auto why = truth.objection(*outcome.config);
+    if (!why) why = placement_change(truth.configuration(), *outcome.config);
+    if (why) {
       series.reload_failures.add();
       log::error("router", "reload refused, the old configuration stays: {}", why->message);
       return done(why->message + "; " + why->hint, {});

@@ -34,6 +34,14 @@ def three(server):
         yield suite
 
 
+@pytest.fixture
+def growing(server):
+    for name in ALL:
+        server.make_database(name)
+    with grown(server) as suite:
+        yield suite
+
+
 def reshard(suite, *command, timeout=120):
     return subprocess.run([str(binaries() / "pgsled"), "reshard", *command, "--run-dir",
                            str(suite.run_dir)], capture_output=True, text=True, timeout=timeout,
@@ -295,3 +303,98 @@ def test_a_command_detaches_and_the_move_goes_on(server):
         said, _ = again.communicate(timeout=60)
         assert again.returncode == 0 and "add-shard 2: done" in said, said
         assert stored_map(server, OLD[0])[0].count(2) > 0
+
+
+@pytest.mark.seconds(120)
+def test_the_admin_database_begins_shows_and_stops_moves(server):
+    for name in ALL:
+        server.make_database(name)
+    with grown(server) as suite:
+        for command in ("RESHARD app other publication", "CUTOVER", "COPY_DATA app other p"):
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="another cluster"):
+                suite.admin(command)
+        with pytest.raises(psycopg.errors.UndefinedObject):
+            suite.admin("STOP_TASK 0123456789abcdef")
+        assert suite.admin("SHOW TASKS") == suite.admin("SHOW REPLICATION_SLOTS") == []
+        with server.connect(OLD[1], autocommit=False) as holding:
+            holding.execute("INSERT INTO countries VALUES ('zz', 'nowhere')")
+            task = suite.admin("RESHARD ADD SHARD app")[0]["task_id"]
+            wait_until(lambda: ": prepare\n" in suite.log_text(), 30, 0.01)
+            shown, = suite.admin("SHOW TASKS")
+            assert (shown["id"], shown["scope"], shown["type"], shown["status"],
+                    shown["inner_status"]) == (task, "app", "add-shard 2", "running", "prepare")
+            with pytest.raises(psycopg.errors.ObjectInUse):
+                suite.admin("RESHARD REBALANCE app")
+            suite.admin(f"STOP_TASK {task}")
+            wait_until(lambda: suite.admin("SHOW TASKS")[0]["status"] == "cancelled", 30)
+            holding.rollback()
+        with Writers(suite) as writers:
+            suite.admin("RESHARD ADD SHARD app 2")
+            slots = []
+
+            def seen():
+                slots.extend(suite.admin("SHOW REPLICATION_SLOTS"))
+                return suite.admin("SHOW TASKS")[-1]["status"] == "finished"
+            wait_until(seen, 60, 0.02)
+            writers.stop()
+        assert {slot["database_name"] for slot in slots} == set(OLD)
+        assert all(slot["name"].startswith("pgsled_") and slot["port"] == server.port
+                   for slot in slots)
+        check_rows(server, writers, ALL)
+        check_nothing_left(server, ALL)
+
+
+@pytest.mark.seconds(90)
+@pytest.mark.parametrize("late", [0, 1.2])
+def test_clients_wait_less_than_three_seconds_for_a_flip_that_died(growing, server, late):
+    """Killed when all have prepared and one is about to decide; `late`: past its deadline."""
+    with Writers(growing) as writers, contextlib.ExitStack() as locks:
+        command = begin(growing, "add-shard", "--database", "app")
+        wait_until(lambda: ": compare\n" in growing.log_text(), 60, 0.001)
+        holding = [locks.enter_context(server.connect(name, autocommit=False)) for name in ALL]
+        wait_until(lambda: ": fence\n" in growing.log_text(), 60, 0.001)
+        for one in holding:
+            one.execute("LOCK TABLE pgsled.decision IN SHARE MODE")
+        wait_until(lambda: server.run("SELECT gid FROM pg_prepared_xacts"), 20, 0.001)
+        old = growing.kill("replicator", signal.SIGKILL)
+        time.sleep(late)
+        for one in holding:
+            one.rollback()
+        growing.wait_restarted("replicator", old)
+        command.wait(20)
+        assert reshard(growing, "status", "--follow").returncode == 0
+        time.sleep(0.5)
+        writers.stop()
+    print(f"longest statement {writers.longest * 1000:.0f} ms")
+    assert writers.longest < 3, f"a statement waited {writers.longest:.2f} s"
+    check_rows(server, writers, ALL)
+    check_nothing_left(server, ALL)
+
+
+@pytest.mark.seconds(60)
+def test_an_entry_of_a_list_does_not_change_its_shard_by_itself(server):
+    for name in OLD:
+        server.make_database(name)
+
+    def entries(shard):
+        return [("[[sharded_tables]]", {"database": "app", "name": "regions", "column": "region",
+                                        "data_type": "bigint"}),
+                ("[[sharded_tables.mapping]]", {"values": [1, 2], "shard": 0}),
+                ("[[sharded_tables.mapping]]", {"values": [5], "shard": shard})]
+    with Suite(server, databases=databases(2), extra=entries(1),
+               general={"two_phase_commit": True}) as suite:
+        with suite.connect("app") as connection:
+            connection.execute("CREATE TABLE regions (region bigint PRIMARY KEY)")
+            connection.execute("INSERT INTO regions VALUES (5)")
+            suite.extra = entries(0)
+            with pytest.raises(psycopg.Error, match="region = 5 are on shard 1") as refused:
+                suite.reload()
+            vouched = str(refused.value).split('add "')[1].split('"')[0]
+            found = connection.execute("SELECT * FROM regions WHERE region = 5").fetchall()
+            assert found == [(5,)], "the old configuration stays"
+            server.run("DELETE FROM regions", database=OLD[1])
+            server.run("INSERT INTO regions VALUES (5)", database=OLD[0])
+            suite.extra = entries(0) + [("[resharding]", {"placed_by_hand": [vouched]})]
+            suite.reload()
+            found = connection.execute("SELECT * FROM regions WHERE region = 5").fetchall()
+            assert found == [(5,)]
