@@ -48,6 +48,12 @@ struct move_table {                    // an entry of sharded_tables
   bool by_mapping = false;             // by list or range: in no bucket, does not move
 };
 
+// How a table places its rows, as it is stored on the shards (docs/formats/shard_map.md).
+struct placed_table {
+  std::string schema, name, column, data_type, hasher;
+  std::vector<placement::mapping> mapping;   // one, or none: by hash
+};
+
 struct move_tls {                      // as in [general] of pgdog.toml
   std::string mode = "prefer", ca_certificate, certificate, private_key;
 };

@@ -421,7 +421,13 @@ struct router_service::state {
       return done(std::move(text), {});
     }
     auto why = truth.objection(*outcome.config);
-    if (!why) why = placement_change(truth.configuration(), *outcome.config);
+    for (const auto& [name, known] : truth.states()) {
+      // Where nothing is served, the file is to be corrected.
+      if (why || known.bucket_map.empty()) continue;
+      why = placement_change(name, placed_tables(truth.configuration(), name),
+                             placed_tables(*outcome.config, name),
+                             outcome.config->resharding.placed_by_hand);
+    }
     if (why) {
       series.reload_failures.add();
       log::error("router", "reload refused, the old configuration stays: {}", why->message);

@@ -398,3 +398,19 @@ def test_an_entry_of_a_list_does_not_change_its_shard_by_itself(server):
             suite.reload()
             found = connection.execute("SELECT * FROM regions WHERE region = 5").fetchall()
             assert found == [(5,)]
+        # Nor while the suite was down.
+        suite.stop()
+        suite.extra = entries(1)
+        suite.start(wait=False)
+
+        def said():
+            try:
+                with suite.connect("app", connect_timeout=5) as connection:
+                    connection.execute("SELECT * FROM regions WHERE region = 5")
+            except psycopg.Error as error:
+                return str(error)
+            return ""
+        wait_until(lambda: "would be looked for on shard 1" in said(), 15, 0.1)
+        suite.extra = entries(0)   # what was vouched for is stored
+        suite.reload()
+        wait_until(lambda: said() == "", 15, 0.1)

@@ -12,6 +12,11 @@ config::sharded_table by_list(std::uint32_t shard_of_5) {
   one.mapping = mapping;
   return one;
 }
+std::optional<pg_error> placement_change(const config::configuration& before,
+                                         const config::configuration& now) {
+  return router::placement_change("app", placed_tables(before, "app"), placed_tables(now, "app"),
+                                  now.resharding.placed_by_hand);
+}
 config::configuration with(config::sharded_table one) {
   config::configuration made;
   made.sharded_tables.push_back(std::move(one));
