@@ -249,8 +249,8 @@ constexpr auto resharding = std::to_array<setting>({
          "A shard that is in the file and owns no rows yet gets its part of them by itself, as by "
          "`pgsled reshard add-shard`. One that `remove-shard` has emptied does not."),
     of_type("placed_by_hand", value_type::strings,
-            "Placements that differ from the ones in use, as RELOAD names them when it refuses: rows "
-            "are where the file says, or there are none."),
+            "Placements that differ from the ones in use, as RELOAD names them when it refuses: "
+            "rows are where the file says, or there are none."),
 });
 
 constexpr auto users = std::to_array<setting>({

@@ -1,8 +1,8 @@
 #pragma once
 // goal: what an operator wants of a shard map, and which buckets have to move next for it. Pure.
 //
-// A goal is reached by moves to one shard each, one after the other. Each is worked out from the map
-// that holds when it begins, so whoever goes on with a goal needs no other memory of it.
+// A goal is reached by moves to one shard each, one after the other. Each is worked out from the
+// map that holds when it begins, so whoever goes on with a goal needs no other memory of it.
 
 #include <cstdint>
 #include <optional>

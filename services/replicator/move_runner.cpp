@@ -373,7 +373,8 @@ trouble move_runner::take(moving::stored& found) {
 trouble move_runner::recall() {
   const auto rows = scene_.link(0).query(fmt::format(
       "SELECT j.destination, array_to_string(j.moving, ','), array_to_string(m.buckets, ','), "
-      "array_to_string(j.sources, ',') FROM pgsled.job j JOIN pgsled.shard_map m ON m.database = j.database WHERE j.id = {} "
+      "array_to_string(j.sources, ',') FROM pgsled.job j JOIN pgsled.shard_map m "
+      "ON m.database = j.database WHERE j.id = {} "
       "AND j.buckets = cardinality(m.buckets)", literal(order_.job)));
   if (!rows) return rows.error();
   const auto damaged = pg_error{"XX001", "what is stored of the move does not fit the shard map",
@@ -622,7 +623,8 @@ trouble move_runner::copy() {
     const auto copied = stream->copy([&](std::int64_t rows, std::int64_t bytes) {
       progress_.rows += rows;
       progress_.bytes += bytes;
-      const std::int64_t done = progress_.rows - before, ms = std::max<std::int64_t>(since(began), 1);
+      const std::int64_t done = progress_.rows - before;
+      const std::int64_t ms = std::max<std::int64_t>(since(began), 1);
       progress_.rows_per_s = done * 1000 / ms;
       progress_.left_ms = done > 0 && progress_.rows_expected > done
                               ? (progress_.rows_expected - done) * ms / done : 0;

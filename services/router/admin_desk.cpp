@@ -115,7 +115,8 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
   const auto json = fmt::format(
       R"({{"what":"start_move","kind":"{}","database":{},"shard":"{}"}})", asked.what,
       json_text(asked.database), asked.shard);
-  const bool begun = questions_.ask({to}, json, calls_.now() + gather_wait, [this, who](gathered got) {
+  const auto until = calls_.now() + gather_wait;
+  const bool begun = questions_.ask({to}, json, until, [this, who](gathered got) {
     const auto rows = read_rows(got);
     if (rows.empty()) {
       return calls_.error(who.name, who.request,
@@ -130,7 +131,8 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
     made.tag = "RESHARD";
     give(who, std::move(made), {});
   });
-  if (!begun) calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
+  if (begun) return;
+  calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
 }
 
 void admin_desk::stop_task(const asker& who, const std::string& id) {
@@ -149,7 +151,8 @@ void admin_desk::stop_task(const asker& who, const std::string& id) {
         done.tag = "STOP_TASK";
         give(who, std::move(done), {});
       });
-  if (!begun) calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
+  if (begun) return;
+  calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
 }
 
 void admin_desk::reload(const asker& who, const std::string& tag) {

@@ -83,8 +83,8 @@ result<admin_statement> no_other_cluster(const std::string& verb) {
                  "database. Each does all steps; STOP_TASK aborts it.");
 }
 
-// RESHARD ADD SHARD database [shard] | REMOVE SHARD database shard | REBALANCE database. PgDog's own
-// RESHARD source destination publication [slot] begins with names.
+// RESHARD ADD SHARD database [shard] | REMOVE SHARD database shard | REBALANCE database. PgDog's
+// own RESHARD source destination publication [slot] begins with names.
 result<admin_statement> reshard(const std::vector<std::string>& words) {
   admin_statement made;
   made.verb = admin_statement::command::reshard;
@@ -164,7 +164,9 @@ result<admin_statement> read_admin_statement(std::string_view sql) {
   if (verb == "reshard") return reshard(words);
   if (to_other_cluster(verb)) return no_other_cluster(verb);
   if (verb == "stop_task") {
-    if (words.size() != 2) return failure("42601", "STOP_TASK needs the id of a task", "SHOW TASKS");
+    if (words.size() != 2) {
+      return failure("42601", "STOP_TASK needs the id of a task", "SHOW TASKS lists them.");
+    }
     made.verb = admin_statement::command::stop_task;
     made.what = words[1];
     return made;

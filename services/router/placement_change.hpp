@@ -1,7 +1,8 @@
 #pragma once
-// placement_change: whether another configuration would look for existing rows on another shard than
-// they were stored on. The map of buckets is on the shards and no matter of files; lists, ranges and
-// what a key is are the file's alone, so they are stored there too, for comparison. Pure.
+// placement_change: whether another configuration would look for existing rows on another shard
+// than they were stored on. The map of buckets is on the shards and no matter of files; lists,
+// ranges and what a key is are the file's alone, so they are stored there too, for comparison.
+// Pure.
 
 #include <optional>
 #include <set>

@@ -80,7 +80,8 @@ result<std::optional<pg_error>> settle_placements(management::connection& link,
   const auto there = link.query("SELECT to_regclass('pgsled.placement') IS NOT NULL");
   if (!there) return tl::unexpected(there.error());
   if ((*there)[0][0] != "t") {
-    if (const auto made = link.query(shard_map_schema()); !made) return tl::unexpected(made.error());
+    const auto made = link.query(shard_map_schema());
+    if (!made) return tl::unexpected(made.error());
   }
   const auto rows = link.query(fmt::format(
       "SELECT entry, definition FROM pgsled.placement WHERE database = {}",

@@ -20,8 +20,8 @@ struct map_job {
   management::tls tls;
   std::string keep_fence;       // any other fence found on a shard is lifted first
   bool decisions = false;   // commits over several shards leave decisions there
-  // How the file places rows, to be compared with what is stored and stored; unless `placed`, because
-  // that has been done.
+  // How the file places rows, to be compared with what is stored and stored; unless `placed`,
+  // because that has been done.
   std::vector<snapshot::placed_table> tables = {};
   std::vector<std::string> placed_by_hand = {};
   bool placed = true;

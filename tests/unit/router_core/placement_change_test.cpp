@@ -28,8 +28,8 @@ TEST(placement_change, an_entry_that_moves_is_refused_unless_it_is_vouched_for) 
   auto moved = with(by_list(1));
   const auto why = placement_change(with(by_list(0)), moved);
   ASSERT_TRUE(why);
-  EXPECT_EQ(why->message, "database \"app\", table orders: rows with id = 5 are on shard 0 and would "
-                          "be looked for on shard 1");
+  EXPECT_EQ(why->message, "database \"app\", table orders: rows with id = 5 are on shard 0 and "
+                          "would be looked for on shard 1");
   const auto from = why->hint.find("\"orders="), to = why->hint.find('"', from + 1);
   ASSERT_NE(to, std::string::npos) << why->hint;
   moved.resharding.placed_by_hand = {why->hint.substr(from + 1, to - from - 1)};
