@@ -24,9 +24,10 @@
 namespace pgsled::commit {
 
 // A prepared transaction that no coordinator answers for after `grace` is an orphan, and so is one
-// whose decision can no longer be made: `slack` after its deadline, by the coordinator's clock. Rows
-// are kept for `retention` and longer; so a prepared transaction that is older and has no row could
-// have had one: it is in doubt. `retention` has to be longer than a standby can lag and be promoted.
+// whose decision can no longer be made: `slack` after its deadline, by the coordinator's clock.
+// Rows are kept for `retention` and longer; so a prepared transaction that is older and has no row
+// could have had one: it is in doubt. `retention` has to be longer than a standby can lag and be
+// promoted.
 struct resolver_limits {
   std::int64_t grace = 6'000;              // ms; above limits::decide_within
   std::int64_t retention = 24 * 3'600'000; // ms

@@ -1,8 +1,9 @@
 #pragma once
 // pgdog.toml and users.toml: every setting of PgDog 0.1.54's schema plus sections [pgsled] and
-// [resharding], each declared once in settings.cpp (name, type, default, allowed values, whether this version acts
-// on it, help). Loading reports every mistake of both files together, with file, line and key.
-// Pure apart from load(), which reads the two files and opens the TLS files they name.
+// [resharding], each declared once in settings.cpp (name, type, default, allowed values, whether
+// this version acts on it, help). Loading reports every mistake of both files together, with file,
+// line and key. Pure apart from load(), which reads the two files and opens the TLS files they
+// name.
 
 #include <cstdint>
 #include <map>

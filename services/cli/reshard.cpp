@@ -209,8 +209,8 @@ void advise(const json::object& move) {
   const auto shard = goal.substr(emptied.size());
   fmt::print(stderr,
              "shard {0} owns no rows of tables that are placed by hash any more. If it has the "
-             "highest number, take it out of pgdog.toml and RELOAD; shards are known by their numbers, so one with a "
-             "lower number has to stay there.\n", shard);
+             "highest number, take it out of pgdog.toml and RELOAD; shards are known by their "
+             "numbers, so one with a lower number has to stay there.\n", shard);
 }
 
 // Shows the events of a job until it is over. None: the replicator is gone, or SIGINT has come.
