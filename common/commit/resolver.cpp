@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <limits>
 #include <set>
 
 namespace pgsled::commit {
@@ -17,6 +19,22 @@ const found_decision* decision(const std::vector<shard_findings>& shards, const 
     if (one.key == of.key()) return &one;
   }
   return nullptr;
+}
+
+// When the decision can no longer be made, by the coordinator's clock: the last part of the mark.
+std::int64_t deadline_of(const name& of) {
+  const auto last = of.mark.rfind('_');
+  if (last == std::string::npos) return std::numeric_limits<std::int64_t>::max();
+  std::int64_t at = 0;
+  const char* end = of.mark.data() + of.mark.size();
+  const auto [read, ec] = std::from_chars(of.mark.data() + last + 1, end, at, 16);
+  return ec == std::errc() && read == end ? at : std::numeric_limits<std::int64_t>::max();
+}
+
+bool past_deadline(const resolution& one, const shard_findings& coordinator,
+                   const resolver_limits& limits) {
+  return coordinator.reached && coordinator.now > limits.slack &&
+         deadline_of(one.of()) <= coordinator.now - limits.slack;
 }
 
 }  // namespace
@@ -117,7 +135,7 @@ std::vector<resolution> resolve(const std::string& database,
     if (one.state_ == resolution::state::in_doubt) {
     } else if (at >= shards.size()) {
       one.doubt(fmt::format("there is no shard {} that could have decided it", at));
-    } else if (one.age_ < limits.grace) {
+    } else if (one.age_ < limits.grace && !past_deadline(one, shards[at], limits)) {
       one.state_ = resolution::state::in_progress;
     } else if (!shards[at].reached) {
       one.state_ = resolution::state::unreachable;

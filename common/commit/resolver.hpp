@@ -23,13 +23,16 @@
 
 namespace pgsled::commit {
 
-// A prepared transaction that no coordinator answers for after `grace` is an orphan. Rows are kept
-// for `retention` and longer; so a prepared transaction that is older and has no row could have
-// had one: it is in doubt. `retention` has to be longer than a standby can lag and be promoted.
+// A prepared transaction that no coordinator answers for after `grace` is an orphan, and so is one
+// whose decision can no longer be made: `slack` after its deadline, by the coordinator's clock.
+// Rows are kept for `retention` and longer; so a prepared transaction that is older and has no row
+// could have had one: it is in doubt. `retention` has to be longer than a standby can lag and be
+// promoted.
 struct resolver_limits {
   std::int64_t grace = 6'000;              // ms; above limits::decide_within
   std::int64_t retention = 24 * 3'600'000; // ms
   std::int64_t keep_rows = 25 * 3'600'000; // ms; above retention, for clocks that differ
+  std::int64_t slack = 500;                // ms
 };
 
 struct found_prepared {
@@ -52,6 +55,7 @@ struct shard_findings {            // one per shard, in order
   std::string problem;             // when not reached: why
   std::vector<found_prepared> prepared;
   std::vector<found_decision> decisions;   // those of names found prepared, and old ones
+  std::int64_t now = 0;            // ms since 1970 by the server's clock; 0: not known
 };
 
 struct step {

@@ -204,6 +204,8 @@ void read_rest(const checked_file& file, const checked_file& users, configuratio
   to.pgsled.prepared_statements_per_connection =
       own.as<std::uint32_t>("prepared_statements_per_connection");
   to.pgsled.recall_deadline = own.number("recall_deadline");
+  to.resharding.automatic = file.only("resharding").flag("automatic");
+  to.resharding.placed_by_hand = file.only("resharding").texts("placed_by_hand");
 
   const auto& theirs = users.only("admin");
   const auto& admin = theirs.line > 0 ? theirs : file.only("admin");

@@ -1,8 +1,9 @@
 #pragma once
-// pgdog.toml and users.toml: every setting of PgDog 0.1.54's schema plus section [pgsled], each
-// declared once in settings.cpp (name, type, default, allowed values, whether this version acts
-// on it, help). Loading reports every mistake of both files together, with file, line and key.
-// Pure apart from load(), which reads the two files and opens the TLS files they name.
+// pgdog.toml and users.toml: every setting of PgDog 0.1.54's schema plus sections [pgsled] and
+// [resharding], each declared once in settings.cpp (name, type, default, allowed values, whether
+// this version acts on it, help). Loading reports every mistake of both files together, with file,
+// line and key. Pure apart from load(), which reads the two files and opens the TLS files they
+// name.
 
 #include <cstdint>
 #include <map>
@@ -91,6 +92,12 @@ struct pgsled {              // [pgsled] in pgdog.toml: what PgDog has no key fo
   std::int64_t recall_deadline = 750;
 };
 
+struct resharding {          // [resharding] in pgdog.toml, which PgDog does not have either
+  bool automatic = false;    // shards that are joining get their rows by themselves
+  // Placements that RELOAD takes although they differ, as its refusal names them.
+  std::vector<std::string> placed_by_hand;
+};
+
 struct admin { std::string name = "admin", user = "admin", password; };
 struct tcp {
   bool keepalive = true;
@@ -108,6 +115,7 @@ struct configuration {
   std::vector<config::user> users;
   std::vector<config::sharded_table> sharded_tables;
   config::pgsled pgsled;
+  config::resharding resharding;
   config::admin admin;
   config::tcp tcp;
   // "file:line: key" of given keys this version ignores, each once

@@ -244,6 +244,15 @@ constexpr auto pgsled = std::to_array<setting>({
           "Milliseconds a frontend has to give a recalled connection back before it is taken."),
 });
 
+constexpr auto resharding = std::to_array<setting>({
+    flag("automatic", "false",
+         "A shard that is in the file and owns no rows yet gets its part of them by itself, as by "
+         "`pgsled reshard add-shard`. One that `remove-shard` has emptied does not."),
+    of_type("placed_by_hand", value_type::strings,
+            "Placements that differ from the ones in use, as RELOAD names them when it refuses: "
+            "rows are where the file says, or there are none."),
+});
+
 constexpr auto users = std::to_array<setting>({
     text("name", "", "Name clients log in with.").must(),
     text("database", "", "Database the user exists in."),
@@ -311,6 +320,8 @@ std::span<const section> pgdog_sections() {
   static const auto sections = std::to_array<section>({
       one("general", general_settings(), "The pooler itself, and defaults of all pools."),
       one("pgsled", pgsled, "What PgDog has no key for. PgDog refuses this section."),
+      one("resharding", resharding,
+          "Moving rows between shards. PgDog refuses this section, too."),
       many("databases", databases, "One entry for each host of each database."),
       many("sharded_tables", sharded_tables, "Tables whose rows are spread over the shards."),
       many("omnisharded_tables", omnisharded_tables, "Tables with the same rows on every shard."),

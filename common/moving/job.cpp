@@ -51,7 +51,10 @@ void job::took(stored found) {
     fenced_ = true;   // perhaps
     return back_out();
   }
-  if (aborted_) return finish(false);
+  if (aborted_) {
+    reason_ = asked_for();
+    return finish(false);
+  }
   to(step::check);
 }
 
@@ -73,6 +76,7 @@ void job::succeeded() {
     case step::fence: fenced_ = true; break;
     case step::flip:
       past_flip_ = true;
+      goes_on_ = false;
       return to(step::flipped);
     case step::lift:
       fenced_ = false;
@@ -89,16 +93,30 @@ void job::succeeded() {
         return to(step::check);
       }
       return to(step::end);
-    case step::end: return finish(past_flip_);
+    case step::end: return finish(past_flip_ && !goes_on_);
     default: break;
   }
   to(after(what));
+}
+
+void job::go_on() {
+  PGSLED_ASSERT(!over_ && next_.what == step::drop);
+  goes_on_ = true;
+  if (aborted_) {
+    reason_ = asked_for();
+    return to(step::end);
+  }
+  past_flip_ = fenced_ = false;
+  undone_ = true;
+  fences_ = undos_ = runs_ = 0;
+  to(step::check);
 }
 
 void job::settled(bool flipped) {
   PGSLED_ASSERT(!over_ && next_.what == step::settle);
   if (flipped) {
     past_flip_ = true;
+    goes_on_ = false;
     reason_.reset();
     return to(step::flipped);
   }
@@ -148,9 +166,7 @@ void job::uncertain(pg_error why) {
   to(step::lift);
 }
 
-void job::abort() {
-  if (!past_flip_) aborted_ = true;
-}
+void job::abort() { aborted_ = true; }
 
 void job::back_out() {
   if (fenced_) return to(step::lift);

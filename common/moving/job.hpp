@@ -10,6 +10,9 @@
 // so that it cannot happen any later, and then looked at (settle). A job that somebody else left
 // behind is undone and begun again, or gone on with after its flip.
 //
+// A job whose goal takes several moves begins the next one after drop (go_on), still registered;
+// what fails then undoes that move alone.
+//
 // Nothing is flipped but straight after a verify that found no difference under the same fence.
 // Thread rule: its owner's.
 
@@ -68,16 +71,18 @@ class job {
 
   void took(stored);                     // take succeeded
   void succeeded();                      // any other but settle
+  void go_on();                          // drop succeeded, and the goal needs another move
   void settled(bool flipped);
   // `transient`: may go well a little later (take; a fence that was not reached or did not last);
   // of begin: it is not known whether the router has heard it.
   void failed(pg_error, bool transient = false);
   // The flip was sent, and what became of it is not known.
   void uncertain(pg_error);              // then it is lifted, so that it cannot happen later
-  void abort();                          // asked for by the operator; heard until the flip
+  // Asked for by the operator. Undoes a move before its flip; after it, there is no next one.
+  void abort();
 
   bool over() const { return over_; }
-  bool done() const { return over_ && done_; }          // the buckets have moved
+  bool done() const { return over_ && done_; }          // the buckets have moved, all of them
   bool past_flip() const { return past_flip_; }
   bool undone() const { return undone_; }               // nothing was left behind
   const std::optional<pg_error>& reason() const { return reason_; }   // why not done
@@ -92,6 +97,7 @@ class job {
   std::uint32_t runs_, fences_ = 0, undos_ = 0;
   bool over_ = false, done_ = false, past_flip_ = false, undone_ = true, registered_ = false;
   bool fenced_ = false, uncertain_ = false, retry_ = false, again_ = false, aborted_ = false;
+  bool goes_on_ = false;                 // the goal needs more than what has moved
   std::optional<pg_error> reason_;
 };
 

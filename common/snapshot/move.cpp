@@ -11,7 +11,7 @@ BOOST_DESCRIBE_STRUCT(move_shard, (), (number, host, port, database, user, passw
 BOOST_DESCRIBE_STRUCT(move_table, (), (schema, name, column, data_type, hasher, by_mapping))
 BOOST_DESCRIBE_STRUCT(move_tls, (), (mode, ca_certificate, certificate, private_key))
 BOOST_DESCRIBE_STRUCT(move_where, (), (shards, epoch, buckets, tables, tls, moving))
-BOOST_DESCRIBE_STRUCT(move_answer, (), (epoch, fence))
+BOOST_DESCRIBE_STRUCT(move_answer, (), (epoch, fence, moves))
 
 template std::string to_json(const move_request&);
 template std::string to_json(const move_where&);

@@ -24,6 +24,8 @@ struct move_request {
   //   flipped  answered when all frontends use the map that was flipped to
   //   lift     gives the fence up; once answered, no flip under it can happen any more
   //   end      forgets `job`
+  //   abort    asks whichever replicator runs `job` to undo it; 42704 when none does
+  //   moves    what the other replicators say of their moves
   std::string do_;   // "do" in JSON
   std::string database, job;
   std::vector<std::uint32_t> buckets;  // fence: in the numbers of the map stored now
@@ -46,6 +48,12 @@ struct move_table {                    // an entry of sharded_tables
   bool by_mapping = false;             // by list or range: in no bucket, does not move
 };
 
+// How a table places its rows, as it is stored on the shards (docs/formats/shard_map.md).
+struct placed_table {
+  std::string schema, name, column, data_type, hasher;
+  std::vector<placement::mapping> mapping;   // one, or none: by hash
+};
+
 struct move_tls {                      // as in [general] of pgdog.toml
   std::string mode = "prefer", ca_certificate, certificate, private_key;
 };
@@ -62,6 +70,7 @@ struct move_where {
 struct move_answer {
   std::uint64_t epoch = 0;             // begin, flipped: of the stored map
   std::string fence;                   // fence: its name, for pgsled.flip_shard_map()
+  std::vector<std::string> moves = {}; // moves: JSON objects as the control socket gives them
 };
 
 }  // namespace pgsled::snapshot

@@ -3,6 +3,7 @@
 #include <boost/describe/class.hpp>
 
 #include "common/snapshot/fields.hpp"
+#include "common/snapshot/move.hpp"
 
 namespace pgsled::placement {
 
@@ -49,8 +50,9 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys, fences,
                             holders))
-BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, log_level, log_format,
-                                       shutdown_timeout, relay_client_keys))
+BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, joining, log_level,
+                                       log_format, shutdown_timeout, relay_client_keys))
+BOOST_DESCRIBE_STRUCT(placed_table, (), (schema, name, column, data_type, hasher, mapping))
 BOOST_DESCRIBE_STRUCT(in_effect, (), (over, drained))
 
 template std::string to_json(const hello&);
@@ -58,6 +60,8 @@ template std::string to_json(const frontend&);
 template std::string to_json(const pooler&);
 template std::string to_json(const replicator&);
 template std::string to_json(const in_effect&);
+template std::string to_json(const placed_table&);
+template result<placed_table> from_json(std::string_view);
 template result<hello> from_json(std::string_view);
 template result<frontend> from_json(std::string_view);
 template result<pooler> from_json(std::string_view);

@@ -177,6 +177,9 @@ struct replicator {
   std::vector<std::string> databases;   // those with tables sharded by hash: whose buckets may move
   // Moves that are registered, database and job: somebody has to go on with each.
   std::vector<std::pair<std::string, std::string>> moving;
+  // Only for one replicator, if [resharding] automatic: databases with a shard that owns nothing,
+  // and a number for the configuration, another one after each RELOAD.
+  std::vector<std::pair<std::string, std::uint64_t>> joining;
   std::string log_level = "info", log_format = "text";
   std::int64_t shutdown_timeout = 60000;
   std::vector<std::string> relay_client_keys;  // CURVE public keys of frontends

@@ -145,10 +145,25 @@ int run(int argc, const char* const* argv) {
     one->callback([&, act] { exit_status = act(moving); });
     return one;
   };
-  auto* add = moves("add-shard", "give a joining shard its part of the rows", add_shard);
-  add->add_option("--database", moving.database, "as clients know it")->required();
-  add->add_flag("--dry-run", moving.dry_run, "only say what is missing");
-  moves("status", "the moves that are under way, and the last ones", reshard_status);
+  const auto starts = [&](const char* name, const char* help) {
+    auto* one = moves(name, help, reshard_start);
+    one->preparse_callback([&, name](std::size_t) { moving.kind = name; });
+    one->add_option("--database", moving.database, "as clients know it")->required();
+    one->add_flag("--dry-run", moving.dry_run, "only say what is missing");
+    return one;
+  };
+  const auto numbers = CLI::Range(0, 1023);
+  starts("add-shard", "give a joining shard its part of the rows")
+      ->add_option("--shard", moving.shard, "its number; none: the first that is joining")
+      ->check(numbers);
+  starts("remove-shard", "spread all rows of a shard over the others")
+      ->add_option("shard", moving.shard, "its number")
+      ->required()
+      ->check(numbers);
+  starts("rebalance", "even out what the shards own");
+  auto* status_of_moves =
+      moves("status", "the moves that are under way, and the last ones", reshard_status);
+  status_of_moves->add_flag("--follow", moving.follow, "show them until they are over");
   moves("abort", "undo a move that has not switched over yet", reshard_abort)
       ->add_option("job", moving.job, "as status names it")
       ->required();

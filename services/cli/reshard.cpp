@@ -5,11 +5,16 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/json.hpp>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "common/net/socket.hpp"
@@ -95,16 +100,40 @@ const json::array* array_of(const json::object& from, const char* key) {
   return value != nullptr && value->is_array() ? &value->as_array() : nullptr;
 }
 
+std::string in_time(std::int64_t ms) {
+  const std::int64_t s = ms / 1000;
+  if (s < 60) return fmt::format("{} s", s);
+  return s < 3600 ? fmt::format("{} min {} s", s / 60, s % 60)
+                  : fmt::format("{} h {} min", s / 3600, s / 60 % 60);
+}
+
 std::string render(const json::object& move) {
   const auto outcome = text_of(move, "outcome");
-  auto line = fmt::format("{} {}: {}", text_of(move, "database"), text_of(move, "job"),
-                          outcome == "running" ? text_of(move, "step") : outcome);
+  const auto goal = text_of(move, "goal");
+  auto line = fmt::format("{} {}: {}{}", text_of(move, "database"), text_of(move, "job"),
+                          goal.empty() ? "" : goal + ": ",
+                          outcome == "running"   ? text_of(move, "step")
+                          : outcome == "waiting" ? "waits for a replicator to go on with it"
+                                                 : outcome);
   if (const auto buckets = number_of(move, "buckets"); buckets != 0) {
     line += fmt::format(", {} of {} buckets to shard {}", number_of(move, "moving"), buckets,
                         number_of(move, "destination"));
+    if (const auto round = number_of(move, "round"); round > 1) {
+      line += fmt::format(" (move {})", round);
+    }
   }
   if (const auto rows = number_of(move, "rows"); rows != 0) {
-    line += fmt::format(", {} rows ({} bytes) copied", rows, number_of(move, "bytes"));
+    const auto expected = number_of(move, "rows_expected");
+    line += fmt::format(", {}{} rows ({} bytes) copied", rows,
+                        expected > rows ? fmt::format(" of about {}", expected) : std::string(),
+                        number_of(move, "bytes"));
+    const bool copies = text_of(move, "step") == "copy" && outcome == "running";
+    if (const auto rate = number_of(move, "rows_per_s"); rate != 0 && copies) {
+      line += fmt::format(", {} rows/s", rate);
+    }
+    if (const auto left = number_of(move, "left_ms"); left != 0 && copies) {
+      line += fmt::format(", {} left", in_time(left));
+    }
   }
   if (const auto changes = number_of(move, "changes"); changes != 0) {
     line += fmt::format(", {} changes followed", changes);
@@ -117,6 +146,10 @@ std::string render(const json::object& move) {
   }
   if (const auto* error = object_of(move, "error")) {
     line += fmt::format(": {} {}", text_of(*error, "sqlstate"), text_of(*error, "message"));
+  }
+  if (move.contains("next_try_ms")) {
+    line += fmt::format("; tried again by itself {} s after that",
+                        number_of(move, "next_try_ms") / 1000);
   }
   return line;
 }
@@ -142,7 +175,45 @@ int nobody() {
   return 2;
 }
 
-// Shows the events of a job until it is over. None: the replicator is gone.
+// Set by SIGINT while a move is watched: it goes on without.
+volatile std::sig_atomic_t interrupted = 0;
+
+class detachable {
+ public:
+  detachable() {
+    struct sigaction act{};
+    act.sa_handler = [](int) { interrupted = 1; };   // without SA_RESTART: reading ends
+    ::sigaction(SIGINT, &act, &before_);
+  }
+  ~detachable() { ::sigaction(SIGINT, &before_, nullptr); }
+  detachable(const detachable&) = delete;
+  detachable& operator=(const detachable&) = delete;
+
+ private:
+  struct sigaction before_{};
+};
+
+constexpr int detached = 130;   // as shells call what SIGINT has ended
+
+int detach() {
+  fmt::print(stderr, "\npgsled reshard: the move goes on. See it again: pgsled reshard status "
+                     "--follow\n");
+  return detached;
+}
+
+// What follows from the file and the map for an operator who has emptied a shard.
+void advise(const json::object& move) {
+  const auto goal = text_of(move, "goal");
+  constexpr std::string_view emptied = "remove-shard ";
+  if (!goal.starts_with(emptied) || text_of(move, "outcome") != "done") return;
+  const auto shard = goal.substr(emptied.size());
+  fmt::print(stderr,
+             "shard {0} owns no rows of tables that are placed by hash any more. If it has the "
+             "highest number, take it out of pgdog.toml and RELOAD; shards are known by their "
+             "numbers, so one with a lower number has to stay there.\n", shard);
+}
+
+// Shows the events of a job until it is over. None: the replicator is gone, or SIGINT has come.
 std::optional<int> watch(control_line& line, const std::string& job, bool as_json) {
   auto said = line.ask({{"id", 2}, {"request", "reshard-watch"}, {"job", job}});
   std::string shown;
@@ -165,6 +236,7 @@ std::optional<int> watch(control_line& line, const std::string& job, bool as_jso
     if (!as_json) {
       print_list(*over, "warnings", "warning");
       print_list(*over, "missing", "missing");
+      advise(*over);
     }
     const auto outcome = text_of(*over, "outcome");
     const auto* missing = array_of(*over, "missing");
@@ -183,31 +255,38 @@ result<std::string> render_move(std::string_view text) {
   return render(got.as_object());
 }
 
-int add_shard(const reshard_options& options) {
+int reshard_start(const reshard_options& options) {
+  json::object request{{"id", 1},
+                       {"request", "reshard-start"},
+                       {"kind", options.kind},
+                       {"database", options.database},
+                       {"dry_run", options.dry_run}};
+  if (options.shard >= 0) request["shard"] = options.shard;
   for (const auto& path : control_sockets(options)) {
     auto line = control_line::open(path);
     if (!line) continue;
-    const auto started = line->ask({{"id", 1},
-                                    {"request", "reshard-start"},
-                                    {"kind", "add-shard"},
-                                    {"database", options.database},
-                                    {"dry_run", options.dry_run}});
+    const auto started = line->ask(request);
     if (!started) continue;
     const auto* done = object_of(*started, "result");
     if (done == nullptr) {
       print_error(*started);
       return 1;
     }
+    const detachable here;
     if (const auto status = watch(*line, text_of(*done, "job"), options.json)) return *status;
+    if (interrupted != 0) return detach();
     fmt::print(stderr, "pgsled reshard: the replicator is gone; the move is gone on with: "
-                       "pgsled reshard status\n");
+                       "pgsled reshard status --follow\n");
     return 1;
   }
   return nobody();
 }
 
-int reshard_status(const reshard_options& options) {
-  bool heard = false;
+namespace {
+
+// The moves of all processes, the newest last; of this machine's alone when the router is away.
+std::optional<std::vector<json::object>> all_moves(const reshard_options& options) {
+  std::optional<std::vector<json::object>> all;
   for (const auto& path : control_sockets(options)) {
     auto line = control_line::open(path);
     if (!line) continue;
@@ -216,17 +295,75 @@ int reshard_status(const reshard_options& options) {
     const auto* result = object_of(*said, "result");
     const auto* jobs = result != nullptr ? array_of(*result, "jobs") : nullptr;
     if (jobs == nullptr) continue;
-    heard = true;
+    const auto* complete = result->if_contains("complete");
+    const bool enough = complete != nullptr && complete->is_bool() && complete->get_bool();
+    if (enough || !all) all.emplace();
     for (const auto& one : *jobs) {
-      if (!one.is_object()) continue;
-      fmt::print("{}\n", options.json ? json::serialize(one) : render(one.as_object()));
+      if (one.is_object()) all->push_back(one.as_object());
     }
+    if (enough) return all;
   }
-  return heard ? 0 : nobody();
+  return all;
+}
+
+bool under_way(const json::object& move) {
+  const auto outcome = text_of(move, "outcome");
+  return outcome == "running" || outcome == "waiting";
+}
+
+void show(const json::object& move, bool as_json) {
+  fmt::print("{}\n", as_json ? json::serialize(move) : render(move));
+}
+
+int plain_status(const reshard_options& options) {
+  const auto all = all_moves(options);
+  if (!all) return nobody();
+  for (const auto& one : *all) show(one, options.json);
+  return 0;
+}
+
+constexpr std::chrono::milliseconds between_looks{400};
+constexpr int looks_without_any = 10;   // a move may be between two replicators
+
+// Asks whichever replicator answers, so that the death of one ends nothing.
+int follow(const reshard_options& options) {
+  const detachable here;
+  std::map<std::string, std::string> shown;   // by job
+  std::string last_outcome = "done";
+  for (int quiet = 0; quiet < looks_without_any;) {
+    if (interrupted != 0) return detach();
+    bool any = false;
+    if (const auto all = all_moves(options)) {
+      for (const auto& one : *all) {
+        const auto job = text_of(one, "job");
+        if (!under_way(one) && !shown.contains(job)) continue;
+        any = any || under_way(one);
+        auto line = options.json ? json::serialize(one) : render(one);
+        if (!under_way(one)) last_outcome = text_of(one, "outcome");
+        if (line == shown[job]) continue;
+        show(one, options.json);
+        if (!options.json && !under_way(one)) advise(one);
+        shown[job] = std::move(line);
+      }
+      std::fflush(stdout);
+      if (shown.empty()) return plain_status(options);
+    }
+    quiet = any ? 0 : quiet + 1;
+    std::this_thread::sleep_for(between_looks);
+  }
+  if (shown.empty()) return nobody();
+  return last_outcome == "done" || last_outcome == "checked" ? 0 : 1;
+}
+
+}  // namespace
+
+int reshard_status(const reshard_options& options) {
+  return options.follow ? follow(options) : plain_status(options);
 }
 
 int reshard_abort(const reshard_options& options) {
   bool heard = false;
+  std::string why;
   for (const auto& path : control_sockets(options)) {
     auto line = control_line::open(path);
     if (!line) continue;
@@ -234,11 +371,25 @@ int reshard_abort(const reshard_options& options) {
         line->ask({{"id", 1}, {"request", "reshard-abort"}, {"job", options.job}});
     if (!said) continue;
     heard = true;
-    if (object_of(*said, "result") == nullptr) continue;   // another's
-    return watch(*line, options.job, options.json) ? 0 : 1;
+    if (const auto* error = object_of(*said, "error")) {
+      why = text_of(*error, "message");
+      continue;
+    }
+    if (object_of(*said, "result") == nullptr) continue;
+    // Until it is undone, wherever it runs.
+    for (int looks = 0; looks < 3000; ++looks) {
+      const auto all = all_moves(options);
+      for (const auto& one : all.value_or(std::vector<json::object>())) {
+        if (text_of(one, "job") != options.job || under_way(one)) continue;
+        show(one, options.json);
+        return 0;
+      }
+      std::this_thread::sleep_for(between_looks);
+    }
+    return 1;
   }
   if (!heard) return nobody();
-  fmt::print(stderr, "pgsled reshard: no replicator runs the move {}\n", options.job);
+  fmt::print(stderr, "pgsled reshard: {}\n", why);
   return 1;
 }
 

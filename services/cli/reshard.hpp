@@ -12,12 +12,15 @@ namespace pgsled::cli {
 struct reshard_options {
   std::string run_dir;                 // empty: the default one
   std::string database;
+  std::string kind;                    // start: add-shard, remove-shard, rebalance
   std::string job;                     // abort
-  bool dry_run = false, json = false;
+  int shard = -1;                      // start; -1: not named
+  bool dry_run = false, json = false, follow = false;
 };
 
-// Exit statuses: 0 done (or, for a dry run, nothing is missing), 1 not done, 2 nobody to be asked.
-int add_shard(const reshard_options&);
+// Exit statuses: 0 done (or, for a dry run, nothing is missing), 1 not done, 2 nobody to be asked,
+// 130 ended by SIGINT while the move goes on.
+int reshard_start(const reshard_options&);
 int reshard_status(const reshard_options&);
 int reshard_abort(const reshard_options&);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 namespace pgsled::replicator {
@@ -10,6 +11,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr int protocol_version = 1;
+constexpr std::int64_t largest_shard = 1023;
 
 json::object error_answer(json::value id, std::string_view sqlstate, std::string_view message) {
   return {{"id", std::move(id)}, {"error", {{"sqlstate", sqlstate}, {"message", message}}}};
@@ -24,12 +26,19 @@ json::array texts(const std::vector<std::string>& from) {
 json::object move_answer(const move_progress& p) {
   json::object to{{"job", p.job},
                   {"database", p.database},
+                  {"goal", p.goal},
                   {"step", p.step},
                   {"outcome", p.outcome},
+                  {"automatic", p.automatic},
+                  {"began", p.began},
+                  {"round", p.round},
                   {"destination", p.destination},
                   {"buckets", p.buckets},
                   {"moving", p.moving},
                   {"rows", p.rows},
+                  {"rows_expected", p.rows_expected},
+                  {"rows_per_s", p.rows_per_s},
+                  {"left_ms", p.left_ms},
                   {"bytes", p.bytes},
                   {"changes", p.changes},
                   {"lag_bytes", p.lag},
@@ -37,6 +46,7 @@ json::object move_answer(const move_progress& p) {
                   {"fence_ms", p.fence_ms},
                   {"missing", texts(p.missing)},
                   {"warnings", texts(p.warnings)}};
+  if (p.next_try_ms >= 0) to["next_try_ms"] = p.next_try_ms;
   if (!p.error.empty()) {
     to["error"] = json::object{{"sqlstate", p.sqlstate}, {"message", p.error}};
   }
@@ -47,6 +57,11 @@ std::string text_of(const json::object& from, const char* key) {
   const auto* value = from.if_contains(key);
   if (value == nullptr || !value->is_string()) return {};
   return std::string(std::string_view(value->get_string()));
+}
+
+std::int64_t number_of(const json::object& from, const char* key) {
+  const auto* value = from.if_contains(key);
+  return value != nullptr && value->is_int64() ? value->get_int64() : 0;
 }
 
 json::object status_answer(const status_report& s, json::array jobs) {
@@ -68,6 +83,8 @@ void append_line(std::string& to, const json::object& from) {
 
 }  // namespace
 
+std::string to_json(const move_progress& of) { return json::serialize(move_answer(of)); }
+
 std::string control_refusal(std::string_view sqlstate, std::string_view message) {
   std::string line;
   append_line(line, error_answer(nullptr, sqlstate, message));
@@ -75,8 +92,24 @@ std::string control_refusal(std::string_view sqlstate, std::string_view message)
 }
 
 void control_protocol::feed(byte_span bytes, std::string& answers) {
-  std::string_view rest = as_text(bytes);
+  lines(as_text(bytes), answers);
+  collect(answers);
+}
+
+// Answers that have come, and what was asked behind them.
+void control_protocol::collect(std::string& to) {
+  while (!ready_.empty()) {
+    to += std::exchange(ready_, {});
+    lines(std::exchange(held_, {}), to);
+  }
+}
+
+void control_protocol::lines(std::string_view rest, std::string& answers) {
   while (!rest.empty()) {
+    if (waiting_ || !ready_.empty()) {
+      held_ += rest;
+      return;
+    }
     const auto end = rest.find('\n');
     const auto piece = rest.substr(0, end);
     if (!skipping_ && partial_.size() + piece.size() > max_line) {
@@ -93,6 +126,7 @@ void control_protocol::feed(byte_span bytes, std::string& answers) {
 }
 
 void control_protocol::tick(std::string& to) {
+  collect(to);
   if (watched_.empty()) return;
   const json::value id = json::parse(watch_id_);
   for (const move_progress& one : reshard_.list()) {
@@ -139,35 +173,16 @@ void control_protocol::answer(std::string_view line, std::string& to) {
     }
     return append_line(to, {{"id", id}, {"result", status_answer(status_(), std::move(jobs))}});
   }
-  if (reshard_.list && name == "reshard-list") {
-    json::array jobs;
-    for (const auto& one : reshard_.list()) jobs.push_back(move_answer(one));
-    return append_line(to, {{"id", id}, {"result", {{"jobs", std::move(jobs)}}}});
-  }
-  if (reshard_.list && name == "reshard-start") {
-    const auto* dry = object.if_contains("dry_run");
-    const auto kind = text_of(object, "kind");
-    if (kind != "add-shard") {
-      return append_line(to, error_answer(id, "0A000", "\"kind\" is add-shard in this version"));
-    }
-    const auto job = reshard_.start(text_of(object, "database"),
-                                    dry != nullptr && dry->is_bool() && dry->get_bool());
-    if (!job) return append_line(to, error_answer(id, job.error().sqlstate, job.error().message));
-    return append_line(to, {{"id", id}, {"result", {{"job", *job}}}});
-  }
-  if (reshard_.list && name == "reshard-abort") {
-    const auto done = reshard_.abort(text_of(object, "job"));
-    if (!done) {
-      return append_line(to, error_answer(id, done.error().sqlstate, done.error().message));
-    }
-    return append_line(to, {{"id", id}, {"result", json::object()}});
-  }
+  const auto id_text = json::serialize(id);
+  if (reshard_.list && name == "reshard-list") return list(id_text);
+  if (reshard_.list && name == "reshard-start") return start(&object, id_text, to);
+  if (reshard_.list && name == "reshard-abort") return abort(id_text, text_of(object, "job"));
   if (reshard_.list && name == "reshard-watch") {
     if (watching()) {
       return append_line(to, error_answer(id, "55006", "a move is watched here already"));
     }
     watched_ = text_of(object, "job");
-    watch_id_ = json::serialize(id);
+    watch_id_ = id_text;
     told_.clear();
     if (watched_.empty()) {
       return append_line(to, error_answer(id, "22023", "\"job\" is missing or no text"));
@@ -180,6 +195,81 @@ void control_protocol::answer(std::string_view line, std::string& to) {
              {"result", {{"version", PGSLED_VERSION}, {"protocol", protocol_version}}}});
   append_line(to, error_answer(id, "0A000",
                                fmt::format("request \"{}\" is not known", name.substr(0, 64))));
+}
+
+std::function<void(std::string line)> control_protocol::later() {
+  waiting_ = true;
+  return [this, alive = std::weak_ptr<bool>(alive_)](std::string line) {
+    if (alive.expired()) return;
+    ready_ += line;
+    waiting_ = false;
+  };
+}
+
+void control_protocol::start(const void* from, const std::string& id_text, std::string& to) {
+  const auto& object = *static_cast<const json::object*>(from);
+  const json::value id = json::parse(id_text);
+  const auto kind = moving::goal_kind_of(text_of(object, "kind"));
+  if (!kind) {
+    return append_line(to, error_answer(id, "0A000", "\"kind\" is add-shard, remove-shard or "
+                                                     "rebalance in this version"));
+  }
+  reshard_order order{text_of(object, "database"), *kind, {}, false};
+  const auto* dry = object.if_contains("dry_run");
+  order.dry_run = dry != nullptr && dry->is_bool() && dry->get_bool();
+  if (const auto* shard = object.if_contains("shard"); shard != nullptr && !shard->is_null()) {
+    if (!shard->is_int64() || shard->get_int64() < 0 || shard->get_int64() > largest_shard) {
+      return append_line(to, error_answer(id, "22023", "\"shard\" is the number of a shard"));
+    }
+    order.shard = static_cast<std::uint32_t>(shard->get_int64());
+  }
+  if (*kind == moving::goal_kind::remove_shard && !order.shard) {
+    return append_line(to, error_answer(id, "22023", "remove-shard needs \"shard\", its number"));
+  }
+  const auto job = reshard_.start(order);
+  if (!job) return append_line(to, error_answer(id, job.error().sqlstate, job.error().message));
+  append_line(to, {{"id", id}, {"result", {{"job", *job}}}});
+}
+
+void control_protocol::list(const std::string& id) {
+  reshard_.list_all([id, tell = later()](bool complete, const std::vector<std::string>& moves) {
+    std::vector<json::object> all;
+    for (const auto& one : moves) {
+      json::error_code ec;
+      auto read = json::parse(one, ec);
+      if (!ec && read.is_object()) all.push_back(std::move(read.get_object()));
+    }
+    // One that waits for a replicator, as the router says, may have found it meanwhile.
+    std::erase_if(all, [&, copy = all](const json::object& one) {
+      return text_of(one, "outcome") == "waiting" &&
+             std::any_of(copy.begin(), copy.end(), [&](const json::object& other) {
+               return text_of(other, "job") == text_of(one, "job") &&
+                      text_of(other, "outcome") == "running";
+             });
+    });
+    std::stable_sort(all.begin(), all.end(), [](const json::object& a, const json::object& b) {
+      return number_of(a, "began") < number_of(b, "began");
+    });
+    json::array jobs;
+    for (auto& one : all) jobs.push_back(std::move(one));
+    std::string line;
+    append_line(line, {{"id", json::parse(id)},
+                       {"result", {{"jobs", std::move(jobs)}, {"complete", complete}}}});
+    tell(std::move(line));
+  });
+}
+
+void control_protocol::abort(const std::string& id, const std::string& job) {
+  reshard_.abort(job, [id, tell = later()](const result<bool>& done) {
+    std::string line;
+    if (done) {
+      append_line(line, {{"id", json::parse(id)}, {"result", json::object()}});
+    } else {
+      append_line(line, error_answer(json::parse(id), done.error().sqlstate,
+                                     done.error().message));
+    }
+    tell(std::move(line));
+  });
 }
 
 }  // namespace pgsled::replicator

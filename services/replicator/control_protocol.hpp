@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "common/base/bytes.hpp"
 #include "common/base/result.hpp"
+#include "common/moving/goal.hpp"
 #include "services/replicator/move_progress.hpp"
 
 namespace pgsled::replicator {
@@ -21,11 +24,20 @@ struct status_report {
   std::uint64_t epoch = 0;
 };
 
-// What the requests about moves do.
+struct reshard_order {
+  std::string database;
+  moving::goal_kind kind = moving::goal_kind::add_shard;
+  std::optional<std::uint32_t> shard = {};   // add-shard without one: the first that is joining
+  bool dry_run = false;
+};
+
+// What the requests about moves do. `done` is called once, at once or later, on the same thread.
 struct reshard_hooks {
-  std::function<result<std::string>(const std::string& database, bool dry_run)> start;  // its job
-  std::function<result<bool>(const std::string& job)> abort;
-  std::function<std::vector<move_progress>()> list;     // the newest last
+  std::function<result<std::string>(const reshard_order&)> start;  // its job
+  std::function<void(const std::string& job, std::function<void(result<bool>)> done)> abort;
+  std::function<std::vector<move_progress>()> list;     // of this process, the newest last
+  // Of all processes, as JSON. Not complete: the router was not reached, these are this process's.
+  std::function<void(std::function<void(bool complete, std::vector<std::string>)> done)> list_all;
 };
 
 class control_protocol {
@@ -36,21 +48,33 @@ class control_protocol {
       : status_(std::move(status)), reshard_(std::move(reshard)) {}
 
   // Takes any piece of the stream and appends the answers to what it completes. A longer line is
-  // answered with one error as soon as it is too long, and skipped to its end.
+  // answered with one error as soon as it is too long, and skipped to its end. While an answer is
+  // waited for, what comes is kept: feed no more than that until waiting() is over.
   void feed(byte_span bytes, std::string& answers);
-  // Appends what has changed of the move that is watched, and the answer when it is over.
+  // Appends answers that have come, what has changed of the move that is watched, and its end.
   void tick(std::string& answers);
   bool watching() const { return !watched_.empty(); }
+  bool waiting() const { return waiting_; }
 
  private:
+  void lines(std::string_view rest, std::string& answers);
   void answer(std::string_view line, std::string& to);
+  void start(const void* object, const std::string& id, std::string& to);
+  void list(const std::string& id);
+  void abort(const std::string& id, const std::string& job);
+  // The answer to the request that is waited for, unless the connection is gone by then.
+  std::function<void(std::string line)> later();
+  void collect(std::string& to);
 
   std::function<status_report()> status_;
   reshard_hooks reshard_;
   std::string watched_, watch_id_;   // job; id of the request, as JSON
   std::string told_;                 // the last event
   std::string partial_;
-  bool skipping_ = false;
+  std::string held_;                 // came while an answer was waited for
+  std::string ready_;                // answers that have come
+  bool skipping_ = false, waiting_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 // A line for a connection that cannot be served.

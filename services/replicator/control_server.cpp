@@ -12,7 +12,7 @@ namespace pgsled::replicator {
 namespace {
 
 constexpr std::size_t enough_unsent = 256u << 10;
-constexpr std::chrono::milliseconds accept_pause{200}, between_ticks{250};
+constexpr std::chrono::milliseconds accept_pause{200}, between_ticks{100};
 
 }  // namespace
 
@@ -34,19 +34,23 @@ class control_server::connection final : public net::watcher {
       owner_.connections_.erase(fd_.get());  // destroys this
       return;
     }
-    const std::uint32_t reading = out_.size() < enough_unsent ? std::uint32_t{EPOLLIN} : 0u;
-    owner_.loop_.modify(fd_.get(), reading | (out_.empty() ? 0u : std::uint32_t{EPOLLOUT}), this);
+    listen();
   }
 
   // What the one that is watched has to say; who does not read it is told no more.
   void tick() {
-    if (!protocol_.watching() || out_.size() >= enough_unsent) return;
+    if (!(protocol_.watching() || asked_) || out_.size() >= enough_unsent) return;
     protocol_.tick(out_);
-    if (flush() && !out_.empty()) loop_writable();
+    if (flush()) listen();   // else the next event says so
   }
 
  private:
-  void loop_writable() { owner_.loop_.modify(fd_.get(), EPOLLIN | EPOLLOUT, this); }
+  void listen() {
+    asked_ = protocol_.waiting();
+    const bool reads = out_.size() < enough_unsent && !asked_;
+    owner_.loop_.modify(fd_.get(), (reads ? std::uint32_t{EPOLLIN} : 0u) |
+                                       (out_.empty() ? 0u : std::uint32_t{EPOLLOUT}), this);
+  }
   bool receive() {
     std::array<std::uint8_t, 16 * 1024> buffer;
     const ssize_t n = ::recv(fd_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
@@ -69,6 +73,7 @@ class control_server::connection final : public net::watcher {
   net::unique_fd fd_;
   control_protocol protocol_;
   std::string out_;
+  bool asked_ = false;   // an answer is waited for
 };
 
 control_server::control_server(net::reactor& loop, std::string path,

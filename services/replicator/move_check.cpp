@@ -135,7 +135,7 @@ class checker {
       for (const shard_number source : scene_.sources) {
         const auto there = all.at(source).find(label);
         if (there == all.at(source).end()) continue;
-        if (one.it.whole() && source != first) continue;
+        if (one.it.whole() && (source != first || scene_.destination_owns())) continue;
         scene_.tables[source].push_back(there->second.it);
       }
     }
@@ -163,7 +163,8 @@ class checker {
     const auto rows = scene_.link(shard).query(server_query);
     if (!rows) return rows.error();
     const auto& row = rows->at(0);
-    const bool source = shard != scene_.destination;
+    const bool source = std::find(scene_.sources.begin(), scene_.sources.end(), shard) !=
+                        scene_.sources.end();
     const auto needed = static_cast<int>(scene_.sources.size());
     if (number<int>(row[0]) < 140000) missing("shard {}: PostgreSQL 14 or later is needed", shard);
     if (row[12] == "t") missing("shard {}: the server is a standby", shard);
@@ -181,7 +182,7 @@ class checker {
     if (source && number<int>(row[3]) < 2) {
       missing("shard {}: two walsenders have to be free; raise max_wal_senders", shard);
     }
-    if (!source && number<int>(row[5]) < needed) {
+    if (shard == scene_.destination && number<int>(row[5]) < needed) {
       missing("shard {}: {} replication origins are needed; raise max_replication_slots", shard,
               needed);
     }
@@ -441,10 +442,17 @@ class checker {
     auto& link = scene_.link(scene_.destination);
     for (const auto& [label, one] : there) {
       if (skipped(one)) continue;
+      const bool owns = scene_.destination_owns();
+      if (owns && one.it.whole()) continue;
       const auto some = one_value(
-          link, fmt::format("SELECT EXISTS (SELECT FROM {})", moving::in_sql(one.it)));
+          link, fmt::format("SELECT EXISTS (SELECT FROM {} WHERE {})", moving::in_sql(one.it),
+                            owns ? moving::where_moving(one.it, {scene_.map.size(), scene_.moving})
+                                 : "true"));
       if (!some) return some.error();
-      if (*some == "t") {
+      if (*some == "t" && owns) {
+        missing("table {} on shard {} has rows already that belong where they are to come from; "
+                "DELETE them there", label, scene_.destination);
+      } else if (*some == "t") {
         missing("table {} on shard {} is not empty; TRUNCATE it there", label,
                 scene_.destination);
       }

@@ -17,6 +17,9 @@ namespace {
 
 using commit::statements::literal;
 
+// Clients wait for it, and if this process dies in it they wait for that time and a little longer.
+constexpr commit::limits short_flip{.decide_within = 1000};
+
 std::int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -129,7 +132,7 @@ flip_result flip(move_scene& scene, std::uint64_t epoch, const moving::bucket_ma
     for (auto& [number, link] : scene.links) (void)link.query("ROLLBACK");
     return no;
   }
-  commit::coordinator machine(*who, scene.database, commit::make_id(random));
+  commit::coordinator machine(*who, scene.database, commit::make_id(random), short_flip);
   return committing(scene, machine).run();
 }
 

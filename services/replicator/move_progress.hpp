@@ -7,14 +7,36 @@
 
 namespace pgsled::replicator {
 
+struct move_slot {                       // of one source, while its stream is followed
+  std::string host, database, name, position;   // position: an LSN, of what was applied last
+  std::uint16_t port = 5432;
+  std::int64_t lag = 0;                  // bytes of log that are not applied
+  std::int64_t changed = 0;              // ms since 1970: when the position changed last
+  bool copies = false;                   // rows are still copied under its snapshot
+};
+
 struct move_progress {
-  std::string job, database, step, outcome;   // outcome: running, done, failed, aborted, checked
+  // outcome: running, done, failed, aborted, checked, lost; waiting: for a replicator to take it
+  std::string job, database, step, outcome;
+  std::string goal;                      // "remove-shard 2"; empty: not known yet
   std::string sqlstate, error, detail;
   std::vector<std::string> missing, warnings;   // of the pre-flight
   std::uint32_t destination = 0, buckets = 0, moving = 0, fences = 0;
+  std::uint32_t round = 1;               // which move of the goal
   std::int64_t rows = 0, bytes = 0;      // copied
   std::int64_t changes = 0, lag = 0;     // applied since; bytes of log not applied
+  std::int64_t rows_expected = 0;        // to be copied in this move, by the servers' estimates
+  std::int64_t rows_per_s = 0, left_ms = 0;   // of the copy; 0: not known
+  std::int64_t began = 0;                // milliseconds since 1970; when this process took it
+  bool automatic = false;                // begun by itself ([resharding] automatic)
+  bool only_tried = false;               // a look whether the move's runner is gone: it is not
+  bool needless = false;                 // there was nothing to move
+  std::int64_t next_try_ms = -1;         // of an automatic one that failed; -1: there is none
+  std::int64_t ended = 0;                // milliseconds since 1970; 0: it is not over
+  std::vector<move_slot> slots;
   std::int64_t fence_ms = 0;             // from the fence to the new map everywhere
 };
+
+std::string to_json(const move_progress&);   // docs/formats/control.md
 
 }  // namespace pgsled::replicator

@@ -30,6 +30,7 @@ constexpr milliseconds near{500};              // a round of catching up that is
 constexpr milliseconds between_marks{200};     // while something is compared
 constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
 constexpr int most_comparisons = 20;
+constexpr const char* nothing_to_move = "02000";
 constexpr std::int64_t most_behind = std::int64_t{64} << 30;   // bytes of log that a slot keeps
 
 bool may_be_interrupted(step what) {
@@ -55,13 +56,19 @@ std::int64_t since(clock::time_point begin) {
   return std::chrono::duration_cast<milliseconds>(clock::now() - begin).count();
 }
 
+std::int64_t unix_ms() {
+  return std::chrono::duration_cast<milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 bool is_transient(step what, const pg_error& why) {
   if (what == step::begin) return why.sqlstate != "55006";
   if (what == step::take) return why.sqlstate != "55006" && why.sqlstate != "3D000";
   if (what == step::fence || what == step::verify || what == step::compare) {
     return why.sqlstate == "55P03";
   }
-  return what == step::flip && why.sqlstate == "55006";   // the fence did not last
+  // The fence did not last, or the commit took longer than it may.
+  return what == step::flip && (why.sqlstate == "55006" || why.sqlstate == "40000");
 }
 
 }  // namespace
@@ -75,6 +82,9 @@ move_runner::move_runner(move_order order, std::string runner, asker ask, teller
   progress_.job = order_.job;
   progress_.database = order_.database;
   progress_.outcome = "running";
+  progress_.automatic = order_.automatic;
+  progress_.only_tried = order_.resume;
+  progress_.began = unix_ms();
 }
 
 void move_runner::abort() {
@@ -87,7 +97,25 @@ void move_runner::stop() {
   quit_ = true;
 }
 
-void move_runner::tell() { tell_(progress_); }
+void move_runner::tell() {
+  note_slots();
+  tell_(progress_);
+}
+
+void move_runner::note_slots() {
+  std::vector<move_slot> slots;
+  for (const auto& stream : streams_) {
+    const auto& at = scene_.where.shards.at(stream->source());
+    move_slot one{at.host, at.database, scene_.slot(stream->source()),
+                  moving::lsn_to_text(stream->reached()), at.port, stream->behind(), unix_ms(),
+                  job_.next() && job_.next()->what == step::copy};
+    for (const move_slot& before : progress_.slots) {
+      if (before.name == one.name && before.position == one.position) one.changed = before.changed;
+    }
+    slots.push_back(std::move(one));
+  }
+  progress_.slots = std::move(slots);
+}
 
 void move_runner::wait(std::int64_t ms) const {
   const auto until = clock::now() + milliseconds(ms);
@@ -117,11 +145,17 @@ void move_runner::run() {
   lock_.reset();
   if (!job_.over()) return;
   progress_.outcome = job_.done() ? "done" : aborted_ ? "aborted" : "failed";
-  if (const auto& why = job_.reason()) {
+  if (job_.reason() && job_.reason()->sqlstate == nothing_to_move) {
+    progress_.outcome = "done";
+    progress_.needless = true;
+    progress_.warnings.push_back(job_.reason()->message);
+  } else if (const auto& why = job_.reason()) {
     progress_.sqlstate = why->sqlstate;
     progress_.error = why->message;
     progress_.detail = why->detail;
   }
+  progress_.ended = unix_ms();
+  if (progress_.only_tried) return tell();
   log::info("move", "{} of database \"{}\": {}{}{}", order_.job, order_.database,
             progress_.outcome, progress_.error.empty() ? "" : ": ", progress_.error);
   tell();
@@ -133,9 +167,10 @@ void move_runner::play(step what) {
   if (aborted_) job_.abort();
   progress_.step = name_of(what);
   tell();
-  log::info("move", "{}: {}", order_.job, name_of(what));
+  if (!progress_.only_tried) log::info("move", "{}: {}", order_.job, name_of(what));
   const auto bad = [&](const pg_error& why) {
     if (stopped_) return true;
+    if (progress_.only_tried && why.sqlstate == "55006") return false;
     log::warn("move", "{}: {}: {} {}", order_.job, name_of(what), why.sqlstate, why.message);
     return false;
   };
@@ -176,6 +211,10 @@ void move_runner::play(step what) {
     return;
   }
   if (aborted_) job_.abort();
+  if (what == step::drop && moving::next_of(scene_.map, scene_.goal)) {
+    progress_.round = ++scene_.round;
+    return job_.go_on();
+  }
   job_.succeeded();
 }
 
@@ -248,19 +287,61 @@ trouble move_runner::ask_where() {
   return std::nullopt;
 }
 
-// Where the buckets are now, who gets some, and which.
-trouble move_runner::plan() {
+// A shard that was emptied on purpose says so itself: it is not given rows again by mistake.
+trouble move_runner::choose_goal() {
+  scene_.goal = {order_.kind, order_.shard.value_or(0)};
   const std::set<std::uint32_t> owners(scene_.map.begin(), scene_.map.end());
-  scene_.sources.assign(owners.begin(), owners.end());
-  shard_number joining = 0;
-  while (owners.contains(joining)) ++joining;
-  if (joining >= scene_.where.shards.size()) {
-    return pg_error{"55000", fmt::format("no shard of database \"{}\" is joining",
-                                         order_.database),
-                    "Add the new shard to pgdog.toml and RELOAD.", {}};
+  std::string emptied;
+  const bool any = order_.kind == moving::goal_kind::add_shard && !order_.shard;
+  for (shard_number shard = 0; any && shard < scene_.where.shards.size(); ++shard) {
+    if (owners.contains(shard)) continue;
+    const auto knows = one_value(scene_.link(shard), job_columns());
+    if (!knows) return knows.error();
+    std::string last;
+    if (*knows == "t") {
+      const auto stored = one_value(scene_.link(shard), fmt::format(
+          "SELECT kind FROM pgsled.job WHERE database = {} AND shard = {} AND phase = 'done' AND "
+          "kind <> 'rebalance' ORDER BY changed_at DESC LIMIT 1", literal(order_.database), shard));
+      if (!stored) return stored.error();
+      last = *stored;
+    }
+    if (last != moving::name_of(moving::goal_kind::remove_shard)) {
+      scene_.goal.shard = shard;
+      goal_known_ = true;
+      return std::nullopt;
+    }
+    emptied = fmt::format("; shard {0} was emptied by remove-shard: name it, --shard {0}", shard);
   }
-  scene_.destination = joining;
-  progress_.destination = joining;
+  if (any) {
+    return pg_error{order_.automatic ? nothing_to_move : "55000",
+                    fmt::format("no shard of database \"{}\" is joining{}", order_.database,
+                                emptied), "Add the new shard to pgdog.toml and RELOAD.", {}};
+  }
+  goal_known_ = true;
+  return std::nullopt;
+}
+
+// Which buckets go where next, in a map of enough buckets: refine() makes that the stored one.
+trouble move_runner::plan() {
+  if (!goal_known_) {
+    if (auto error = choose_goal()) return error;
+  }
+  const auto shards = scene_.where.shards.size();
+  if (auto why = moving::objection(scene_.map, shards, scene_.goal)) return why;
+  const auto finer = moving::refined(scene_.map, moving::owners_after(scene_.map, scene_.goal));
+  auto next = moving::next_of(finer, scene_.goal);
+  progress_.goal = moving::in_words(scene_.goal);
+  if (!next) {
+    return pg_error{nothing_to_move, fmt::format("nothing has to move: {} is reached already",
+                                                 progress_.goal), {}, {}};
+  }
+  scene_.map = finer;
+  scene_.destination = next->destination;
+  scene_.sources = moving::owners_of(finer, next->buckets);
+  scene_.moving = std::move(next->buckets);
+  progress_.destination = scene_.destination;
+  progress_.buckets = static_cast<std::uint32_t>(scene_.map.size());
+  progress_.moving = static_cast<std::uint32_t>(scene_.moving.size());
   return std::nullopt;
 }
 
@@ -272,25 +353,28 @@ trouble move_runner::take(moving::stored& found) {
     return pg_error{"55006", fmt::format("the move {} of database \"{}\" is under way", registered,
                                          order_.database), {}, {}};
   }
-  if (auto error = scene_.open_all()) return error;
   if (auto error = lock()) return error;
+  if (auto error = scene_.open_all()) return error;
   runs_ = 0;
+  scene_.round = 1;
   found = moving::stored::nothing;
   if (registered.empty() && order_.resume && !taken_) {   // its runner has ended it meanwhile
     return pg_error{"55006", fmt::format("the move {} is over already", order_.job), {}, {}};
   }
   taken_ = true;
+  progress_.only_tried = false;
   if (registered.empty()) return std::nullopt;
   if (auto error = settle(found)) return error;
-  if (found != moving::stored::flipped) return plan();
-  return recall();
+  scene_.round = std::max(stored_round_, 1u);
+  return found == moving::stored::flipped ? recall() : trouble();
 }
 
 // A move past its flip, from what is stored: the router may have told of the map before it.
 trouble move_runner::recall() {
   const auto rows = scene_.link(0).query(fmt::format(
-      "SELECT j.destination, array_to_string(j.moving, ','), array_to_string(m.buckets, ',') "
-      "FROM pgsled.job j JOIN pgsled.shard_map m ON m.database = j.database WHERE j.id = {} "
+      "SELECT j.destination, array_to_string(j.moving, ','), array_to_string(m.buckets, ','), "
+      "array_to_string(j.sources, ',') FROM pgsled.job j JOIN pgsled.shard_map m "
+      "ON m.database = j.database WHERE j.id = {} "
       "AND j.buckets = cardinality(m.buckets)", literal(order_.job)));
   if (!rows) return rows.error();
   const auto damaged = pg_error{"XX001", "what is stored of the move does not fit the shard map",
@@ -304,11 +388,14 @@ trouble move_runner::recall() {
   for (const auto bucket : scene_.moving) {
     if (bucket >= scene_.map.size() || scene_.map[bucket] != scene_.destination) return damaged;
   }
-  const std::set<std::uint32_t> owners(scene_.map.begin(), scene_.map.end());
-  scene_.sources.clear();
-  for (const auto owner : owners) {
-    if (owner != scene_.destination) scene_.sources.push_back(owner);
+  scene_.sources = numbers((*rows)[0][3]);   // one that was emptied is no owner any more
+  for (const auto source : scene_.sources) {
+    if (source >= scene_.where.shards.size() || source == scene_.destination) return damaged;
   }
+  if (scene_.sources.empty()) return damaged;
+  progress_.destination = scene_.destination;
+  progress_.buckets = static_cast<std::uint32_t>(scene_.map.size());
+  progress_.moving = static_cast<std::uint32_t>(scene_.moving.size());
   return find_tables(scene_);
 }
 
@@ -335,10 +422,17 @@ trouble move_runner::settle(moving::stored& found) {
   found = moving::stored::given_up;
   streams_.clear();
   if (auto error = scene_.open_all()) return error;
+  std::vector<std::pair<std::uint32_t, std::string>> phases;   // round, phase; by shard
+  stored_round_ = 0;
   for (auto& [shard, link] : scene_.links) {
     const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
     if (!there) return there.error();
     if (*there != "t") continue;
+    const auto columns = one_value(link, job_columns());
+    if (!columns) return columns.error();
+    if (*columns != "t") {   // of an earlier version
+      if (auto error = execute(link, job_schema())) return error;
+    }
     if (auto error = execute(link, fmt::format(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with("
             "application_name, 'pgsled move {} ') AND application_name <> {}", order_.job,
@@ -347,14 +441,32 @@ trouble move_runner::settle(moving::stored& found) {
     }
     const auto rows = link.query(fmt::format(
         "UPDATE pgsled.job SET runner = {}, runs = runs + CASE WHEN runner = {} THEN 0 ELSE 1 END, "
-        "changed_at = now() WHERE id = {} RETURNING phase, runs",
+        "changed_at = now() WHERE id = {} RETURNING phase, runs, round, destination, kind, "
+        "coalesce(shard, destination)",
         literal(scene_.runner), literal(scene_.runner), literal(order_.job)));
     if (!rows) return rows.error();
     for (const auto& row : *rows) {
-      if (row[0] == "flipped" || row[0] == "done") found = moving::stored::flipped;
-      if (row[0] == "moving" && found != moving::stored::flipped) found = moving::stored::moving;
+      const auto round = static_cast<std::uint32_t>(std::stoul(row[2]));
+      phases.emplace_back(round, row[0]);
       runs_ = std::max(runs_, static_cast<std::uint32_t>(std::stoul(row[1])));
+      if (round <= stored_round_) continue;
+      stored_round_ = round;
+      const auto kind = moving::goal_kind_of(row[4]);
+      if (!kind) {
+        return pg_error{"XX001", fmt::format("the move is of the kind \"{}\", which this version "
+                                             "does not know", row[4]), {}, {}};
+      }
+      scene_.destination = static_cast<shard_number>(std::stoul(row[3]));
+      scene_.goal = {*kind, static_cast<shard_number>(std::stoul(row[5]))};
+      progress_.goal = moving::in_words(scene_.goal);
+      goal_known_ = true;
     }
+  }
+  // A shard that is still at an earlier round has not taken part in the newest one.
+  for (const auto& [round, phase] : phases) {
+    if (round != stored_round_) continue;
+    if (phase == "flipped" || phase == "done") found = moving::stored::flipped;
+    if (phase == "moving" && found != moving::stored::flipped) found = moving::stored::moving;
   }
   return std::nullopt;
 }
@@ -362,10 +474,6 @@ trouble move_runner::settle(moving::stored& found) {
 trouble move_runner::check() {
   if (auto error = ask_where()) return error;
   if (auto error = plan()) return error;
-  const auto finer = moving::refined(scene_.map, scene_.sources.size() + 1);
-  progress_.buckets = static_cast<std::uint32_t>(finer.size());
-  progress_.moving =
-      static_cast<std::uint32_t>(moving::for_newcomer(finer, scene_.destination).size());
   // The router stores the map on a new shard, and looks for commits there, soon after a RELOAD.
   for (const auto until = clock::now() + milliseconds(15'000); clock::now() < until && !quit_;) {
     bool all = true;
@@ -411,11 +519,15 @@ trouble move_runner::on_all(const std::string& sql) {
 trouble move_runner::record() {
   if (auto error = on_all(job_schema())) return error;
   return on_all(fmt::format(
-      "INSERT INTO pgsled.job (id, database, kind, destination, phase, runner, runs) "
-      "VALUES ({0}, {1}, 'add-shard', {2}, 'moving', {3}, {4}) ON CONFLICT (id) DO UPDATE "
-      "SET destination = {2}, phase = 'moving', changed_at = now() WHERE job.runner = {3}; {5}",
+      "INSERT INTO pgsled.job (id, database, kind, shard, destination, sources, round, phase, "
+      "runner, runs) VALUES ({0}, {1}, '{6}', {7}, {2}, '{{{8}}}', {9}, 'moving', {3}, {4}) "
+      "ON CONFLICT (id) DO UPDATE SET destination = {2}, sources = '{{{8}}}', round = {9}, "
+      "runs = {4}, buckets = 0, moving = '{{}}', phase = 'moving', changed_at = now() "
+      "WHERE job.runner = {3}; {5}",
       literal(order_.job), literal(order_.database), scene_.destination, literal(scene_.runner),
-      runs_, hold_job(scene_)));
+      runs_, hold_job(scene_), moving::name_of(scene_.goal.kind),
+      scene_.goal.kind == moving::goal_kind::rebalance ? scene_.destination : scene_.goal.shard,
+      fmt::join(scene_.sources, ","), scene_.round));
 }
 
 trouble move_runner::ask_fence(const std::vector<std::uint32_t>& buckets) {
@@ -431,8 +543,8 @@ trouble move_runner::ask_fence(const std::vector<std::uint32_t>& buckets) {
 
 // More buckets, none of which moves: nobody has to be held back, but the new map is one, too.
 trouble move_runner::refine() {
-  const auto finer = moving::refined(scene_.map, scene_.sources.size() + 1);
-  if (finer != scene_.map) {
+  const auto finer = scene_.map;
+  if (finer != scene_.where.buckets) {
     if (auto error = ask_fence({})) return error;
     const auto done = flip(scene_, scene_.where.epoch, finer, fence_, false);
     if (done.what != flip_outcome::done) return done.why;
@@ -440,9 +552,6 @@ trouble move_runner::refine() {
     if (auto error = ask_where()) return error;
     if (scene_.map != finer) return pg_error{"XX000", "the router has another map", {}, {}};
   }
-  scene_.moving = moving::for_newcomer(scene_.map, scene_.destination);
-  progress_.buckets = static_cast<std::uint32_t>(scene_.map.size());
-  progress_.moving = static_cast<std::uint32_t>(scene_.moving.size());
   return on_all(fmt::format("{}; UPDATE pgsled.job SET buckets = {}, moving = '{{{}}}' WHERE id = "
                             "{}", hold_job(scene_), scene_.map.size(),
                             fmt::join(scene_.moving, ","), literal(order_.job)));
@@ -493,7 +602,11 @@ trouble move_runner::copy() {
   std::vector<std::string> filled;
   for (const auto& [source, tables] : scene_.tables) {
     for (const auto& one : tables) {
-      const auto name = moving::in_sql(one);
+      auto name = moving::in_sql(one);
+      // What undo deletes, behind DELETE FROM: a shard that owns rows keeps those.
+      if (scene_.destination_owns()) {
+        name += " WHERE " + moving::where_moving(one, {scene_.map.size(), scene_.moving});
+      }
       if (std::find(filled.begin(), filled.end(), name) == filled.end()) filled.push_back(name);
     }
   }
@@ -503,17 +616,46 @@ trouble move_runner::copy() {
           text_array(filled), literal(order_.job)))) {
     return error;
   }
+  if (auto error = expect_rows()) return error;
+  const auto began = clock::now();
+  const auto before = progress_.rows;
   for (const auto& stream : streams_) {
     const auto copied = stream->copy([&](std::int64_t rows, std::int64_t bytes) {
       progress_.rows += rows;
       progress_.bytes += bytes;
+      const std::int64_t done = progress_.rows - before;
+      const std::int64_t ms = std::max<std::int64_t>(since(began), 1);
+      progress_.rows_per_s = done * 1000 / ms;
+      progress_.left_ms = done > 0 && progress_.rows_expected > done
+                              ? (progress_.rows_expected - done) * ms / done : 0;
       tell();
     });
     if (!copied) return copied.error();
   }
+  progress_.left_ms = 0;
   for (const auto& stream : streams_) {
     if (const auto begun = stream->begin(); !begun) return begun.error();
   }
+  return std::nullopt;
+}
+
+// For people: from what the servers believe their tables to hold.
+trouble move_runner::expect_rows() {
+  double expected = 0;
+  for (const auto& [source, tables] : scene_.tables) {
+    const auto owned = std::count(scene_.map.begin(), scene_.map.end(), source);
+    const auto leaving = scene_.of_source(source).moving.size();
+    for (const auto& one : tables) {
+      const auto rows = one_value(scene_.link(source), fmt::format(
+          "SELECT (CASE WHEN reltuples < 0 THEN pg_relation_size(oid) / 100 ELSE reltuples END)"
+          "::bigint FROM pg_class WHERE oid = {}::regclass", literal(moving::in_sql(one))));
+      if (!rows) return rows.error();
+      const double all = rows->empty() ? 0 : static_cast<double>(std::stoll(*rows));
+      expected += one.whole() || owned == 0
+                      ? all : all * static_cast<double>(leaving) / static_cast<double>(owned);
+    }
+  }
+  progress_.rows_expected = static_cast<std::int64_t>(expected);
   return std::nullopt;
 }
 
@@ -666,8 +808,8 @@ trouble move_runner::verify() {
   return sequences();
 }
 
-// Sequences of the new shard go on behind what any shard has given out; those that give each shard
-// a residue of its own keep to it.
+// Sequences of the destination go on behind what any source has given out; those that give each
+// shard a residue of its own keep to it.
 trouble move_runner::sequences() {
   constexpr const char* query =
       "SELECT schemaname, sequencename, coalesce(last_value, start_value - increment_by), "
@@ -681,24 +823,37 @@ trouble move_runner::sequences() {
       to = std::max(to, static_cast<std::int64_t>(std::stoll(row[2])));
     }
   }
-  auto& there = scene_.link(scene_.destination);
-  const auto rows = there.query(query);
+  const auto rows = scene_.link(scene_.destination).query(query);
   if (!rows) return rows.error();
-  std::string sql;
   for (const auto& row : *rows) {
     const auto found = highest.find({row[0], row[1]});
-    const std::int64_t step = std::stoll(row[3]);
-    if (found == highest.end() || step <= 0) continue;
-    const auto name = moving::quoted(row[0]) + "." + moving::quoted(row[1]);
-    std::int64_t next = std::max(found->second, static_cast<std::int64_t>(std::stoll(row[2]))) + 1;
-    if (step == 1024) {
-      const std::int64_t first = std::int64_t{scene_.destination} + 1;
-      next = next <= first ? first : first + (next - first + step - 1) / step * step;
-      sql += fmt::format("ALTER SEQUENCE {} START WITH {}; ", name, first);
-    }
-    sql += fmt::format("SELECT setval({}, {}, false); ", literal(name), next);
+    if (found == highest.end() || std::stoll(row[3]) <= 0) continue;
+    if (auto error = carry_sequence(row, found->second)) return error;
   }
-  return sql.empty() ? trouble() : execute(there, sql);
+  return std::nullopt;
+}
+
+// A shard that owns rows gives values out all the time, so it is locked against that for a moment;
+// and values of a residue of its own meet no other's there.
+trouble move_runner::carry_sequence(const std::vector<std::string>& row, std::int64_t highest) {
+  const auto name = moving::quoted(row[0]) + "." + moving::quoted(row[1]);
+  const std::int64_t step = std::stoll(row[3]);
+  auto& there = scene_.link(scene_.destination);
+  if (scene_.destination_owns()) {
+    if (step == 1024 || highest < std::stoll(row[2])) return std::nullopt;
+    return execute(there, fmt::format(
+        "SET LOCAL lock_timeout = '500ms'; ALTER SEQUENCE {0} INCREMENT BY {2}; "
+        "SELECT setval({1}, {3}, false) FROM {0} WHERE last_value < {3}",
+        name, literal(name), step, highest + 1));
+  }
+  std::int64_t next = std::max(highest, static_cast<std::int64_t>(std::stoll(row[2]))) + 1;
+  std::string sql;
+  if (step == 1024) {
+    const std::int64_t first = std::int64_t{scene_.destination} + 1;
+    next = next <= first ? first : first + (next - first + step - 1) / step * step;
+    sql = fmt::format("ALTER SEQUENCE {} START WITH {}; ", name, first);
+  }
+  return execute(there, sql + fmt::format("SELECT setval({}, {}, false)", literal(name), next));
 }
 
 }  // namespace pgsled::replicator

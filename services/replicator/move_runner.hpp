@@ -24,6 +24,11 @@ struct move_order {
   std::string job;                     // with `resume` it is taken over
   bool resume = false;
   bool dry_run = false;                // only the pre-flight
+  // Of one that is not resumed. Without a shard add-shard takes the first one that is joining and
+  // was not emptied on purpose.
+  moving::goal_kind kind = moving::goal_kind::add_shard;
+  std::optional<shard_number> shard = {};
+  bool automatic = false;              // nobody has asked for it
 };
 
 class move_runner {
@@ -41,6 +46,7 @@ class move_runner {
   trouble perform(moving::step);
   void play(moving::step);
   trouble ask_where();
+  trouble choose_goal();
   trouble plan();
   trouble take(moving::stored& found);
   trouble lock();
@@ -52,6 +58,7 @@ class move_runner {
   trouble prepare();
   trouble alter(shard_number);
   trouble copy();
+  trouble expect_rows();
   trouble catch_up();
   trouble compare();
   trouble compare_once(bool all);
@@ -60,6 +67,7 @@ class move_runner {
   trouble drain();
   trouble verify();
   trouble sequences();
+  trouble carry_sequence(const std::vector<std::string>& row, std::int64_t highest);
   trouble settle(moving::stored& found);
   trouble let_go(const char* what);
   trouble undo();
@@ -74,6 +82,7 @@ class move_runner {
   trouble on_all(const std::string& sql);
   void wait(std::int64_t ms) const;
   void tell();
+  void note_slots();
 
   move_order order_;
   asker ask_;
@@ -86,6 +95,8 @@ class move_runner {
   std::optional<management::connection> lock_;
   std::vector<std::unique_ptr<move_stream>> streams_;
   bool taken_ = false;                 // the job is, or was, this runner's
+  bool goal_known_ = false;
+  std::uint32_t stored_round_ = 0;     // as the shards have it
   bool compared_ = false;              // all rows once; since then the streams know what changed
   std::string fence_, marker_;
   std::chrono::steady_clock::time_point fenced_at_{};

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "common/commit/statements.hpp"
 
 namespace pgsled::replicator {
@@ -37,6 +39,15 @@ moving::selection move_scene::of_source(shard_number source) const {
     if (map[bucket] == source) to.moving.push_back(bucket);
   }
   return to;
+}
+
+bool move_scene::destination_owns() const {
+  for (std::uint32_t bucket = 0; bucket < map.size(); ++bucket) {
+    if (map[bucket] == destination && !std::binary_search(moving.begin(), moving.end(), bucket)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 result<management::connection> move_scene::open(shard_number shard,
@@ -96,6 +107,9 @@ CREATE TABLE IF NOT EXISTS pgsled.job (
   changed_at timestamptz NOT NULL DEFAULT now());
 CREATE UNIQUE INDEX IF NOT EXISTS job_one_at_a_time ON pgsled.job (database)
   WHERE phase IN ('moving', 'flipped');
+ALTER TABLE pgsled.job ADD COLUMN IF NOT EXISTS shard integer,
+  ADD COLUMN IF NOT EXISTS round integer NOT NULL DEFAULT 1,
+  ADD COLUMN IF NOT EXISTS sources integer[] NOT NULL DEFAULT '{}';
 REVOKE ALL ON pgsled.job FROM PUBLIC;
 CREATE OR REPLACE FUNCTION pgsled.hold_job(of_id text, of_runner text) RETURNS void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -107,6 +121,11 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION pgsled.hold_job(text, text) FROM PUBLIC;
 )sql";
+}
+
+const char* job_columns() {
+  return "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgsled.job') "
+         "AND attname = 'sources' AND NOT attisdropped)";
 }
 
 std::string hold_job(const move_scene& scene) {

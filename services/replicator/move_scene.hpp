@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "common/management/connection.hpp"
-#include "common/moving/buckets.hpp"
+#include "common/moving/goal.hpp"
 #include "common/moving/table.hpp"
 #include "common/snapshot/move.hpp"
 
@@ -30,9 +30,11 @@ struct move_scene {
 
   snapshot::move_where where;
   moving::bucket_map map;                        // as stored
+  moving::goal goal;                             // of the job; this is one move of it
+  std::uint32_t round = 1;                       // which one
   std::vector<std::uint32_t> moving;             // the buckets that move
   shard_number destination = 0;
-  std::vector<shard_number> sources;             // those that own buckets, in order
+  std::vector<shard_number> sources;             // those that own buckets which move, in order
   // The tables that take part, as each source has them. Those that are on every shard are
   // with the first source alone.
   std::map<shard_number, std::vector<moving::table>> tables;
@@ -41,6 +43,8 @@ struct move_scene {
   std::map<shard_number, management::connection> links;
 
   management::connection& link(shard_number shard) { return links.at(shard); }
+  // The destination owns other rows, and the tables that are on every shard are there.
+  bool destination_owns() const;
   std::string application() const { return "pgsled move " + job + " " + runner; }
   std::string slot(shard_number source) const;   // also the origin on the destination
   std::string publication() const { return "pgsled_" + job; }
@@ -58,6 +62,7 @@ result<std::string> one_value(management::connection&, const std::string& sql);
 
 // What makes schema pgsled ready for moves; idempotent.
 const char* job_schema();
+const char* job_columns();                 // whether it is: a query for t or f
 std::string hold_job(const move_scene&);   // a statement: 57P01 unless it is still this runner's
 
 std::string text_array(const std::vector<std::string>&);   // as a literal

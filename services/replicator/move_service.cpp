@@ -14,6 +14,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr milliseconds of_others{2000};   // to hear what other replicators say
 constexpr milliseconds between_looks{1000};
 constexpr milliseconds between_words{100};   // of progress
 
@@ -34,6 +35,15 @@ constexpr metrics::description fenced{"pgsled_move_fences_total", type::counter,
 std::string random_name() {
   const auto random = auth::random_bytes(8);
   return fmt::format("{:016x}", load_be<std::uint64_t>(random.data()));
+}
+
+std::int64_t unix_ms() {
+  return std::chrono::duration_cast<milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch()).count();
+}
+std::int64_t steady_ms() {
+  return std::chrono::duration_cast<milliseconds>(
+             std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
@@ -58,6 +68,9 @@ move_service::~move_service() {
 void move_service::configure(const snapshot::replicator& from) {
   databases_ = from.databases;
   registered_moves_ = from.moving;
+  automatic_.configure(from.joining);
+  // Clients may be waiting for the end of one whose replicator has died.
+  loop_.post([this] { take_over(); });
 }
 
 void move_service::stop() {
@@ -67,34 +80,82 @@ void move_service::stop() {
 
 reshard_hooks move_service::hooks() {
   reshard_hooks to;
-  to.start = [this](const std::string& database, bool dry) { return start(database, dry); };
-  to.abort = [this](const std::string& job) { return abort(job); };
-  to.list = [this] { return std::vector<move_progress>(moves_.begin(), moves_.end()); };
+  to.start = [this](const reshard_order& order) { return start(order, false); };
+  to.abort = [this](const std::string& job, auto done) { abort(job, std::move(done)); };
+  to.list = [this] { return moves(); };
+  to.list_all = [this](auto done) { list_all(std::move(done)); };
   return to;
 }
 
-result<std::string> move_service::start(const std::string& database, bool dry_run) {
+std::vector<move_progress> move_service::moves() const {
+  std::vector<move_progress> all(moves_.begin(), moves_.end());
+  std::erase_if(all, [](const move_progress& one) { return one.only_tried; });
+  return all;
+}
+
+result<std::string> move_service::start(const reshard_order& asked, bool automatic) {
   if (*stopped_) return failure("57P01", "the replicator is draining");
   if (running_) {
     return failure("55006", fmt::format("this replicator runs the move {} of database \"{}\"",
                                         moves_.back().job, moves_.back().database));
   }
-  if (std::find(databases_.begin(), databases_.end(), database) == databases_.end()) {
+  if (std::find(databases_.begin(), databases_.end(), asked.database) == databases_.end()) {
     return failure("3D000", fmt::format("database \"{}\" has no tables that are sharded by hash",
-                                        database));
+                                        asked.database));
   }
-  move_order order{database, random_name(), false, dry_run};
+  move_order order;
+  order.database = asked.database;
+  order.job = random_name();
+  order.dry_run = asked.dry_run;
+  order.kind = asked.kind;
+  order.shard = asked.shard;
+  order.automatic = automatic;
   const auto job = order.job;
   begin(std::move(order));
   return job;
 }
 
-result<bool> move_service::abort(const std::string& job) {
-  if (!running_ || moves_.back().job != job) {
-    return failure("42704", fmt::format("this replicator does not run the move {}", job));
-  }
+bool move_service::abort_own(const std::string& job) {
+  if (!running_ || moves_.back().job != job) return false;
   running_->runner->abort();
   return true;
+}
+
+// One that runs elsewhere is reached by way of the router.
+void move_service::abort(const std::string& job, std::function<void(result<bool>)> done) {
+  if (abort_own(job)) return done(true);
+  snapshot::move_request request;
+  request.do_ = "abort";
+  request.job = job;
+  router_.ask(bus::kind::move_request, as_bytes(snapshot::to_json(request)), of_others,
+              [done = std::move(done)](const result<bus::envelope>& got) {
+                if (!got) return done(tl::unexpected(got.error()));
+                done(true);
+              });
+}
+
+void move_service::list_all(std::function<void(bool, std::vector<std::string>)> done) {
+  std::vector<std::string> all;
+  for (const auto& [database, job] : registered_moves_) {
+    move_progress one;
+    one.job = job;
+    one.database = database;
+    one.outcome = "waiting";
+    one.began = unix_ms();
+    all.push_back(to_json(one));
+  }
+  for (const auto& one : moves()) all.push_back(to_json(one));
+  snapshot::move_request request;
+  request.do_ = "moves";
+  router_.ask(bus::kind::move_request, as_bytes(snapshot::to_json(request)), of_others,
+              [done = std::move(done), all = std::move(all)](const result<bus::envelope>& got) {
+                auto moves = all;
+                if (!got) return done(false, std::move(moves));
+                auto said = snapshot::from_json<snapshot::move_answer>(as_text(got->payload));
+                if (!said) return done(false, std::move(moves));
+                for (auto& one : said->moves) moves.push_back(std::move(one));
+                done(true, std::move(moves));
+              });
 }
 
 void move_service::begin(move_order order) {
@@ -102,6 +163,9 @@ void move_service::begin(move_order order) {
   first.job = order.job;
   first.database = order.database;
   first.outcome = "running";
+  first.automatic = order.automatic;
+  first.only_tried = order.resume;
+  first.began = unix_ms();
   running_now_.set(1);
   moves_.push_back(std::move(first));
   while (moves_.size() > remembered) moves_.pop_front();
@@ -137,6 +201,7 @@ void move_service::heard(const move_progress& now) {
 }
 
 void move_service::count(const move_progress& before, const move_progress& now) {
+  if (now.only_tried) return;
   const auto grown = [](std::int64_t from, std::int64_t to) {
     return to > from ? static_cast<std::uint64_t>(to - from) : 0;   // less: begun again
   };
@@ -154,7 +219,22 @@ void move_service::over() {
   running_.reset();
   running_now_.set(0);
   lag_.set(0);
-  if (moves_.back().outcome == "running") moves_.back().outcome = "lost";
+  auto& last = moves_.back();
+  if (last.only_tried) return moves_.pop_back();
+  if (last.outcome == "running") last.outcome = "lost";
+  if (!last.automatic) return;
+  const auto now = steady_ms();
+  automatic_.ended(last.database, last.needless             ? patience::end::nothing_to_do
+                                  : last.outcome == "done"    ? patience::end::done
+                                  : last.outcome == "aborted" ? patience::end::aborted
+                                                              : patience::end::failed, now);
+  if (last.needless) return moves_.pop_back();
+  if (last.outcome == "done") return;
+  last.next_try_ms = automatic_.next_try(last.database, now).value_or(-1);
+  log::warn("move", "the shard of database \"{}\" that is joining has not got its rows: {}; {}",
+            last.database, last.error.empty() ? last.outcome : last.error,
+            last.next_try_ms >= 0 ? fmt::format("tried again in {} s", last.next_try_ms / 1000)
+                                  : "not tried again until a RELOAD");
 }
 
 // On the runner's thread: asks by the loop, and waits for the answer.
@@ -180,11 +260,27 @@ result<std::string> move_service::ask(const snapshot::move_request& request,
 void move_service::look() {
   if (*stopped_) return;
   loop_.after(between_looks, [this] { look(); });
-  if (running_ || !router_.connected()) return;
+  take_over();
+  if (!running_ && router_.connected()) add_by_itself();
+}
+
+void move_service::take_over() {
+  if (*stopped_ || running_ || !router_.connected()) return;
   for (const auto& [database, job] : registered_moves_) {
-    log::info("move", "looks after the move {} of database \"{}\"", job, database);
-    return begin({database, job, true, false});
+    move_order order;
+    order.database = database;
+    order.job = job;
+    order.resume = true;
+    return begin(std::move(order));
   }
+}
+
+void move_service::add_by_itself() {
+  const auto database = automatic_.due(steady_ms());
+  if (!database) return;
+  log::info("move", "a shard of database \"{}\" is joining", *database);
+  const auto begun = start({*database, moving::goal_kind::add_shard, {}, false}, true);
+  if (!begun) automatic_.ended(*database, patience::end::failed, steady_ms());
 }
 
 }  // namespace pgsled::replicator

@@ -18,6 +18,7 @@
 #include "common/snapshot/snapshot.hpp"
 #include "services/replicator/control_protocol.hpp"
 #include "services/replicator/move_runner.hpp"
+#include "services/replicator/patience.hpp"
 
 namespace pgsled::replicator {
 
@@ -33,6 +34,9 @@ class move_service {
   void configure(const snapshot::replicator&);   // where buckets may move, and moves there are
   void stop();                                          // begins nothing more
   reshard_hooks hooks();
+  // Of this process, for the router (docs/formats/gather.md).
+  std::vector<move_progress> moves() const;
+  bool abort_own(const std::string& job);               // false: it does not run here
 
  private:
   struct running {
@@ -40,10 +44,13 @@ class move_service {
     std::thread thread;
   };
 
-  result<std::string> start(const std::string& database, bool dry_run);
-  result<bool> abort(const std::string& job);
+  result<std::string> start(const reshard_order&, bool automatic);
+  void abort(const std::string& job, std::function<void(result<bool>)> done);
+  void list_all(std::function<void(bool complete, std::vector<std::string>)> done);
   void begin(move_order);
   void look();
+  void take_over();
+  void add_by_itself();
   void heard(const move_progress&);
   void count(const move_progress& before, const move_progress& now);
   void over();
@@ -53,6 +60,7 @@ class move_service {
   bus::peer& router_;
   std::vector<std::string> databases_;
   std::vector<std::pair<std::string, std::string>> registered_moves_;   // database, job
+  patience automatic_;                             // with shards that are joining
   std::deque<move_progress> moves_;                // the newest last
   metrics::cell running_now_, done_, undone_, rows_, changes_, lag_, fences_;
   std::vector<std::shared_ptr<void>> registered_;

@@ -43,7 +43,8 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
   if (!there) return there.error();
   if (*there != "t") return std::nullopt;
   const auto recorded = one_value(link, fmt::format(
-      "SELECT phase FROM pgsled.job WHERE id = {}", literal(order_.job)));
+      "SELECT phase FROM pgsled.job WHERE id = {} AND round = {}", literal(order_.job),
+      scene_.round));
   if (!recorded) return recorded.error();
   if (recorded->empty()) return std::nullopt;   // nothing is done before it is recorded
   if (rows && (*recorded == "flipped" || *recorded == "done")) {
@@ -96,6 +97,7 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
 trouble move_runner::undo() {
   auto found = moving::stored::nothing;
   if (auto error = settle(found)) return error;
+  if (stored_round_ < scene_.round) return std::nullopt;   // this one was not recorded anywhere
   if (found == moving::stored::flipped) {
     return pg_error{"XX000", "the move is past its flip", {}, {}};   // only a bug
   }

@@ -2,7 +2,12 @@
 
 #include <unistd.h>
 
+#include <fmt/format.h>
+
+#include <array>
 #include <boost/json.hpp>
+#include <charconv>
+#include <ctime>
 #include <filesystem>
 
 #include "common/log/log.hpp"
@@ -162,6 +167,96 @@ void replicator_service::receive(const bus::envelope& e) {
   }
 }
 
+namespace {
+
+json::array rows_of(const std::vector<move_progress>& moves) {
+  json::array rows;
+  for (const auto& one : moves) rows.push_back(json::object{{"move", to_json(one)}});
+  return rows;
+}
+
+std::int64_t unix_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+std::string utc(std::int64_t ms) {
+  const std::time_t at = ms / 1000;
+  std::tm parts{};
+  ::gmtime_r(&at, &parts);
+  std::array<char, 32> text{};
+  const auto size = std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S UTC", &parts);
+  return {text.data(), size};
+}
+
+// The columns of PgDog's SHOW TASKS.
+json::array tasks_of(const std::vector<move_progress>& moves) {
+  json::array rows;
+  for (const auto& one : moves) {
+    const bool runs = one.outcome == "running";
+    const auto until = runs || one.ended == 0 ? unix_ms() : one.ended;
+    const auto ms = std::max<std::int64_t>(until - one.began, 0);
+    const char* status = runs                        ? "running"
+                         : one.outcome == "aborted"  ? "cancelled"
+                         : one.outcome == "failed"   ? "failed"
+                         : one.outcome == "lost"     ? "panicked"
+                                                     : "finished";
+    rows.push_back(json::object{
+        {"id", one.job},
+        {"scope", one.database},
+        {"type", one.goal.empty() ? "reshard" : one.goal},
+        {"status", status},
+        {"inner_status", one.error.empty() ? one.step : one.step + ": " + one.error},
+        {"started_at", utc(one.began)},
+        {"updated_at", utc(until)},
+        {"elapsed", fmt::format("{:02}:{:02}:{:02}", ms / 3'600'000, ms / 60'000 % 60,
+                                ms / 1000 % 60)},
+        {"elapsed_ms", ms}});
+  }
+  return rows;
+}
+
+// The columns of PgDog's SHOW REPLICATION_SLOTS.
+json::array slots_of(const std::vector<move_progress>& moves) {
+  json::array rows;
+  for (const auto& one : moves) {
+    if (one.outcome != "running") continue;
+    for (const auto& slot : one.slots) {
+      rows.push_back(json::object{{"host", slot.host},
+                                  {"port", slot.port},
+                                  {"database_name", slot.database},
+                                  {"name", slot.name},
+                                  {"lsn", slot.position},
+                                  {"lag", fmt::format("{} kB", slot.lag / 1024)},
+                                  {"lag_bytes", slot.lag},
+                                  {"copy_data", slot.copies},
+                                  {"last_transaction", utc(slot.changed)},
+                                  {"last_transaction_ms", unix_ms() - slot.changed}});
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+// A move that the admin database asks for: its job, or why not.
+boost::json::array replicator_service::start_move(byte_span asked) {
+  const auto kind = moving::goal_kind_of(text_of(asked, "kind"));
+  if (!kind) return {json::object{{"sqlstate", "0A000"}, {"error", "not known to this version"}}};
+  reshard_order order{text_of(asked, "database"), *kind, {}, false};
+  const auto shard = text_of(asked, "shard");
+  std::uint32_t number = 0;
+  const auto [end, ec] = std::from_chars(shard.data(), shard.data() + shard.size(), number);
+  if (!shard.empty() && ec == std::errc() && end == shard.data() + shard.size()) {
+    order.shard = number;
+  }
+  const auto job = moves_->hooks().start(order);
+  if (!job) {
+    return {json::object{{"sqlstate", job.error().sqlstate}, {"error", job.error().message}}};
+  }
+  return {json::object{{"job", *job}}};
+}
+
 void replicator_service::answer_gather(const bus::envelope& e) {
   bool openmetrics = false;
   const auto what = text_of(e.payload, "what", &openmetrics);
@@ -170,6 +265,16 @@ void replicator_service::answer_gather(const bus::envelope& e) {
     out["text"] = metrics::process_registry().expose({}, openmetrics);
   else if (what == "ready")
     out["rows"] = json::array{json::object{{"missing", missing()}}};
+  else if (what == "moves")
+    out["rows"] = rows_of(moves_->moves());
+  else if (what == "tasks")
+    out["rows"] = tasks_of(moves_->moves());
+  else if (what == "replication_slots")
+    out["rows"] = slots_of(moves_->moves());
+  else if (what == "start_move")
+    out["rows"] = start_move(e.payload);
+  else if (what == "abort_move" && moves_->abort_own(text_of(e.payload, "job")))
+    out["rows"] = json::array{json::object{{"aborted", true}}};
   else
     out["rows"] = json::array();
   router_->tell(bus::kind::gather_answer, as_bytes(json::serialize(out)), e.header.request);

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <memory>
+#include <boost/json/fwd.hpp>
 #include <string>
 
 #include "common/app/app.hpp"
@@ -35,6 +36,7 @@ class replicator_service {
   void apply(byte_span json, std::uint64_t epoch);
   void receive(const bus::envelope&);
   void answer_gather(const bus::envelope&);
+  boost::json::array start_move(byte_span asked);
   std::string missing() const;  // any thread
   status_report status() const;
 

@@ -1,5 +1,7 @@
 #include "services/router/admin_desk.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace pgsled::router {
@@ -22,6 +24,8 @@ void admin_desk::request(const std::string& from, std::uint64_t request, const s
   switch (read->verb) {
     case admin_statement::command::show: return show(who, *read);
     case admin_statement::command::reload: return reload(who, read->tag);
+    case admin_statement::command::reshard: return reshard(who, *read);
+    case admin_statement::command::stop_task: return stop_task(who, read->what);
     case admin_statement::command::shutdown: {
       admin_table done;
       done.has_result = false;
@@ -56,6 +60,9 @@ void admin_desk::show(const asker& who, const admin_statement& asked) {
     return give(who, show_transactions(calls_.transactions()), asked.columns);
   }
   if (what == "clients") return show_gathered(who, asked, {"frontend"});
+  if (what == "tasks" || what == "replication_slots") {
+    return show_gathered(who, asked, {"replicator"});
+  }
   if (what == "servers") return show_gathered(who, asked, {"pooler"});
   if (what == "pools" || what == "stats" || what == "lists") {
     return show_gathered(who, asked, {"frontend", "pooler"});
@@ -79,12 +86,70 @@ void admin_desk::show_gathered(const asker& who, const admin_statement& asked,
                            : what == "servers" ? show_servers(truth_, rows)
                            : what == "pools"   ? show_pools(truth_, rows)
                            : what == "stats"   ? show_stats(truth_, rows)
+                           : what == "tasks"   ? show_tasks(rows)
+                           : what == "replication_slots" ? show_replication_slots(rows)
                                                : show_lists(truth_, rows);
         std::sort(got.missing.begin(), got.missing.end());
         for (const std::string& name : got.missing) {
           made.notice += (made.notice.empty() ? "no answer from " : ", ") + name;
         }
         give(who, std::move(made), columns);
+      });
+  if (begun) return;
+  calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
+}
+
+// One replicator is asked; it says itself when it runs something already.
+void admin_desk::reshard(const asker& who, const admin_statement& asked) {
+  std::string to;
+  for (const auto& [name, member] : truth_.members().all()) {
+    if (member.hello.service == "replicator" && !member.draining && to.empty()) to = name;
+  }
+  if (to.empty()) {
+    return calls_.error(who.name, who.request, {"57P03", "no replicator is there", {}, {}});
+  }
+  const bool known = truth_.database(asked.database) != nullptr;
+  if (!known) {
+    return calls_.error(who.name, who.request, {"3D000", "there is no such database", {}, {}});
+  }
+  const auto json = fmt::format(
+      R"({{"what":"start_move","kind":"{}","database":{},"shard":"{}"}})", asked.what,
+      json_text(asked.database), asked.shard);
+  const auto until = calls_.now() + gather_wait;
+  const bool begun = questions_.ask({to}, json, until, [this, who](gathered got) {
+    const auto rows = read_rows(got);
+    if (rows.empty()) {
+      return calls_.error(who.name, who.request,
+                          {"57P03", "the replicator did not answer", "See SHOW TASKS.", {}});
+    }
+    if (const auto why = rows.front().text("error"); !why.empty()) {
+      return calls_.error(who.name, who.request, {rows.front().text("sqlstate"), why, {}, {}});
+    }
+    admin_table made;
+    made.column("task_id");
+    made.rows.push_back({rows.front().text("job")});
+    made.tag = "RESHARD";
+    give(who, std::move(made), {});
+  });
+  if (begun) return;
+  calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
+}
+
+void admin_desk::stop_task(const asker& who, const std::string& id) {
+  const auto json = fmt::format(R"({{"what":"abort_move","job":{}}})", json_text(id));
+  const bool begun = questions_.ask(
+      members_of(truth_, {"replicator"}), json, calls_.now() + gather_wait,
+      [this, who, id](gathered got) {
+        if (read_rows(got).empty()) {
+          return calls_.error(who.name, who.request,
+                              {"42704", "no replicator runs the task " + id.substr(0, 64),
+                               "SHOW TASKS lists them. One whose replicator has died is taken over "
+                               "within seconds.", {}});
+        }
+        admin_table done;
+        done.has_result = false;
+        done.tag = "STOP_TASK";
+        give(who, std::move(done), {});
       });
   if (begun) return;
   calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});

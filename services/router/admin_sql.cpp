@@ -62,11 +62,51 @@ bool session_setting(const std::string& name) {
 }
 
 bool later_command(const std::string& word) {
-  static constexpr std::array<std::string_view, 18> words{
+  static constexpr std::array<std::string_view, 12> words{
       "pause", "resume", "maintenance", "reconnect", "ban", "unban", "healthcheck", "probe",
-      "set", "reset", "setup", "schema_sync", "copy_data", "replicate", "reshard", "cutover",
-      "stop_task", "kill"};
+      "set", "reset", "setup", "kill"};
   return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+bool to_other_cluster(const std::string& word) {
+  static constexpr std::array<std::string_view, 4> words{"schema_sync", "copy_data", "replicate",
+                                                         "cutover"};
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+result<admin_statement> no_other_cluster(const std::string& verb) {
+  std::string name = verb;
+  for (char& c : name) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+  return failure("0A000", name + ": moving a database to another cluster is not in this version",
+                 "Shards of the cluster are added, emptied and evened out in place: RESHARD ADD "
+                 "SHARD database [shard], RESHARD REMOVE SHARD database shard, RESHARD REBALANCE "
+                 "database. Each does all steps; STOP_TASK aborts it.");
+}
+
+// RESHARD ADD SHARD database [shard] | REMOVE SHARD database shard | REBALANCE database. PgDog's
+// own RESHARD source destination publication [slot] begins with names.
+result<admin_statement> reshard(const std::vector<std::string>& words) {
+  admin_statement made;
+  made.verb = admin_statement::command::reshard;
+  const auto number = [&](std::size_t at) {
+    return words.size() == at + 1 && !words[at].empty() && words[at].size() <= 4 &&
+           words[at].find_first_not_of("0123456789") == std::string::npos;
+  };
+  const bool of_shard = words.size() > 3 && words[2] == "shard";
+  if (of_shard && words[1] == "add" && (words.size() == 4 || number(4))) {
+    made.what = "add-shard";
+  } else if (of_shard && words[1] == "remove" && number(4)) {
+    made.what = "remove-shard";
+  } else if (words.size() == 3 && words[1] == "rebalance") {
+    made.what = "rebalance";
+    made.database = words[2];
+    return made;
+  } else {
+    return no_other_cluster("reshard");
+  }
+  made.database = words[3];
+  if (words.size() == 5) made.shard = words[4];
+  return made;
 }
 
 admin_statement quiet(std::string tag) {
@@ -121,6 +161,16 @@ result<admin_statement> read_admin_statement(std::string_view sql) {
   if (verb == "discard" && words.size() == 2 && words[1] == "all") return quiet("DISCARD ALL");
   if (verb == "reset" && words.size() == 2 && words[1] == "all") return quiet("RESET");
   if (verb == "set" && words.size() > 2 && session_setting(words[1])) return quiet("SET");
+  if (verb == "reshard") return reshard(words);
+  if (to_other_cluster(verb)) return no_other_cluster(verb);
+  if (verb == "stop_task") {
+    if (words.size() != 2) {
+      return failure("42601", "STOP_TASK needs the id of a task", "SHOW TASKS lists them.");
+    }
+    made.verb = admin_statement::command::stop_task;
+    made.what = words[1];
+    return made;
+  }
   if (later_command(verb)) {
     return failure("0A000", "this version does not support \"" + verb + "\" yet", help_hint);
   }

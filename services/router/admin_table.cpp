@@ -115,6 +115,8 @@ std::vector<gathered_row> read_rows(gathered& from) {
   return rows;
 }
 
+std::string json_text(const std::string& text) { return json::serialize(json::value(text)); }
+
 std::string read_text(const std::string& text) {
   json::error_code ec;
   const json::value parsed = json::parse(text, ec);

@@ -42,6 +42,7 @@ struct gathered_row {
 constexpr std::size_t max_gathered_rows = 200'000;
 // Rows of all answers; who answered with what is no such JSON is added to `missing`.
 std::vector<gathered_row> read_rows(gathered&);
+std::string json_text(const std::string&);   // quoted, for a question
 // The text of an answer to "metrics"; empty when there is none.
 std::string read_text(const std::string& json);
 

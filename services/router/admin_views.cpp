@@ -96,6 +96,12 @@ admin_table show_help() {
   line("SHOW CONFIG", "every setting, its value, and whether this version acts on it");
   line("SHOW STATUS", "the processes of the suite");
   line("SHOW TRANSACTIONS", "prepared on shards by commits over several of them; age in seconds");
+  line("SHOW TASKS", "moves of rows between shards, of all replicators");
+  line("SHOW REPLICATION_SLOTS", "slots of moves that are under way, and how far they are");
+  line("RESHARD ADD SHARD database [shard]", "give a joining shard its part of the rows");
+  line("RESHARD REMOVE SHARD database shard", "spread all rows of a shard over the others");
+  line("RESHARD REBALANCE database", "even out what the shards own");
+  line("STOP_TASK id", "undo a move that has not switched over yet");
   line("SHOW VERSION", "version");
   line("RELOAD", "read both files again; returns when every process has acknowledged");
   line("SHUTDOWN", "drain and end all processes");
@@ -116,6 +122,32 @@ admin_table show_transactions(const std::vector<open_transaction>& open) {
                        fmt::format("{}", fmt::join(one.participants, ",")),
                        fmt::format("{}", fmt::join(one.gids, ",")), one.reason});
   }
+  return to;
+}
+
+admin_table show_tasks(const std::vector<gathered_row>& rows) {
+  static const std::vector<std::string> names{"id", "scope", "type", "status", "inner_status",
+                                              "started_at", "updated_at", "elapsed", "elapsed_ms"};
+  admin_table to;
+  for (const std::string& name : names) {
+    to.column(name, name == "elapsed_ms" ? column_type::number : column_type::text);
+  }
+  for (const gathered_row& row : rows) copy_values(to.rows.emplace_back(), row, names);
+  return to;
+}
+
+admin_table show_replication_slots(const std::vector<gathered_row>& rows) {
+  static const std::vector<std::string> names{
+      "host", "port", "database_name", "name", "lsn", "lag", "lag_bytes", "copy_data",
+      "last_transaction", "last_transaction_ms"};
+  admin_table to;
+  for (const std::string& name : names) {
+    to.column(name, name == "copy_data" ? column_type::boolean
+                    : name == "port" || name == "lag_bytes" || name == "last_transaction_ms"
+                        ? column_type::number
+                        : column_type::text);
+  }
+  for (const gathered_row& row : rows) copy_values(to.rows.emplace_back(), row, names);
   return to;
 }
 

@@ -22,6 +22,8 @@ admin_table show_help();
 admin_table show_config(const config::configuration&);
 admin_table show_databases(const control&);
 admin_table show_status(const control&, const router_facts&);
+admin_table show_tasks(const std::vector<gathered_row>&);
+admin_table show_replication_slots(const std::vector<gathered_row>&);
 admin_table show_transactions(const std::vector<open_transaction>&);
 admin_table show_clients(const std::vector<gathered_row>&);
 admin_table show_servers(const control&, const std::vector<gathered_row>&);

@@ -39,6 +39,7 @@ SELECT gid, coalesce(owner, ''), (extract(epoch FROM clock_timestamp() - prepare
                                         THEN 'SET' ELSE 'MEMBER' END), false)
 FROM pg_prepared_xacts
 WHERE database = current_database() AND starts_with(gid, 'pgsled_')
+UNION ALL SELECT '', 'now', (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false
 UNION ALL SELECT '', '', 0, false WHERE EXISTS (SELECT FROM pg_locks WHERE NOT granted))sql";
 
 // Who waits for whom, with the marks of those who have one. The second number of a mark's lock may
@@ -91,7 +92,7 @@ class round {
  private:
   void lose(std::uint32_t shard, const std::string& why) {
     links_[shard].reset();
-    found_[shard] = {false, why, {}, {}};
+    found_[shard] = {false, why, {}, {}, 0};
     problem(shard, why);
   }
   void problem(std::uint32_t shard, const std::string& why) {
@@ -129,6 +130,10 @@ class round {
     }
     if (!prepared) return prepared.error();
     for (const auto& row : *prepared) {
+      if (row[0].empty() && row[1] == "now") {
+        found_[shard].now = number(row[2]);
+        continue;
+      }
       if (row[0].empty()) {
         ++with_waits_;
         continue;

@@ -13,6 +13,8 @@ namespace {
 // With the 6 s after which something prepared is an orphan it is finished within 10 s; a deadlock,
 // which has to be seen twice, within 3.
 constexpr std::int64_t between_rounds = 1000;
+// While clients are held back by a fence, perhaps by what a dead replicator has left.
+constexpr std::int64_t between_rounds_fenced = 250;
 
 }  // namespace
 
@@ -75,7 +77,9 @@ void commit_service::heard(const std::string& database, const commit_report& mad
   if (found == rounds_.end()) return;
   database_rounds& one = found->second;
   one.under_way = false;
-  one.next_at = steady_ms() + between_rounds;
+  const database_state* state = truth_.state(database);
+  one.next_at = steady_ms() + (state != nullptr && !state->fence.empty() ? between_rounds_fenced
+                                                                         : between_rounds);
   for (const commit::mark& victim : made.victims) cancel_(victim);
   resolved_ += made.finished.size();
   for (const std::string& text : made.finished) {

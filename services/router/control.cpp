@@ -11,6 +11,7 @@ control::control(std::uint64_t epoch, std::int64_t now)
 
 void control::configure(config::configuration config) {
   config_ = std::move(config);
+  configured_ = epoch_;
   topology_ = make_topology(config_, ids_, book_);
   for (auto it = states_.begin(); it != states_.end();) {
     it = database(it->first) == nullptr ? states_.erase(it) : std::next(it);
@@ -25,6 +26,31 @@ void control::configure(config::configuration config) {
     state.bucket_map.clear();
   }
   stale_ = true;
+}
+
+std::optional<pg_error> control::objection(const config::configuration& next) const {
+  for (const auto& [name, state] : states_) {
+    std::uint32_t shards = 0;
+    for (const config::database& one : next.databases) {
+      if (one.name == name) shards = std::max(shards, one.shard + 1);
+    }
+    if (shards == 0) continue;   // it is not served any more
+    for (std::uint32_t shard = shards; shard < database(name)->shards; ++shard) {
+      const auto owned = std::count(state.bucket_map.begin(), state.bucket_map.end(), shard);
+      if (owned == 0) continue;
+      return pg_error{"55000", "database \"" + name + "\": shard " + std::to_string(shard) +
+                                   " is not in the file any more, and owns " +
+                                   std::to_string(owned) + " of " +
+                                   std::to_string(state.bucket_map.size()) + " buckets",
+                      "Empty it first: pgsled reshard remove-shard " + std::to_string(shard), {}};
+    }
+    if (!state.moving.empty() && shards != database(name)->shards) {
+      return pg_error{"55006", "database \"" + name + "\": its shards cannot be others while "
+                                   "the move " + state.moving + " is under way",
+                      "Wait for its end, or abort it.", {}};
+    }
+  }
+  return std::nullopt;
 }
 
 void control::set_state(const std::string& name, database_state state) {
@@ -105,7 +131,8 @@ std::string control::snapshot_for(const member& who, const shares& given,
     return snapshot::to_json(
         pooler_snapshot(config_, topology_, members_, who, given, states_, client_keys_));
   }
-  return snapshot::to_json(replicator_snapshot(config_, members_, states_, client_keys_));
+  return snapshot::to_json(replicator_snapshot(config_, topology_, members_, who, configured_,
+                                               states_, client_keys_));
 }
 
 std::vector<control::outgoing> control::refresh() {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,9 @@ class control {
   control(std::uint64_t epoch, std::int64_t now);
 
   void configure(config::configuration);
+  // Why a configuration cannot take the place of the present one: rows are on a shard that it does
+  // not have, or are being moved.
+  std::optional<pg_error> objection(const config::configuration&) const;
   void set_client_keys(std::vector<std::string> keys) { client_keys_ = std::move(keys); }
   void set_state(const std::string& database, database_state);
 
@@ -77,6 +81,7 @@ class control {
   std::string snapshot_for(const member&, const shares&, snapshot::frontend& of_frontends) const;
 
   std::uint64_t epoch_;
+  std::uint64_t configured_ = 0;         // a number for the configuration
   std::int64_t started_;
   std::int64_t last_tick_;
   bool stale_ = false, holding_ = true, succeeding_ = false;

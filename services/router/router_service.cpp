@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <list>
@@ -19,6 +21,7 @@
 #include "services/router/control.hpp"
 #include "services/router/gatherer.hpp"
 #include "services/router/move_desk.hpp"
+#include "services/router/placement_change.hpp"
 #include "services/router/plan_desk.hpp"
 #include "services/router/router_metrics.hpp"
 #include "services/router/shard_service.hpp"
@@ -278,6 +281,8 @@ struct router_service::state {
       return;
     }
     const bool passing = truth.members().all().at(from).hello.service == "cli";
+    // It was started anew, before its silence was noticed.
+    if (outcome.what == membership::greeting::replaced) moves.gone(from, steady_ms());
     if (stopping && !passing && outcome.what != membership::greeting::repeated) {
       truth.forget(from);  // started anew by a supervisor: it is neither welcomed nor waited for
     } else if (outcome.what != membership::greeting::repeated && !passing) {
@@ -297,6 +302,8 @@ struct router_service::state {
     const move_desk::asker who{from, got.header.request};
     auto asked = snapshot::from_json<snapshot::move_request>(as_text(got.payload));
     if (!asked) return send_error(from, who.request, asked.error());
+    if (asked->do_ == "abort") return abort_move(who, asked->job);
+    if (asked->do_ == "moves") return list_moves(who);
     const database_definition* database = truth.database(asked->database);
     if (database == nullptr || !database->sharded) {
       return send_error(from, who.request,
@@ -326,6 +333,40 @@ struct router_service::state {
     }
     if (what == "end") return moves.end(who, asked->database, asked->job, now);
     send_error(from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
+  }
+
+  // Whichever replicator runs the move hears it, whoever was asked.
+  void abort_move(const move_desk::asker& who, const std::string& job) {
+    const auto asked = questions.ask(
+        members_of(truth, {"replicator"}),
+        fmt::format(R"({{"what":"abort_move","job":{}}})", json_text(job)),
+        steady_ms() + admin_desk::gather_wait, [this, who, job](gathered got) {
+          if (!read_rows(got).empty()) {
+            return (void)send(who.from, kind::move_answer,
+                              as_bytes(snapshot::to_json(snapshot::move_answer())), who.request);
+          }
+          send_error(who.from, who.request,
+                     {"42704", "no replicator runs the move " + job,
+                      "One whose replicator has died is taken over within seconds.", {}});
+        });
+    if (!asked) {
+      send_error(who.from, who.request, {"53400", "too many views are being made", {}, {}});
+    }
+  }
+
+  void list_moves(const move_desk::asker& who) {
+    const auto asked = questions.ask(
+        members_of(truth, {"replicator"}), R"({"what":"moves"})",
+        steady_ms() + admin_desk::gather_wait, [this, who](gathered got) {
+          snapshot::move_answer answer;
+          for (const auto& row : read_rows(got)) {
+            if (row.instance != who.from) answer.moves.push_back(row.text("move"));
+          }
+          send(who.from, kind::move_answer, as_bytes(snapshot::to_json(answer)), who.request);
+        });
+    if (!asked) {
+      send_error(who.from, who.request, {"53400", "too many views are being made", {}, {}});
+    }
   }
 
   void forward_cancel(const std::string& from, byte_span payload) {
@@ -379,6 +420,24 @@ struct router_service::state {
       log::error("router", "reload refused, the old configuration stays: {}", text);
       return done(std::move(text), {});
     }
+    auto why = truth.objection(*outcome.config);
+    for (const auto& [name, known] : truth.states()) {
+      // Where nothing is served, the file is to be corrected.
+      if (why || known.bucket_map.empty()) continue;
+      why = placement_change(name, placed_tables(truth.configuration(), name),
+                             placed_tables(*outcome.config, name),
+                             outcome.config->resharding.placed_by_hand);
+    }
+    if (why) {
+      series.reload_failures.add();
+      log::error("router", "reload refused, the old configuration stays: {}", why->message);
+      return done(why->message + "; " + why->hint, {});
+    }
+    if (const auto open = left_on_removed_shard(*outcome.config); !open.empty()) {
+      series.reload_failures.add();
+      log::error("router", "reload refused, the old configuration stays: {}", open);
+      return done(open, {});
+    }
     if (reloads.size() >= max_reloads_waiting) return done("too many reloads are waiting", {});
     const std::string unacted = unacted_line(*outcome.config);
     if (!unacted.empty()) log::warn("router", "{}", unacted);
@@ -394,6 +453,24 @@ struct router_service::state {
                          done({}, std::move(behind));
                        }});
     settle_reloads();
+  }
+
+  // What is prepared on a shard could not be finished without it.
+  std::string left_on_removed_shard(const config::configuration& next) const {
+    for (const open_transaction& one : commits.open()) {
+      std::uint32_t count = 0;
+      for (const config::database& host : next.databases) {
+        if (host.name == one.database) count = std::max(count, host.shard + 1);
+      }
+      const auto gone = [&](std::uint32_t shard) { return shard >= count; };
+      if (count == 0 || !(gone(one.coordinator) || std::any_of(one.participants.begin(),
+                                                                one.participants.end(), gone))) {
+        continue;
+      }
+      return "the transaction " + one.key + " of database \"" + one.database +
+             "\" is prepared on a shard that is not in the file any more; see SHOW TRANSACTIONS";
+    }
+    return {};
   }
 
   void settle_reloads() {

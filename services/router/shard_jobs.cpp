@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "services/router/commit_jobs.hpp"
+#include "services/router/placement_change.hpp"
 
 namespace pgsled::router {
 
@@ -70,6 +72,42 @@ std::optional<pg_error> write_map(management::connection& link, const std::strin
       link.literal(database), map.epoch, shard, buckets_to_text(map.buckets)));
   if (!stored) return stored.error();
   return std::nullopt;
+}
+
+// What the file says, where it is not stored yet. Why it cannot hold, if it contradicts what is.
+result<std::optional<pg_error>> settle_placements(management::connection& link,
+                                                  const map_job& job) {
+  const auto there = link.query("SELECT to_regclass('pgsled.placement') IS NOT NULL");
+  if (!there) return tl::unexpected(there.error());
+  if ((*there)[0][0] != "t") {
+    const auto made = link.query(shard_map_schema());
+    if (!made) return tl::unexpected(made.error());
+  }
+  const auto rows = link.query(fmt::format(
+      "SELECT entry, definition FROM pgsled.placement WHERE database = {}",
+      link.literal(job.database)));
+  if (!rows) return tl::unexpected(rows.error());
+  std::map<std::string, std::string> stored;
+  std::vector<snapshot::placed_table> before;
+  for (const auto& row : *rows) {
+    auto read = snapshot::from_json<snapshot::placed_table>(row[1]);
+    if (!read) continue;   // of a later version: it knows more than can be compared here
+    stored[row[0]] = row[1];
+    before.push_back(std::move(*read));
+  }
+  if (auto why = placement_change(job.database, before, job.tables, job.placed_by_hand)) {
+    return std::optional(std::move(*why));
+  }
+  for (const auto& one : job.tables) {
+    const auto entry = entry_of(one), definition = snapshot::to_json(one);
+    if (stored[entry] == definition) continue;
+    const auto done = link.query(fmt::format(
+        "INSERT INTO pgsled.placement AS p (database, entry, definition) VALUES ({0}, {1}, {2}) "
+        "ON CONFLICT (database, entry) DO UPDATE SET definition = {2}, stored_at = now()",
+        link.literal(job.database), link.literal(entry), link.literal(definition)));
+    if (!done) return tl::unexpected(done.error());
+  }
+  return std::optional<pg_error>();
 }
 
 // Tables the file names, or any with the column when it names none, or a whole schema when it
@@ -200,6 +238,19 @@ map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
       decided.reason = fmt::format(
           "the shard map could not be stored on shard {}: {} (give a user of this database "
           "schema_admin = true whose server role may create a schema)", shard, error->message);
+      return decided;
+    }
+  }
+  for (std::size_t i = 0; i < links.size() && !job.placed; ++i) {
+    if (!links[i]) continue;
+    const auto held = settle_placements(*links[i], job);
+    if (!held) {
+      decided.complete = false;
+      decided.reason = fmt::format("how rows are placed could not be stored on shard {}: {}", i,
+                                   held.error().message);
+    } else if (*held) {
+      decided.what = map_decision::outcome::refused;
+      decided.reason = (*held)->message + ". " + (*held)->hint;
       return decided;
     }
   }

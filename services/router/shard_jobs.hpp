@@ -8,6 +8,7 @@
 
 #include "common/plan/planner.hpp"
 #include "common/management/connection.hpp"
+#include "common/snapshot/move.hpp"
 #include "services/router/move_desk.hpp"
 #include "services/router/shard_map.hpp"
 
@@ -19,6 +20,11 @@ struct map_job {
   management::tls tls;
   std::string keep_fence;       // any other fence found on a shard is lifted first
   bool decisions = false;   // commits over several shards leave decisions there
+  // How the file places rows, to be compared with what is stored and stored; unless `placed`,
+  // because that has been done.
+  std::vector<snapshot::placed_table> tables = {};
+  std::vector<std::string> placed_by_hand = {};
+  bool placed = true;
 };
 // Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
 // the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.

@@ -129,6 +129,13 @@ CREATE TABLE IF NOT EXISTS pgsled.shard_map (
   stored_at timestamptz NOT NULL DEFAULT now());
 ALTER TABLE pgsled.shard_map ADD COLUMN IF NOT EXISTS job text, ADD COLUMN IF NOT EXISTS fence text;
 REVOKE ALL ON pgsled.shard_map FROM PUBLIC;
+CREATE TABLE IF NOT EXISTS pgsled.placement (
+  database text,
+  entry text,
+  definition text NOT NULL,
+  stored_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (database, entry));
+REVOKE ALL ON pgsled.placement FROM PUBLIC;
 CREATE OR REPLACE FUNCTION pgsled.read_shard_map(of_database text)
   RETURNS TABLE (epoch bigint, shard integer, buckets integer[])
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

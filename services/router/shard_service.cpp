@@ -4,6 +4,7 @@
 
 #include "common/log/log.hpp"
 #include "services/router/configuration.hpp"
+#include "services/router/placement_change.hpp"
 
 namespace pgsled::router {
 
@@ -66,7 +67,7 @@ void shard_service::configure() {
   for (const auto& one : defined) maps_[one.name] = std::move(kept[one.name]);
   plans_.configure(defined, steady_ms());
   for (auto& [name, one] : maps_) {
-    one.settled = false;   // hosts and shards may be others now
+    one.settled = one.placed = false;   // hosts, shards and tables may be others now
     ask_map(name, one);
     publish(name);
     plans_.refuse(name, truth_.state(name)->refused);
@@ -80,7 +81,9 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
     return;
   }
   map_job job{database, shard_addresses(truth_.topology(), database), tls(),
-              moves_.fence(database), commits_in_two_phases(truth_.configuration())};
+              moves_.fence(database), commits_in_two_phases(truth_.configuration()),
+              placed_tables(truth_.configuration(), database),
+              truth_.configuration().resharding.placed_by_hand, one.placed};
   if (job.shards.empty()) {
     one.reason = "a shard without a primary host, or no user for database \"" + database + "\"";
     one.retry_at = steady_ms() + retry_incomplete;
@@ -128,6 +131,7 @@ void shard_service::map_known(const std::string& database, map_decision made) {
   switch (made.what) {
     case map_decision::outcome::known:
       one.settled = made.complete;
+      one.placed = made.complete;
       if (!made.write_to.empty() && made.reason.empty()) {
         log::info("router", "shard map of \"{}\" stored on {} shard{}", database,
                   made.write_to.size(), made.write_to.size() == 1 ? "" : "s");

@@ -40,6 +40,7 @@ class shard_service {
  private:
   struct map_state {
     bool under_way = false, settled = false, again = false;
+    bool placed = false;       // how the file places rows was compared and stored
     std::int64_t retry_at = 0;
     std::string reason;        // why it is not settled
   };

@@ -227,8 +227,33 @@ snapshot::move_where where_rows_are(const config::configuration& config, const t
   return to;
 }
 
-snapshot::replicator replicator_snapshot(const config::configuration& config,
-                                         const membership& members, const database_states& states,
+namespace {
+
+// One is enough to begin with shards that are joining.
+bool is_first(const membership& members, const member& replicator) {
+  for (const auto& [name, who] : members.all()) {
+    if (who.hello.service == "replicator" && !who.draining) {
+      return name == replicator.hello.instance;
+    }
+  }
+  return false;
+}
+
+bool has_joining(const topology& made, const std::string& database, const database_state& state) {
+  const auto& map = state.bucket_map;
+  if (map.empty() || !state.moving.empty()) return false;
+  for (const database_definition& one : made.databases) {
+    if (one.name != database) continue;
+    return std::set<std::uint32_t>(map.begin(), map.end()).size() < one.shards;
+  }
+  return false;
+}
+
+}  // namespace
+
+snapshot::replicator replicator_snapshot(const config::configuration& config, const topology& made,
+                                         const membership& members, const member& replicator,
+                                         std::uint64_t configured, const database_states& states,
                                          const std::vector<std::string>& client_keys) {
   snapshot::replicator to;
   to.shutdown_timeout = config.general.shutdown_timeout;
@@ -243,6 +268,10 @@ snapshot::replicator replicator_snapshot(const config::configuration& config,
   to.databases.assign(names.begin(), names.end());
   for (const auto& [name, state] : states) {
     if (!state.moving.empty()) to.moving.emplace_back(name, state.moving);
+    if (!config.resharding.automatic || !names.contains(name)) continue;
+    if (has_joining(made, name, state) && is_first(members, replicator)) {
+      to.joining.emplace_back(name, configured);
+    }
   }
   return to;
 }

@@ -40,8 +40,10 @@ snapshot::pooler pooler_snapshot(const config::configuration&, const topology&, 
 // For who moves buckets: the shards of a database, and what lies there.
 snapshot::move_where where_rows_are(const config::configuration&, const topology&,
                                     const std::string& database, const database_state&);
-snapshot::replicator replicator_snapshot(const config::configuration&, const membership&,
-                                         const database_states&,
+// `configured`: a number for the configuration.
+snapshot::replicator replicator_snapshot(const config::configuration&, const topology&,
+                                         const membership&, const member& replicator,
+                                         std::uint64_t configured, const database_states&,
                                          const std::vector<std::string>& client_keys);
 
 }  // namespace pgsled::router

@@ -1,5 +1,6 @@
 #include "common/commit/resolver.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 namespace pgsled::commit {
@@ -104,6 +105,27 @@ TEST(Resolver, OtherDatabasesAndOtherNamesAreNotTouched) {
   ASSERT_EQ(made.size(), 1U);
   EXPECT_EQ(made[0].state_name(), "in doubt");
   EXPECT_FALSE(made[0].next());
+}
+
+// Whoever asked for less time than usual is not waited for as long as usual.
+TEST(Resolver, WhatCanNoLongerBeDecidedIsAnOrphan) {
+  const auto gid = [](std::int64_t deadline) {
+    const name late_one{0, fmt::format("a_b_{:x}", deadline), std::string(32, '0'), "app"};
+    return *make_gid(late_one, 1);
+  };
+  for (const std::int64_t late : {-5000, 0, 499, 500, 5000}) {
+    std::vector<shard_findings> shards(2);
+    shards[0].reached = shards[1].reached = true;
+    shards[0].now = 1'700'000'000'000;
+    shards[1].now = 1'900'000'000'000;   // only the coordinator's clock counts
+    shards[1].prepared.push_back({gid(shards[0].now - late), "owner", 100, true});
+    const auto made = resolve("app", shards);
+    ASSERT_EQ(made.size(), 1u);
+    EXPECT_EQ(made[0].what(), late < 500 ? resolution::state::in_progress
+                                         : resolution::state::resolving) << late;
+    shards[0].now = 0;   // not known
+    EXPECT_EQ(resolve("app", shards)[0].what(), resolution::state::in_progress);
+  }
 }
 
 }  // namespace

@@ -183,7 +183,10 @@ class schedule {
           row.age = now_ - s.decided_at[key];
           if (s.reachable) to.decisions.push_back(row);
         }
-      } else if (s.reachable && s.transaction == fate::prepared) {
+      } else if (s.reachable) {
+        to.now = now_ + s.clock_offset;
+      }
+      if (!rows && s.reachable && s.transaction == fate::prepared) {
         to.prepared.push_back({s.gid, "owner", now_ - s.prepared_at, true});
       }
       if (!s.reachable) to = {};

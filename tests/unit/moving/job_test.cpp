@@ -172,5 +172,79 @@ TEST(job, abort_at_each_step) {
   }
 }
 
+// As the driver does: a drop that went well is followed by another move while there is one.
+std::vector<std::string> run_rounds(job& it, int rounds,
+                                    const std::function<bool(job&, step, int)>& play) {
+  return run(it, [&](job& j, step s, int n) {
+    if (play(j, s, n)) return;
+    if (s == step::drop && --rounds > 0) return j.go_on();
+    well(j, s);
+  });
+}
+
+TEST(job, a_goal_of_several_moves) {
+  job it;
+  const auto trace = run_rounds(it, 3, [](job&, step, int) { return false; });
+  EXPECT_EQ(std::count(trace.begin(), trace.end(), "flip"), 3);
+  EXPECT_EQ(std::count(trace.begin(), trace.end(), "take"), 1);
+  EXPECT_EQ(std::count(trace.begin(), trace.end(), "end"), 1);
+  EXPECT_TRUE(it.done());
+}
+
+TEST(job, a_later_move_that_fails_is_undone_alone) {
+  for (int at = 15; at < 29; ++at) {   // check … drop of the second one
+    job it;
+    int failed = -1;
+    const auto trace = run_rounds(it, 2, [&](job& j, step s, int n) {
+      if (n != at) return false;
+      failed = static_cast<int>(s);
+      j.failed({"XX000", "no", {}, {}});
+      return true;
+    });
+    SCOPED_TRACE(at);
+    if (failed > static_cast<int>(step::flip)) {
+      EXPECT_TRUE(it.done());
+      continue;
+    }
+    EXPECT_FALSE(it.done());
+    EXPECT_TRUE(it.undone());
+    ASSERT_TRUE(it.reason());
+    EXPECT_EQ(it.reason()->sqlstate, "XX000");
+    EXPECT_EQ(trace.back(), "end");
+    EXPECT_EQ(std::count(trace.begin(), trace.end(), "undo"),
+              failed > static_cast<int>(step::begin) ? 1 : 0);
+  }
+}
+
+TEST(job, an_abort_between_two_moves_begins_no_other) {
+  for (int at = 0; at < 31; ++at) {
+    job it;
+    const auto trace = run_rounds(it, 2, [&](job& j, step, int n) {
+      if (n == at) j.abort();
+      return false;
+    });
+    SCOPED_TRACE(at);
+    const auto flips = std::count(trace.begin(), trace.end(), "flip");
+    EXPECT_EQ(flips, at < 11 ? 0 : at < 25 ? 1 : 2);
+    EXPECT_EQ(it.done(), flips == 2);
+    if (flips < 2) {
+      EXPECT_EQ(it.reason()->sqlstate, "57014");
+    }
+  }
+}
+
+TEST(job, a_takeover_between_two_moves) {
+  job it;
+  const auto trace = run_rounds(it, 2, [&](job& j, step s, int) {
+    if (s != step::take) return false;
+    j.took(stored::flipped);
+    return true;
+  });
+  EXPECT_EQ(std::vector(trace.begin(), trace.begin() + 5),
+            (std::vector<std::string>{"take", "flipped", "clean", "drop", "check"}));
+  EXPECT_EQ(std::count(trace.begin(), trace.end(), "flip"), 1);
+  EXPECT_TRUE(it.done());
+}
+
 }  // namespace
 }  // namespace pgsled::moving

@@ -42,25 +42,38 @@ TEST(control_protocol, status_and_version) {
 struct pretended {
   std::vector<move_progress> moves;
   std::string started, aborted;
+  bool list_waits = false;
+  std::function<void(result<bool>)> abort_far;
+  std::function<void(bool, std::vector<std::string>)> list_far;
 
   reshard_hooks hooks() {
     reshard_hooks to;
-    to.start = [this](const std::string& database, bool dry) -> result<std::string> {
-      if (database != "app") return failure("3D000", "no such database");
-      started = database + (dry ? " dry" : "");
+    to.start = [this](const reshard_order& order) -> result<std::string> {
+      if (order.database != "app") return failure("3D000", "no such database");
+      started = order.database + (order.dry_run ? " dry" : "");
+      if (order.kind != moving::goal_kind::add_shard || order.shard) {
+        started += " " + moving::in_words({order.kind, order.shard.value_or(0)});
+      }
       move_progress one;
       one.job = "j1";
-      one.database = database;
+      one.database = order.database;
       one.outcome = "running";
       moves.push_back(one);
       return std::string("j1");
     };
-    to.abort = [this](const std::string& job) -> result<bool> {
-      if (job != "j1") return failure("42704", "not run here");
+    to.abort = [this](const std::string& job, std::function<void(result<bool>)> done) {
+      if (job == "far") return abort_far = std::move(done), void();
+      if (job != "j1") return done(failure("42704", "not run here"));
       aborted = job;
-      return true;
+      done(true);
     };
     to.list = [this] { return moves; };
+    to.list_all = [this](std::function<void(bool, std::vector<std::string>)> done) {
+      std::vector<std::string> all;
+      for (const auto& one : moves) all.push_back(to_json(one));
+      if (list_waits) return list_far = std::move(done), void();
+      done(true, std::move(all));
+    };
     return to;
   }
 };
@@ -83,6 +96,48 @@ TEST(control_protocol, moves_are_begun_listed_and_aborted) {
   EXPECT_EQ(moves.aborted, "j1");
   ask(p, R"({"request":"reshard-start","kind":"add-shard","database":"app","dry_run":true})" "\n");
   EXPECT_EQ(moves.started, "app dry");
+}
+
+TEST(control_protocol, goals_and_their_shards) {
+  pretended moves;
+  control_protocol p(sample, moves.hooks());
+  const auto begin = [&](const std::string& more) {
+    return ask(p, R"({"request":"reshard-start","database":"app",)" + more + "}\n");
+  };
+  EXPECT_THAT(begin(R"("kind":"remove-shard","shard":2)"), HasSubstr("\"job\""));
+  EXPECT_EQ(moves.started, "app remove-shard 2");
+  EXPECT_THAT(begin(R"("kind":"remove-shard")"), HasSubstr("22023"));
+  EXPECT_THAT(begin(R"("kind":"remove-shard","shard":-1)"), HasSubstr("22023"));
+  EXPECT_THAT(begin(R"("kind":"remove-shard","shard":"2")"), HasSubstr("22023"));
+  EXPECT_THAT(begin(R"("kind":"remove-shard","shard":1024)"), HasSubstr("22023"));
+  EXPECT_THAT(begin(R"("kind":"add-shard","shard":3)"), HasSubstr("\"job\""));
+  EXPECT_EQ(moves.started, "app add-shard 3");
+  EXPECT_THAT(begin(R"("kind":"rebalance")"), HasSubstr("\"job\""));
+  EXPECT_EQ(moves.started, "app rebalance");
+}
+
+TEST(control_protocol, answers_that_come_later_keep_the_order) {
+  pretended moves;
+  moves.list_waits = true;
+  control_protocol p(sample, moves.hooks());
+  std::string out = ask(p, "{\"id\":1,\"request\":\"reshard-list\"}\n"
+                           "{\"id\":2,\"request\":\"version\"}\n{\"id\":3,\"reque");
+  EXPECT_EQ(out, "");
+  EXPECT_TRUE(p.waiting());
+  moves.list_far(true, {R"({"job":"b","outcome":"running","began":5})",
+                        R"({"job":"a","outcome":"done","began":3})",
+                        R"({"job":"b","outcome":"waiting","began":9})", "no JSON"});
+  p.tick(out);
+  EXPECT_THAT(out, testing::StartsWith(
+      R"({"id":1,"result":{"jobs":[{"job":"a","outcome":"done","began":3},)"
+      R"({"job":"b","outcome":"running","began":5}],"complete":true}})" "\n" R"({"id":2,)"));
+  EXPECT_FALSE(p.waiting());
+  EXPECT_THAT(ask(p, "st\":\"version\"}\n"), HasSubstr("\"id\":3"));
+  {
+    control_protocol gone(sample, moves.hooks());
+    ask(gone, R"({"request":"reshard-abort","job":"far"})" "\n");
+  }
+  moves.abort_far(true);   // its connection is closed: nothing happens
 }
 
 TEST(control_protocol, a_watched_move_tells_what_changes_and_how_it_ended) {

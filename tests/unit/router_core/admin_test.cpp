@@ -45,6 +45,31 @@ TEST(admin_sql, what_is_refused) {
   EXPECT_EQ(code(many), "42601");
 }
 
+TEST(admin_sql, moves_of_rows) {
+  const auto add = read_admin_statement("RESHARD ADD SHARD \"Shop\"");
+  ASSERT_TRUE(add.has_value());
+  EXPECT_EQ(add->verb, verb::reshard);
+  EXPECT_EQ(add->what, "add-shard");
+  EXPECT_EQ(add->database, "Shop");
+  EXPECT_EQ(add->shard, "");
+  EXPECT_EQ(read_admin_statement("reshard add shard shop 3")->shard, "3");
+  const auto remove = read_admin_statement("reshard remove shard shop 12");
+  EXPECT_EQ(remove->what, "remove-shard");
+  EXPECT_EQ(remove->shard, "12");
+  EXPECT_EQ(read_admin_statement("RESHARD REBALANCE shop")->database, "shop");
+  EXPECT_EQ(read_admin_statement("STOP_TASK 00ff")->what, "00ff");
+  for (const char* sql : {"RESHARD source destination publication", "RESHARD remove shard shop",
+                          "RESHARD remove shard shop x", "RESHARD add shard", "RESHARD",
+                          "SCHEMA_SYNC pre a b p", "COPY_DATA a b p", "REPLICATE a b p slot",
+                          "CUTOVER", "CUTOVER 5"}) {
+    const auto no = read_admin_statement(sql);
+    ASSERT_FALSE(no.has_value()) << sql;
+    EXPECT_EQ(no.error().sqlstate, "0A000");
+    EXPECT_NE(no.error().hint.find("RESHARD ADD SHARD"), std::string::npos);
+  }
+  EXPECT_EQ(read_admin_statement("STOP_TASK").error().sqlstate, "42601");
+}
+
 TEST(admin_table, json_and_columns) {
   admin_table made;
   made.column("a");

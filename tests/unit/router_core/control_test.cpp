@@ -324,5 +324,72 @@ TEST(control, management_goes_as_schema_admin_else_as_the_first_user) {
   EXPECT_TRUE(shard_addresses(machine.topology(), "none").empty());
 }
 
+TEST(control, no_configuration_without_a_shard_that_owns_rows) {
+  suite s;
+  s.machine.configure(two_databases());
+  database_state state;
+  state.bucket_map = {0, 1, 0, 0};
+  s.machine.set_state("wide", state);
+  EXPECT_FALSE(s.machine.objection(two_databases()));
+  auto fewer = two_databases();
+  fewer.databases.pop_back();
+  const auto why = s.machine.objection(fewer);
+  ASSERT_TRUE(why);
+  EXPECT_EQ(why->message, "database \"wide\": shard 1 is not in the file any more, and owns 1 of 4 "
+                          "buckets");
+  EXPECT_EQ(why->hint, "Empty it first: pgsled reshard remove-shard 1");
+  auto none = two_databases();
+  none.databases.resize(1);
+  EXPECT_FALSE(s.machine.objection(none)) << "it is not served any more";
+  state.bucket_map = {0, 0};
+  s.machine.set_state("wide", state);
+  EXPECT_FALSE(s.machine.objection(fewer));
+  state.moving = "j";
+  s.machine.set_state("wide", state);
+  EXPECT_EQ(s.machine.objection(fewer)->sqlstate, "55006");
+  auto more = two_databases();
+  more.databases.push_back(host("wide", 2, 5503));
+  EXPECT_EQ(s.machine.objection(more)->sqlstate, "55006");
+}
+
+TEST(control, one_replicator_hears_of_a_joining_shard) {
+  suite s;
+  auto config = two_databases();
+  config.resharding.automatic = true;
+  config.sharded_tables.push_back({"wide", "", "t", "id"});
+  s.machine.configure(config);
+  s.hello("replicator", "r1");
+  s.hello("replicator", "r2");
+  database_state state;
+  state.bucket_map = {0, 0};
+  s.machine.set_state("wide", state);
+  s.settle();
+  const auto joining = [&](const char* name) {
+    return snapshot::from_json<snapshot::replicator>(s.last[name])->joining;
+  };
+  ASSERT_EQ(joining("r1").size(), 1u);
+  EXPECT_EQ(joining("r1")[0].first, "wide");
+  EXPECT_TRUE(joining("r2").empty());
+  const auto before = joining("r1")[0].second;
+  s.machine.configure(config);
+  s.settle();
+  EXPECT_NE(joining("r1")[0].second, before) << "a RELOAD";
+  state.moving = "j";
+  s.machine.set_state("wide", state);
+  s.settle();
+  EXPECT_TRUE(joining("r1").empty()) << "somebody is at it";
+  state.moving.clear();
+  state.bucket_map = {0, 1};
+  s.machine.set_state("wide", state);
+  s.settle();
+  EXPECT_TRUE(joining("r1").empty());
+  config.resharding.automatic = false;
+  state.bucket_map = {0, 0};
+  s.machine.configure(config);
+  s.machine.set_state("wide", state);
+  s.settle();
+  EXPECT_TRUE(joining("r1").empty());
+}
+
 }  // namespace
 }  // namespace pgsled::router
