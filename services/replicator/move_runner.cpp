@@ -11,6 +11,7 @@
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
 #include "services/replicator/move_flip.hpp"
+#include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_schema.hpp"
 
 namespace pgsled::replicator {
@@ -30,7 +31,6 @@ constexpr milliseconds near{500};              // a round of catching up that is
 constexpr milliseconds between_marks{200};     // while something is compared
 constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
 constexpr int most_comparisons = 20;
-constexpr std::int64_t most_behind = std::int64_t{64} << 30;   // bytes of log that a slot keeps
 
 bool may_be_interrupted(step what) {
   return what == step::check || what == step::prepare || what == step::copy ||
@@ -53,6 +53,10 @@ std::vector<std::uint32_t> numbers(std::string_view text) {
 
 std::int64_t since(clock::time_point begin) {
   return std::chrono::duration_cast<milliseconds>(clock::now() - begin).count();
+}
+
+std::string with_hint(const pg_error& why) {
+  return why.hint.empty() ? why.message : why.message + ". " + why.hint;
 }
 
 bool is_transient(step what, const pg_error& why) {
@@ -102,7 +106,7 @@ void move_runner::run() {
     progress_.outcome = error ? "failed" : "checked";
     if (error) {
       progress_.sqlstate = error->sqlstate;
-      progress_.error = error->message;
+      progress_.error = with_hint(*error);
     }
     return tell();
   }
@@ -119,7 +123,7 @@ void move_runner::run() {
   progress_.outcome = job_.done() ? "done" : aborted_ ? "aborted" : "failed";
   if (const auto& why = job_.reason()) {
     progress_.sqlstate = why->sqlstate;
-    progress_.error = why->message;
+    progress_.error = with_hint(*why);
     progress_.detail = why->detail;
   }
   log::info("move", "{} of database \"{}\": {}{}{}", order_.job, order_.database,
@@ -461,62 +465,6 @@ trouble move_runner::prepare() {
   return std::nullopt;
 }
 
-// Identities that hold the sharding key, and the publication, in one transaction with the record of
-// what was changed. The lock on the tables is asked for only briefly: clients queue behind it.
-trouble move_runner::alter(shard_number source) {
-  auto& link = scene_.link(source);
-  const auto identities = link.query(
-      "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
-      "c.relnamespace WHERE c.relkind = 'r' AND c.relreplident = 'd'");
-  if (!identities) return identities.error();
-  std::vector<std::string> full;
-  std::string names;
-  for (const moving::table& one : scene_.tables[source]) {
-    names += (names.empty() ? "" : ", ") + ("ONLY " + moving::in_sql(one));
-    const bool by_default = std::any_of(identities->begin(), identities->end(),
-                                        [&](const auto& row) { return row[0] == one.label(); });
-    if (!one.whole() && !one.key_in_primary() && by_default) full.push_back(moving::in_sql(one));
-  }
-  std::string sql = hold_job(scene_) + "; SET LOCAL lock_timeout = '200ms'; ";
-  for (const auto& one : full) sql += "ALTER TABLE " + one + " REPLICA IDENTITY FULL; ";
-  sql += fmt::format("UPDATE pgsled.job SET altered = {} WHERE id = {}; CREATE PUBLICATION {}{}",
-                     text_array(full), literal(order_.job), scene_.publication(),
-                     names.empty() ? "" : " FOR TABLE " + names);
-  for (int attempt = 0;; ++attempt) {
-    auto error = execute(link, sql);
-    if (!error || error->sqlstate != "55P03" || attempt == 50 || aborted_ || stopped_) return error;
-    wait(100);
-  }
-}
-
-trouble move_runner::copy() {
-  std::vector<std::string> filled;
-  for (const auto& [source, tables] : scene_.tables) {
-    for (const auto& one : tables) {
-      const auto name = moving::in_sql(one);
-      if (std::find(filled.begin(), filled.end(), name) == filled.end()) filled.push_back(name);
-    }
-  }
-  auto& link = scene_.link(scene_.destination);
-  if (auto error = execute(link, fmt::format(
-          "{}; UPDATE pgsled.job SET filled = {} WHERE id = {}", hold_job(scene_),
-          text_array(filled), literal(order_.job)))) {
-    return error;
-  }
-  for (const auto& stream : streams_) {
-    const auto copied = stream->copy([&](std::int64_t rows, std::int64_t bytes) {
-      progress_.rows += rows;
-      progress_.bytes += bytes;
-      tell();
-    });
-    if (!copied) return copied.error();
-  }
-  for (const auto& stream : streams_) {
-    if (const auto begun = stream->begin(); !begun) return begun.error();
-  }
-  return std::nullopt;
-}
-
 // Into each source's log: what was committed before comes before it.
 trouble move_runner::write_markers() {
   marker_ = fmt::format("{} {}", scene_.runner, ++markers_);
@@ -547,10 +495,7 @@ trouble move_runner::follow_to_marker(milliseconds patience) {
     tell();
     if (all) return std::nullopt;
     if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
-    if (progress_.lag > most_behind) {
-      return pg_error{"53400", "the sources write faster than the destination can follow; the "
-                               "slots are given up rather than filling their disks", {}, {}};
-    }
+    if (auto error = watch_slots()) return error;
     if (clock::now() > until) {
       return pg_error{"55P03", "the destination did not get up to date in time", {}, {}};
     }
@@ -577,6 +522,7 @@ trouble move_runner::compare() {
     if (!all && left <= few_rows) return std::nullopt;
     if (auto error = compare_once(all)) return error;
     compared_ = true;
+    if (auto error = validate()) return error;
   }
   return pg_error{"55P03", "rows change faster than they can be compared", {}, {}};
 }
@@ -605,6 +551,7 @@ trouble move_runner::compare_once(bool all) {
       progress_.changes += stream->applied_rows();
     }
     tell();
+    if (auto error = watch_slots()) return error;
     if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
   }
   return std::nullopt;
@@ -649,6 +596,7 @@ trouble move_runner::drain() {
 trouble move_runner::verify() {
   // A table that has come meanwhile would stay behind.
   if (auto error = same_tables(scene_)) return error;
+  if (auto error = nothing_set_aside(scene_)) return error;
   auto& there = scene_.link(scene_.destination);
   for (const auto& stream : streams_) {
     const auto source = stream->source();
