@@ -413,3 +413,18 @@ def test_parts_of_a_large_table(server):
             found += [text for _, text in rows]
         assert sorted(found) == sorted(text for text, in server.run("SELECT wide::text FROM wide",
                                                                     database=ONE))
+
+
+@pytest.mark.seconds(90)
+def test_rows_without_what_they_refer_to_end_the_move(server):
+    with grown(server) as suite:
+        before, whole = identities(server, OLD[0]), catalog(server, NEW)
+        server.run("SET session_replication_role = replica",
+                   "INSERT INTO children SELECT who, who, 77, 'de', 'orphan', 1 FROM docs",
+                   database=OLD[0])
+        done = add_shard(suite, timeout=80)
+        assert done.returncode == 1 and "of_parent" in done.stdout + done.stderr, done
+        check_tidy(server, before)
+        assert catalog(server, NEW) == whole
+        assert server.run("SELECT count(*) FROM children", database=NEW) == [(0,)]
+        assert stored_map(server, NEW)[0].count(2) == 0
