@@ -428,3 +428,15 @@ def test_rows_without_what_they_refer_to_end_the_move(server):
         assert catalog(server, NEW) == whole
         assert server.run("SELECT count(*) FROM children", database=NEW) == [(0,)]
         assert stored_map(server, NEW)[0].count(2) == 0
+
+
+@pytest.mark.seconds(60)
+def test_definitions_that_cannot_be_copied(server):
+    with grown(server, with_schema=False) as suite:
+        suite.extra = [("[replication]", {"pg_dump_path": "/nowhere/pg_dump"})]
+        suite.reload()
+        done = add_shard(suite)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1 and "/nowhere/pg_dump cannot be run" in said, said
+        assert "pg_dump_path" in said and "pg_dump --schema-only -N pgsled" in said, said
+        assert server.run("SELECT slot_name FROM pg_replication_slots") == []
