@@ -72,6 +72,10 @@ general make_general(const checked_file& file, findings& found) {
   to.two_phase_commit = from.flag("two_phase_commit");
   to.two_phase_commit_auto = from.maybe_flag("two_phase_commit_auto");
   to.log_format = from.text("log_format");
+  to.resharding_copy_format = from.text("resharding_copy_format");
+  to.resharding_parallel_copies = static_cast<std::uint32_t>(
+      std::clamp<std::int64_t>(from.number("resharding_parallel_copies"), 1, 32));
+  to.pg_dump_path = file.only("replication").text("pg_dump_path");
 
   // A limit that would only warn must not refuse: left out until warning is there.
   if (from.text("query_size_limit_action") == "block") {
@@ -204,6 +208,8 @@ void read_rest(const checked_file& file, const checked_file& users, configuratio
   to.pgsled.prepared_statements_per_connection =
       own.as<std::uint32_t>("prepared_statements_per_connection");
   to.pgsled.recall_deadline = own.number("recall_deadline");
+  to.pgsled.resharding_copy_rate = own.number("resharding_copy_rate");
+  to.pgsled.resharding_slot_limit = own.number("resharding_slot_limit");
   to.resharding.automatic = file.only("resharding").flag("automatic");
   to.resharding.placed_by_hand = file.only("resharding").texts("placed_by_hand");
 

@@ -42,6 +42,9 @@ struct general {             // the keys that are acted on; the others are check
   bool two_phase_commit = true;
   std::optional<bool> two_phase_commit_auto;   // none: as two_phase_commit
   std::string log_level = "info", log_format = "text";
+  std::string resharding_copy_format = "binary";   // or text
+  std::uint32_t resharding_parallel_copies = 1;
+  std::string pg_dump_path = "pg_dump";            // of [replication]
 };
 
 struct database {            // a host in use; hosts of role replica and auto and those for
@@ -90,6 +93,8 @@ struct pgsled {              // [pgsled] in pgdog.toml: what PgDog has no key fo
   std::uint64_t plan_cache_bytes = 16u << 20, statement_cache_bytes = 64u << 20;
   std::uint32_t prepared_statements_per_connection = 1000;
   std::int64_t recall_deadline = 750;
+  std::int64_t resharding_copy_rate = 0;       // bytes a second, 0: no limit
+  std::int64_t resharding_slot_limit = std::int64_t{64} << 30;   // bytes of log
 };
 
 struct resharding {          // [resharding] in pgdog.toml, which PgDog does not have either

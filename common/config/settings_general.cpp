@@ -192,9 +192,11 @@ constexpr auto settings = std::to_array<setting>({
     // Mirroring and resharding
     count("mirror_queue", "128", 0, largest, "Transactions that may wait for a mirror.").later(),
     number("mirror_exposure", "1.0", 0, 1, "Share of transactions that is mirrored.").later(),
-    choice("resharding_copy_format", "binary|text", "binary", "Format in which rows are copied.")
-        .later(),
-    count("resharding_parallel_copies", "1", 0, largest, "Tables copied at once.").later(),
+    choice("resharding_copy_format", "binary|text", "binary",
+           "Format in which moving rows are copied; `binary` only for tables whose types read the "
+           "same on every server."),
+    count("resharding_parallel_copies", "1", 0, largest,
+          "Parts of tables a move copies at once, and indexes it builds at once; at most 32."),
     count("resharding_copy_retry_max_attempts", "5", 0, largest, "Attempts to copy a table.")
         .later(),
     duration("resharding_copy_retry_min_delay", "1000", "First pause between them; it doubles.")

@@ -101,7 +101,9 @@ constexpr auto vault = std::to_array<setting>({
 });
 
 constexpr auto replication = std::to_array<setting>({
-    text("pg_dump_path", "pg_dump", "The pg_dump to copy table definitions with.").later(),
+    text("pg_dump_path", "pg_dump",
+         "The pg_dump to copy table definitions with; it must not be older than the servers. As "
+         "it is: the oldest of Debian's that is not, else what PATH names."),
 });
 
 constexpr auto replica_lag = std::to_array<setting>({
@@ -242,6 +244,11 @@ constexpr auto pgsled = std::to_array<setting>({
           "session pooling; those unused for longest are closed for others."),
     count("recall_deadline", "750", 10, 600'000,
           "Milliseconds a frontend has to give a recalled connection back before it is taken."),
+    count("resharding_copy_rate", "0", 0, largest,
+          "Bytes a second that a move copies from all shards together; 0: as fast as it can."),
+    count("resharding_slot_limit", "68719476736", 1 << 20, largest,
+          "Bytes of log that a move's slot may hold back on a server; then the move is undone "
+          "rather than filling its disk."),
 });
 
 constexpr auto resharding = std::to_array<setting>({
@@ -335,7 +342,7 @@ std::span<const section> pgdog_sections() {
       one("multi_tenant", multi_tenant, "A filter every statement must have.", false),
       one("otel", otel, "Push of series by OpenTelemetry.", false),
       one("vault", vault, "Passwords for servers from HashiCorp Vault.", false),
-      one("replication", replication, "Copying of definitions.", false),
+      one("replication", replication, "Copying of definitions."),
       one("replica_lag", replica_lag, "Older form of `general.ban_replica_lag`.", false),
       many("query_parsers", query_parsers, "Parser of one database.", false),
       many("plugins", plugins, "Libraries PgDog loads.", false),

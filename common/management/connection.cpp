@@ -289,9 +289,11 @@ result<std::vector<std::int64_t>> connection::run(const std::string& sql) {
   return touched;
 }
 
-result<bool> connection::copy_out(const std::string& sql, const row_sink& sink) {
+result<std::int64_t> connection::copy_out(const std::string& sql, const row_sink& sink) {
   state& s = *state_;
-  if (auto begun = s.begin_copy(sql, PGRES_COPY_OUT); !begun) return begun;
+  if (auto begun = s.begin_copy(sql, PGRES_COPY_OUT); !begun) {
+    return tl::unexpected(begun.error());
+  }
   std::optional<pg_error> refused;
   while (true) {
     auto row = s.copy_data(s.query_timeout);
@@ -306,8 +308,7 @@ result<bool> connection::copy_out(const std::string& sql, const row_sink& sink) 
   }
   const auto end = s.finish();
   if (refused) return tl::unexpected(std::move(*refused));
-  if (!end) return tl::unexpected(end.error());
-  return true;
+  return end;
 }
 
 result<bool> connection::begin_copy_in(const std::string& sql) {
@@ -346,6 +347,8 @@ result<std::optional<std::string>> connection::receive(std::chrono::milliseconds
 }
 
 result<bool> connection::send(std::string_view message) { return state_->put(message); }
+
+void connection::cancel() const { state_->cancel(); }
 
 std::string connection::literal(const std::string& text) const {
   char* quoted = PQescapeLiteral(state_->link, text.data(), text.size());

@@ -56,10 +56,11 @@ class connection {
   result<told> answer(const std::string& sql);
   std::string literal(const std::string& text) const;   // quoted for use in query()
 
-  // COPY … TO STDOUT. `sink` gets each row as the server sent it; its error ends the copy (by a
-  // cancel) and is given back.
+  // COPY … TO STDOUT: how many rows. `sink` gets each message as the server sent it (a row; in
+  // binary format the header comes with the first, the trailer as one more); its error ends the
+  // copy (by a cancel) and is given back.
   using row_sink = std::function<result<bool>(std::string_view)>;
-  result<bool> copy_out(const std::string& sql, const row_sink& sink);
+  result<std::int64_t> copy_out(const std::string& sql, const row_sink& sink);
   // COPY … FROM STDIN: begin, put as often as wanted, end (how many rows), or give up: the
   // statement then fails, and with it its transaction.
   result<bool> begin_copy_in(const std::string& sql);
@@ -72,6 +73,9 @@ class connection {
   result<bool> begin_stream(const std::string& command);
   result<std::optional<std::string>> receive(std::chrono::milliseconds wait);
   result<bool> send(std::string_view message);
+
+  // Ends what the server does for this connection, which is of no use any more.
+  void cancel() const;
 
   ~connection();
   connection(connection&&) noexcept;

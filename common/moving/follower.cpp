@@ -21,8 +21,31 @@ std::string value(const wal::field& from) {
   return from.what == kind::null ? std::string(" NULL") : literal(from.value);
 }
 
-// The row as the primary key (and the sharding key) of `from` name it.
+// One of the rows that are equal to `from` in every column, as the server writes them; by their
+// place, because there may be several. The sharding key comes first, as an index would know it.
+result<std::string> one_of_equal(const table& of, const wal::tuple& from) {
+  std::string where;
+  if (!of.whole() && from[of.key].what == kind::text) {
+    where = quoted(of.columns[of.key].name) + " =" + literal(from[of.key].value) + " AND ";
+  }
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    if (from[i].what != kind::text && from[i].what != kind::null) {
+      return tl::unexpected(lost(of, "a row came without all of its columns"));
+    }
+    const auto name = quoted(of.columns[i].name);
+    if (i > 0) where += " AND ";
+    // num_nulls(): IS NULL is also true of a composite value of nulls.
+    where += fmt::format("num_nulls({}) = {}", name, from[i].what == kind::null ? 1 : 0);
+    if (from[i].what == kind::text) {
+      where += fmt::format(" AND format('%s', {}) ={}", name, literal(from[i].value));
+    }
+  }
+  return fmt::format("ctid = (SELECT ctid FROM ONLY {} WHERE {} LIMIT 1)", in_sql(of), where);
+}
+
+// The row to change: as the primary key (and the sharding key) of `from` name it.
 result<std::string> named(const table& of, const wal::tuple& from) {
+  if (of.primary.empty()) return one_of_equal(of, from);
   std::string where;
   const auto add = [&](std::size_t place) {
     if (from[place].what != kind::text) return false;
@@ -37,6 +60,13 @@ result<std::string> named(const table& of, const wal::tuple& from) {
     return tl::unexpected(lost(of, "a row came without its sharding key"));
   }
   return where;
+}
+
+// The rows that may be others after a change of `from`, for checksum().
+result<std::string> touched(const table& of, const wal::tuple& from) {
+  if (!of.primary.empty()) return named(of, from);
+  if (of.whole()) return std::string("true");
+  return value(from[of.key]);
 }
 
 // What of `row` was not changed is what it was.
@@ -179,7 +209,7 @@ std::optional<pg_error> follower::insert(const wal::insert& from, actions& todo)
   if (!*mine) return std::nullopt;
   auto sql = insert_sql(to, from.row, nullptr);
   if (!sql) return sql.error();
-  auto row = named(to, from.row);
+  auto row = touched(to, from.row);
   if (!row) return row.error();
   todo.push_back(one_row(to, std::move(*sql), {std::move(*row)}));
   return std::nullopt;
@@ -204,7 +234,7 @@ std::optional<pg_error> follower::update(const wal::update& from, actions& todo)
   const auto is = moves(to, new_key);
   if (!is) return is.error();
   if (!*was && !*is) return std::nullopt;
-  auto after = named(to, merged(from.row, old));
+  auto after = touched(to, merged(from.row, old));
   if (!after) return after.error();
   if (!*was) {
     auto sql = insert_sql(to, from.row, from.old_kind == 'O' ? &from.old : nullptr);
@@ -212,11 +242,16 @@ std::optional<pg_error> follower::update(const wal::update& from, actions& todo)
     todo.push_back(one_row(to, std::move(*sql), {std::move(*after)}));
     return std::nullopt;
   }
+  // Without an old row and without a primary key nothing says which row it was.
+  if (!had && to.primary.empty()) return lost(to, "a row came without what it was before");
   const auto where = named(to, old);
   if (!where) return where.error();
+  auto before = touched(to, old);
+  if (!before) return before.error();
   auto sql = *is ? update_sql(to, from.row, *where)
                  : fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
-  if (!sql.empty()) todo.push_back(one_row(to, std::move(sql), {*where, std::move(*after)}));
+  if (sql.empty()) return std::nullopt;
+  todo.push_back(one_row(to, std::move(sql), {std::move(*before), std::move(*after)}));
   return std::nullopt;
 }
 
@@ -230,8 +265,10 @@ std::optional<pg_error> follower::erase(const wal::erase& from, actions& todo) {
   if (!*mine) return std::nullopt;
   auto where = named(to, from.old);
   if (!where) return where.error();
+  auto rows = touched(to, from.old);
+  if (!rows) return rows.error();
   auto sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
-  todo.push_back(one_row(to, std::move(sql), {std::move(*where)}));
+  todo.push_back(one_row(to, std::move(sql), {std::move(*rows)}));
   return std::nullopt;
 }
 

@@ -31,7 +31,7 @@ struct follow_action {
   std::string sql;
   std::optional<std::int64_t> touches;   // rows that `sql` must touch; none: any number
   // Which rows of the table (its place in what the follower was given) may be others now, as
-  // conditions on its columns. None of a change that touches any number: all of them.
+  // checksum() takes them. None of a change that touches any number: all of them.
   std::size_t table = 0;
   std::vector<std::string> rows;
   lsn end = 0;

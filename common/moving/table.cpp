@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 
 namespace pgsled::moving {
 
@@ -33,8 +34,7 @@ std::string column_list(const table& of) {
 
 std::string bucket_in_sql(placement::key_type type, const std::string& expression,
                           std::size_t buckets) {
-  // The seed is HASH_PARTITION_SEED, the summand what hash_combine64 adds to the hash of the
-  // first column; numeric because neither unsigned nor wrapping integers are there.
+  // The seed is HASH_PARTITION_SEED.
   constexpr const char* seed = "8816678312871386365";
   std::string hash;
   switch (type) {
@@ -48,8 +48,15 @@ std::string bucket_in_sql(placement::key_type type, const std::string& expressio
       hash = fmt::format("hashtextextended(({})::text COLLATE \"C\", {})", expression, seed);
       break;
   }
-  return fmt::format("mod(mod({}::numeric + 18446744073709551616 + 5305509591434766563, "
-                     "18446744073709551616), {})::integer", hash, buckets);
+  // hash + 0x49a0f4dd15e5a8e3 (what hash_combine64 adds to the hash of the first column) in 64 bits
+  // that wrap, without sign, modulo `buckets`: by halves, because there is no such integer, and
+  // numeric would cost more than the rest of a copy.
+  constexpr std::uint64_t half = 0xffff'ffff, high = 0x49a0'f4dd, low = 0x15e5'a8e3;
+  const auto low_sum = fmt::format("(({} & {}) + {})", hash, half, low);
+  const auto high_sum = fmt::format("((({} >> 32) + {} + ({} >> 32)) & {})", hash, high, low_sum,
+                                    half);
+  return fmt::format("((({} % {}) * {} + ({} & {})) % {})::integer", high_sum, buckets,
+                     (half + 1) % buckets, low_sum, half, buckets);
 }
 
 std::string where_moving(const table& of, const selection& rows) {
@@ -59,19 +66,42 @@ std::string where_moving(const table& of, const selection& rows) {
                      fmt::join(rows.moving, ","));
 }
 
-std::string copy_out(const table& of, const selection& rows) {
-  return fmt::format("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT", column_list(of),
-                     in_sql(of), where_moving(of, rows));
+bool has_binary_form(const table& of) {
+  // bool bytea char name int8 int2 int4 text oid json point float4 float8 money macaddr inet cidr
+  // bpchar varchar date time timestamp timestamptz interval timetz bit varbit numeric uuid pg_lsn
+  // jsonb, and arrays of most of them: numbers that are part of PostgreSQL's protocol.
+  static constexpr std::array<std::uint32_t, 51> known{
+      16,   17,   18,   19,   20,   21,   23,   25,   26,   114,  600,  700,  701,
+      790,  829,  869,  650,  1042, 1043, 1082, 1083, 1114, 1184, 1186, 1266, 1560,
+      1562, 1700, 2950, 3220, 3802, 199,  1000, 1001, 1005, 1007, 1009, 1014, 1015,
+      1016, 1021, 1022, 1028, 1115, 1182, 1183, 1185, 1187, 1231, 2951, 3807};
+  return std::all_of(of.columns.begin(), of.columns.end(), [](const table_column& one) {
+    return std::find(known.begin(), known.end(), one.type_number) != known.end();
+  });
 }
 
-std::string copy_in(const table& of) {
-  return fmt::format("COPY {} ({}) FROM STDIN", in_sql(of), column_list(of));
+std::string copy_out(const table& of, const selection& rows, bool binary,
+                     const block_range& blocks) {
+  std::string among;
+  if (blocks.from > 0) among += fmt::format(" AND ctid >= '({},0)'::tid", blocks.from);
+  if (blocks.to) among += fmt::format(" AND ctid < '({},0)'::tid", *blocks.to);
+  return fmt::format("COPY (SELECT {} FROM ONLY {} WHERE {}{}) TO STDOUT{}", column_list(of),
+                     in_sql(of), where_moving(of, rows), among, binary ? " (FORMAT binary)" : "");
+}
+
+std::string copy_in(const table& of, bool binary) {
+  return fmt::format("COPY {} ({}) FROM STDIN{}", in_sql(of), column_list(of),
+                     binary ? " (FORMAT binary)" : "");
 }
 
 std::string checksum(const table& of, const selection& rows, std::span<const std::string> among) {
   std::string some;
-  for (const std::string& one : among) some += (some.empty() ? " AND ((" : ") OR (") + one;
-  if (!some.empty()) some += "))";
+  if (of.primary.empty() && !of.whole() && !among.empty()) {
+    some = fmt::format(" AND {} IN ({})", quoted(of.columns[of.key].name), fmt::join(among, ","));
+  } else {
+    for (const std::string& one : among) some += (some.empty() ? " AND ((" : ") OR (") + one;
+    if (!some.empty()) some += "))";
+  }
   return fmt::format("SELECT count(*), coalesce(sum(hashtextextended(ROW({})::text COLLATE \"C\", "
                      "0)::numeric), 0) FROM ONLY {} WHERE {}{}",
                      column_list(of), in_sql(of), where_moving(of, rows), some);

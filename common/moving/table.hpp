@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,7 +30,9 @@ struct table {
 
   std::string schema, name;
   std::vector<table_column> columns;   // without generated ones, in the table's order
-  std::vector<std::size_t> primary;    // places of the primary key's columns in `columns`
+  // Places of the primary key's columns in `columns`; none: a row is known by all of its columns,
+  // and there may be several that are equal.
+  std::vector<std::size_t> primary;
   std::size_t key = none;              // place of the sharding column; none: rows on every shard
   placement::key_type type = placement::key_type::bigint;
 
@@ -53,10 +56,19 @@ struct selection {                     // of rows: those of a whole table, or of
 };
 std::string where_moving(const table&, const selection&);   // "true" for a whole table
 
-std::string copy_out(const table&, const selection&);
-std::string copy_in(const table&);
+// Whether all columns' types have a binary form that every server reads alike: of the built-in
+// ones those that neither name an object by its number nor depend on a setting.
+bool has_binary_form(const table&);
+// The rows in blocks [from, to) of the table; without `to` all that follow.
+struct block_range {
+  std::uint64_t from = 0;
+  std::optional<std::uint64_t> to;
+};
+std::string copy_out(const table&, const selection&, bool binary, const block_range&);
+std::string copy_in(const table&, bool binary);
 // One row: how many rows, and the sum of a hash of each. Of those that fulfil one of `among`, if
-// there are any.
+// there are any: conditions on the columns; of a sharded table without a primary key literals of
+// the sharding key, which are all looked for in one pass, because it may have no index.
 std::string checksum(const table&, const selection&, std::span<const std::string> among = {});
 
 }  // namespace pgsled::moving

@@ -10,7 +10,8 @@ BOOST_DESCRIBE_STRUCT(move_request, (), (do_, database, job, buckets, wait_ms))
 BOOST_DESCRIBE_STRUCT(move_shard, (), (number, host, port, database, user, password))
 BOOST_DESCRIBE_STRUCT(move_table, (), (schema, name, column, data_type, hasher, by_mapping))
 BOOST_DESCRIBE_STRUCT(move_tls, (), (mode, ca_certificate, certificate, private_key))
-BOOST_DESCRIBE_STRUCT(move_where, (), (shards, epoch, buckets, tables, tls, moving))
+BOOST_DESCRIBE_STRUCT(move_manner, (), (copies, binary, copy_rate, slot_limit, pg_dump))
+BOOST_DESCRIBE_STRUCT(move_where, (), (shards, epoch, buckets, tables, tls, moving, manner))
 BOOST_DESCRIBE_STRUCT(move_answer, (), (epoch, fence, moves))
 
 template std::string to_json(const move_request&);

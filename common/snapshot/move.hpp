@@ -58,6 +58,14 @@ struct move_tls {                      // as in [general] of pgdog.toml
   std::string mode = "prefer", ca_certificate, certificate, private_key;
 };
 
+struct move_manner {                   // how rows are moved
+  std::uint32_t copies = 1;            // at once
+  bool binary = true;                  // where types agree
+  std::int64_t copy_rate = 0;          // bytes a second; 0: no limit
+  std::int64_t slot_limit = std::int64_t{64} << 30;   // bytes of log
+  std::string pg_dump = "pg_dump";     // that: whichever fits
+};
+
 struct move_where {
   std::vector<move_shard> shards;      // of the file, in order; those in no bucket are joining
   std::uint64_t epoch = 0;             // of the stored map
@@ -65,6 +73,7 @@ struct move_where {
   std::vector<move_table> tables;
   move_tls tls;
   std::string moving;                  // the job that is registered; empty: none
+  move_manner manner;
 };
 
 struct move_answer {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "common/placement/rule.hpp"
+#include "services/replicator/move_rights.hpp"
 
 namespace pgsled::replicator {
 
@@ -34,16 +35,26 @@ std::vector<std::string> split(const std::string& text) {
 }
 
 constexpr const char* tables_query = R"sql(
-SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident,
-  c.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
+SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence,
+  c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid
+                              OR i.inhrelid = c.oid AND NOT c.relispartition),
   (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('A', 'R'))
   + (SELECT count(*) FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')),
   coalesce((SELECT string_agg(a.attname, U&'\001f' ORDER BY k.place)
     FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY k (number, place), pg_attribute a
     WHERE x.indrelid = c.oid AND x.indisprimary AND x.indisvalid AND a.attrelid = c.oid
-      AND a.attnum = k.number AND k.place <= x.indnkeyatts), '')
+      AND a.attnum = k.number AND k.place <= x.indnkeyatts), ''),
+  top.nspname, top.relname, coalesce(pg_get_expr(c.relpartbound, c.oid), ''),
+  CASE WHEN pg_has_role(c.relowner, 'USAGE') THEN ''
+       ELSE quote_ident(pg_get_userbyid(c.relowner)) END,
+  c.relforcerowsecurity AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles
+                                 WHERE rolname = current_user)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('information_schema', 'pgsled')
+LEFT JOIN LATERAL (SELECT rn.nspname, r.relname FROM pg_class r
+  JOIN pg_namespace rn ON rn.oid = r.relnamespace
+  WHERE c.relispartition AND r.oid = pg_partition_root(c.oid)) top ON true
+WHERE (c.relkind IN ('r', 'p') OR c.relkind = 'f' AND c.relispartition)
+  AND n.nspname NOT IN ('information_schema', 'pgsled')
   AND n.nspname NOT LIKE 'pg\_%'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                   AND d.objid = c.oid AND d.deptype = 'e')
@@ -54,7 +65,7 @@ SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, 
   a.attidentity, a.attgenerated, a.attnotnull, coalesce(l.collisdeterministic, true)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
-WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum)sql";
 
 // Unique indexes whose columns, as names.
@@ -63,6 +74,16 @@ SELECT x.indrelid, i.relname, x.indisprimary, coalesce(string_agg(a.attname, U&'
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
 LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey::int2[])
 WHERE x.indisunique GROUP BY 1, 2, 3 ORDER BY 2)sql";
+
+// By table, what every index is; its name may differ.
+constexpr const char* indexes_query = R"sql(
+SELECT n.nspname || '.' || c.relname, i.relname,
+  substr(pg_get_indexdef(i.oid), strpos(pg_get_indexdef(i.oid), ' USING '))
+  || CASE WHEN x.indisunique THEN ' unique' ELSE '' END
+FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE x.indisvalid AND n.nspname NOT IN ('information_schema', 'pgsled')
+  AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1, 2)sql";
 
 constexpr const char* references_query = R"sql(
 SELECT k.conname, k.conrelid, k.confrelid,
@@ -80,19 +101,21 @@ SELECT current_setting('server_version_num'), current_setting('wal_level'),
   current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication),
   current_setting('max_prepared_transactions')::int,
   current_setting('max_replication_slots')::int
-    - (SELECT count(*) FROM pg_show_replication_origin_status()),
-  (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_setting('server_encoding'),
+    - (SELECT count(*) FROM pg_replication_origin), current_setting('server_encoding'),
   to_regprocedure('pgsled.flip_shard_map(text,bigint,integer[],text)') IS NOT NULL,
   to_regprocedure('pgsled.decide(text,text,integer[])') IS NOT NULL,
-  (SELECT count(*) FROM pg_prepared_xacts WHERE prepared < now() - interval '30 s'),
-  (SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+  (SELECT string_agg(gid, ', ') FROM pg_prepared_xacts WHERE prepared < now() - interval '30 s'),
+  (SELECT string_agg(pid::text, ', ') FROM pg_stat_activity WHERE backend_xid IS NOT NULL
     AND xact_start < now() - interval '60 s'), pg_is_in_recovery())sql";
 
 struct found_table {
   moving::table it;
-  std::string oid, kind, persistence, identity;
-  bool inherits = false, always = false, key_generated = false;
+  std::string oid, kind, persistence;
+  std::string top_schema, top_name;    // of a partition: the table that is partitioned
+  std::string owner;                   // whose rights the role does not have; empty: it has
+  bool inherits = false, always = false, secured = false;
   bool key_deterministic = true;
+  bool partitioned() const { return kind == "p"; }   // its rows are in its partitions
   std::string shape;                   // all columns as text: equal on shards that have the same
 };
 using found_tables = std::map<std::string, found_table>;   // by label
@@ -107,12 +130,12 @@ class checker {
       if (auto error = server(at.number)) return tl::unexpected(std::move(*error));
       if (auto error = buckets(at.number)) return tl::unexpected(std::move(*error));
     }
-    if (!report_.missing.empty()) return std::move(report_);   // nothing else may be readable
     auto all = tables();
     if (!all) return tl::unexpected(all.error());
     const auto first = scene_.sources.front();
     if (auto error = indexes(all->at(first))) return tl::unexpected(std::move(*error));
     if (auto error = references(all->at(first))) return tl::unexpected(std::move(*error));
+    if (auto error = same_indexes(all->at(first))) return tl::unexpected(std::move(*error));
     if (auto error = empty(all->at(scene_.destination))) return tl::unexpected(std::move(*error));
     return std::move(report_);
   }
@@ -132,6 +155,7 @@ class checker {
       if (skipped(one)) continue;
       judge(label, one);
       compare(label, one, all);
+      if (one.partitioned()) continue;
       for (const shard_number source : scene_.sources) {
         const auto there = all.at(source).find(label);
         if (there == all.at(source).end()) continue;
@@ -139,6 +163,7 @@ class checker {
         scene_.tables[source].push_back(there->second.it);
       }
     }
+    for (const auto& [shard, there] : all) rights(shard, there);
     for (const shard_number source : scene_.sources) {
       for (const auto& [label, one] : all.at(source)) {
         if (!all.at(first).contains(label) && !one.it.whole()) {
@@ -167,12 +192,8 @@ class checker {
                         scene_.sources.end();
     const auto needed = static_cast<int>(scene_.sources.size());
     if (number<int>(row[0]) < 140000) missing("shard {}: PostgreSQL 14 or later is needed", shard);
-    if (row[12] == "t") missing("shard {}: the server is a standby", shard);
-    if (row[6] != "t") {
-      missing("shard {}: role \"{}\" has to be a superuser, for session_replication_role and "
-              "replication origins", shard, scene_.where.shards[shard].user);
-    }
-    if (row[7] != "UTF8") missing("shard {}: the server's encoding is {}, not UTF8", shard, row[7]);
+    if (row[11] == "t") missing("shard {}: the server is a standby", shard);
+    if (row[6] != "UTF8") missing("shard {}: the server's encoding is {}, not UTF8", shard, row[6]);
     if (source && row[1] != "logical") {
       missing("shard {}: wal_level is {}; set it to logical and restart the server", shard, row[1]);
     }
@@ -190,22 +211,25 @@ class checker {
       missing("shard {}: max_prepared_transactions is 0; the new map is committed by two-phase "
               "commit", shard);
     }
-    if (row[8] != "t") {
+    if (row[7] != "t") {
       missing("shard {}: pgsled.flip_shard_map() is not there; is the router of this "
               "version, and may it reach the shard?", shard);
     }
-    if (row[9] != "t") {
+    if (row[8] != "t") {
       missing("shard {}: pgsled.decide() is not there; set two_phase_commit = true in [general] "
               "and RELOAD", shard);
     }
-    if (source && number<int>(row[10]) > 0) {
-      missing("shard {}: {} prepared transactions are older than 30 s and would hold up the slot "
-              "(pg_prepared_xacts)", shard, row[10]);
+    if (source && !row[9].empty()) {
+      missing("shard {}: prepared transactions are older than 30 s and would hold up the slot; "
+              "COMMIT PREPARED or ROLLBACK PREPARED: {}", shard, row[9]);
     }
-    if (source && number<int>(row[11]) > 0) {
-      warn("shard {}: {} transactions are older than a minute; the slot waits for their end", shard,
-           row[11]);
+    if (source && !row[10].empty()) {
+      warn("shard {}: transactions are older than a minute; the slot waits for the end of those of "
+           "backends {}", shard, row[10]);
     }
+    auto rights = missing_rights(scene_, shard);
+    if (!rights) return rights.error();
+    for (auto& one : *rights) report_.missing.push_back(std::move(one));
     return std::nullopt;
   }
 
@@ -249,9 +273,13 @@ class checker {
       return std::any_of(of.it.columns.begin(), of.it.columns.end(),
                          [&](const auto& one) { return one.name == column; });
     };
+    // Partitions are placed as the table is that they are of.
+    const bool part = !of.top_name.empty();
+    const auto& schema = part ? of.top_schema : of.it.schema;
+    const auto& name = part ? of.top_name : of.it.name;
     for (const auto& one : scene_.where.tables) {
-      if (!one.schema.empty() && one.schema != of.it.schema) continue;
-      if (!one.name.empty() && one.name != of.it.name) continue;
+      if (!one.schema.empty() && one.schema != schema) continue;
+      if (!one.name.empty() && one.name != name) continue;
       if (has(one.column)) return &one;
     }
     return nullptr;
@@ -275,9 +303,13 @@ class checker {
       one.it.name = row[2];
       one.kind = row[3];
       one.persistence = row[4];
-      one.identity = row[5];
-      one.inherits = row[6] == "t";
-      one.always = row[7] != "0";
+      one.inherits = row[5] == "t";
+      one.always = row[6] != "0";
+      one.top_schema = row[8];
+      one.top_name = row[9];
+      if (!row[9].empty()) one.shape = fmt::format("{}.{} {};", row[8], row[9], row[10]);
+      one.owner = row[11];
+      one.secured = row[12] == "t";
       for (const auto& column : *columns) {
         if (column[0] != row[0]) continue;
         one.shape += fmt::format("{} {} {}{} {};", column[1], column[2], column[5], column[6],
@@ -292,7 +324,12 @@ class checker {
         }
         return moving::table::none;
       };
-      for (const auto& name : split(row[8])) one.it.primary.push_back(place(name));
+      for (const auto& name : split(row[7])) one.it.primary.push_back(place(name));
+      // A generated column is not in the log: rows are found in another way.
+      const auto& primary = one.it.primary;
+      if (std::find(primary.begin(), primary.end(), moving::table::none) != primary.end()) {
+        one.it.primary.clear();
+      }
       if (const auto* rule = rule_of(one)) {
         one.it.key = place(rule->column);
         one.it.type = placement::key_type_of(rule->data_type).value_or(one.it.type);
@@ -312,19 +349,19 @@ class checker {
   }
 
   void judge(const std::string& label, const found_table& one) {
-    if (one.kind != "r" || one.inherits) {
-      missing("table {} is partitioned or inherits, which this version does not move", label);
+    if (one.kind == "f") {
+      missing("partition {} is a foreign table, which is not moved; detach it", label);
+      return;
+    }
+    if (one.inherits) {
+      missing("table {} inherits or is inherited from, which this version does not move", label);
       return;
     }
     if (one.persistence != "p") missing("table {} is not logged, so it cannot be followed", label);
     if (one.it.columns.empty()) missing("table {} has no columns", label);
-    const auto& primary = one.it.primary;
-    if (primary.empty() ||
-        std::find(primary.begin(), primary.end(), moving::table::none) != primary.end()) {
-      missing("table {} has no primary key", label);
-    }
-    if (one.identity != "d" && one.identity != "f") {
-      missing("table {}: its replica identity is neither DEFAULT nor FULL", label);
+    if (one.it.primary.empty() && !one.partitioned()) {
+      warn("table {} has no primary key that can be followed: its rows are found by all of their "
+           "columns, which is slow without an index on the sharding key", label);
     }
     if (one.always) {
       missing("table {} has triggers or rules that are enabled ALWAYS or for REPLICA", label);
@@ -357,6 +394,29 @@ class checker {
     }
   }
 
+  // By owner: one GRANT gives the rights to all of its tables.
+  void rights(shard_number shard, const found_tables& there) {
+    if (shard != scene_.destination &&
+        std::find(scene_.sources.begin(), scene_.sources.end(), shard) == scene_.sources.end()) {
+      return;
+    }
+    std::map<std::string, std::vector<std::string>> of_others;
+    for (const auto& [label, one] : there) {
+      if (skipped(one)) continue;
+      if (!one.owner.empty()) of_others[one.owner].push_back(label);
+      if (one.secured) {
+        missing("shard {}: table {} forces row security on its owner, so that rows could be left "
+                "out: ALTER ROLE {} BYPASSRLS", shard, label,
+                moving::quoted(scene_.where.shards[shard].user));
+      }
+    }
+    const auto role = moving::quoted(scene_.where.shards[shard].user);
+    for (const auto& [owner, labels] : of_others) {
+      missing("shard {}: role {} does not own table{} {}: GRANT {} TO {}", shard, role,
+              labels.size() == 1 ? "" : "s", fmt::join(labels, ", "), owner, role);
+    }
+  }
+
   void compare(const std::string& label, const found_table& one,
                const std::map<shard_number, found_tables>& all) {
     for (const auto& [shard, tables] : all) {
@@ -380,7 +440,7 @@ class checker {
     const auto rows = scene_.link(scene_.sources.front()).query(unique_query);
     if (!rows) return rows.error();
     for (const auto& [label, one] : tables) {
-      if (one.it.whole() || skipped(one)) continue;
+      if (one.it.whole() || skipped(one) || one.partitioned()) continue;
       const auto& key = one.it.columns[one.it.key].name;
       for (const auto& row : *rows) {
         if (row[0] != one.oid) continue;
@@ -388,6 +448,27 @@ class checker {
         if (std::find(columns.begin(), columns.end(), key) != columns.end()) continue;
         warn("table {}: unique index {} is without the sharding key {}; rows of two shards that "
              "are equal in it end the move", label, row[1], key);
+      }
+    }
+    return std::nullopt;
+  }
+
+  // What the new shard lacks would be missed only when it is in use.
+  trouble same_indexes(const found_tables& tables) {
+    if (!lacking_.empty()) return std::nullopt;
+    const auto here = scene_.link(scene_.sources.front()).query(indexes_query);
+    if (!here) return here.error();
+    const auto there = scene_.link(scene_.destination).query(indexes_query);
+    if (!there) return there.error();
+    std::multiset<std::pair<std::string, std::string>> known;
+    for (const auto& row : *there) known.emplace(row[0], row[2]);
+    for (const auto& row : *here) {
+      const auto of = tables.find(row[0]);
+      if (of == tables.end() || skipped(of->second)) continue;
+      if (const auto found = known.find({row[0], row[2]}); found != known.end()) {
+        known.erase(found);
+      } else {
+        warn("table {}: index {} is not on shard {}", row[0], row[1], scene_.destination);
       }
     }
     return std::nullopt;
@@ -441,7 +522,7 @@ class checker {
     }
     auto& link = scene_.link(scene_.destination);
     for (const auto& [label, one] : there) {
-      if (skipped(one)) continue;
+      if (skipped(one) || !one.owner.empty()) continue;
       const bool owns = scene_.destination_owns();
       if (owns && one.it.whole()) continue;
       const auto some = one_value(

@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::chrono::milliseconds long_wait{3'600'000};
 constexpr std::size_t rows_at_once = 200;   // conditions in one statement
+constexpr std::size_t keys_at_once = 10'000;
 
 template <class T>
 bool ready(const std::future<T>& of) {
@@ -33,9 +34,10 @@ trouble same_rows(management::connection& here, management::connection& there,
   };
   if (among == nullptr) return check({});
   std::vector<std::string> some;
+  const auto at_once = one.primary.empty() ? keys_at_once : rows_at_once;
   for (auto row = among->begin(); row != among->end();) {
     some.push_back(*row);
-    if (++row != among->end() && some.size() < rows_at_once) continue;
+    if (++row != among->end() && some.size() < at_once) continue;
     if (auto error = check(some)) return error;
     some.clear();
   }

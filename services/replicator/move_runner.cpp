@@ -11,6 +11,7 @@
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
 #include "services/replicator/move_flip.hpp"
+#include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_schema.hpp"
 
 namespace pgsled::replicator {
@@ -31,7 +32,6 @@ constexpr milliseconds between_marks{200};     // while something is compared
 constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
 constexpr int most_comparisons = 20;
 constexpr const char* nothing_to_move = "02000";
-constexpr std::int64_t most_behind = std::int64_t{64} << 30;   // bytes of log that a slot keeps
 
 bool may_be_interrupted(step what) {
   return what == step::check || what == step::prepare || what == step::copy ||
@@ -59,6 +59,10 @@ std::int64_t since(clock::time_point begin) {
 std::int64_t unix_ms() {
   return std::chrono::duration_cast<milliseconds>(
              std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string with_hint(const pg_error& why) {
+  return why.hint.empty() ? why.message : why.message + ". " + why.hint;
 }
 
 bool is_transient(step what, const pg_error& why) {
@@ -130,7 +134,7 @@ void move_runner::run() {
     progress_.outcome = error ? "failed" : "checked";
     if (error) {
       progress_.sqlstate = error->sqlstate;
-      progress_.error = error->message;
+      progress_.error = with_hint(*error);
     }
     return tell();
   }
@@ -151,7 +155,7 @@ void move_runner::run() {
     progress_.warnings.push_back(job_.reason()->message);
   } else if (const auto& why = job_.reason()) {
     progress_.sqlstate = why->sqlstate;
-    progress_.error = why->message;
+    progress_.error = with_hint(*why);
     progress_.detail = why->detail;
   }
   progress_.ended = unix_ms();
@@ -570,95 +574,6 @@ trouble move_runner::prepare() {
   return std::nullopt;
 }
 
-// Identities that hold the sharding key, and the publication, in one transaction with the record of
-// what was changed. The lock on the tables is asked for only briefly: clients queue behind it.
-trouble move_runner::alter(shard_number source) {
-  auto& link = scene_.link(source);
-  const auto identities = link.query(
-      "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
-      "c.relnamespace WHERE c.relkind = 'r' AND c.relreplident = 'd'");
-  if (!identities) return identities.error();
-  std::vector<std::string> full;
-  std::string names;
-  for (const moving::table& one : scene_.tables[source]) {
-    names += (names.empty() ? "" : ", ") + ("ONLY " + moving::in_sql(one));
-    const bool by_default = std::any_of(identities->begin(), identities->end(),
-                                        [&](const auto& row) { return row[0] == one.label(); });
-    if (!one.whole() && !one.key_in_primary() && by_default) full.push_back(moving::in_sql(one));
-  }
-  std::string sql = hold_job(scene_) + "; SET LOCAL lock_timeout = '200ms'; ";
-  for (const auto& one : full) sql += "ALTER TABLE " + one + " REPLICA IDENTITY FULL; ";
-  sql += fmt::format("UPDATE pgsled.job SET altered = {} WHERE id = {}; CREATE PUBLICATION {}{}",
-                     text_array(full), literal(order_.job), scene_.publication(),
-                     names.empty() ? "" : " FOR TABLE " + names);
-  for (int attempt = 0;; ++attempt) {
-    auto error = execute(link, sql);
-    if (!error || error->sqlstate != "55P03" || attempt == 50 || aborted_ || stopped_) return error;
-    wait(100);
-  }
-}
-
-trouble move_runner::copy() {
-  std::vector<std::string> filled;
-  for (const auto& [source, tables] : scene_.tables) {
-    for (const auto& one : tables) {
-      auto name = moving::in_sql(one);
-      // What undo deletes, behind DELETE FROM: a shard that owns rows keeps those.
-      if (scene_.destination_owns()) {
-        name += " WHERE " + moving::where_moving(one, {scene_.map.size(), scene_.moving});
-      }
-      if (std::find(filled.begin(), filled.end(), name) == filled.end()) filled.push_back(name);
-    }
-  }
-  auto& link = scene_.link(scene_.destination);
-  if (auto error = execute(link, fmt::format(
-          "{}; UPDATE pgsled.job SET filled = {} WHERE id = {}", hold_job(scene_),
-          text_array(filled), literal(order_.job)))) {
-    return error;
-  }
-  if (auto error = expect_rows()) return error;
-  const auto began = clock::now();
-  const auto before = progress_.rows;
-  for (const auto& stream : streams_) {
-    const auto copied = stream->copy([&](std::int64_t rows, std::int64_t bytes) {
-      progress_.rows += rows;
-      progress_.bytes += bytes;
-      const std::int64_t done = progress_.rows - before;
-      const std::int64_t ms = std::max<std::int64_t>(since(began), 1);
-      progress_.rows_per_s = done * 1000 / ms;
-      progress_.left_ms = done > 0 && progress_.rows_expected > done
-                              ? (progress_.rows_expected - done) * ms / done : 0;
-      tell();
-    });
-    if (!copied) return copied.error();
-  }
-  progress_.left_ms = 0;
-  for (const auto& stream : streams_) {
-    if (const auto begun = stream->begin(); !begun) return begun.error();
-  }
-  return std::nullopt;
-}
-
-// For people: from what the servers believe their tables to hold.
-trouble move_runner::expect_rows() {
-  double expected = 0;
-  for (const auto& [source, tables] : scene_.tables) {
-    const auto owned = std::count(scene_.map.begin(), scene_.map.end(), source);
-    const auto leaving = scene_.of_source(source).moving.size();
-    for (const auto& one : tables) {
-      const auto rows = one_value(scene_.link(source), fmt::format(
-          "SELECT (CASE WHEN reltuples < 0 THEN pg_relation_size(oid) / 100 ELSE reltuples END)"
-          "::bigint FROM pg_class WHERE oid = {}::regclass", literal(moving::in_sql(one))));
-      if (!rows) return rows.error();
-      const double all = rows->empty() ? 0 : static_cast<double>(std::stoll(*rows));
-      expected += one.whole() || owned == 0
-                      ? all : all * static_cast<double>(leaving) / static_cast<double>(owned);
-    }
-  }
-  progress_.rows_expected = static_cast<std::int64_t>(expected);
-  return std::nullopt;
-}
-
 // Into each source's log: what was committed before comes before it.
 trouble move_runner::write_markers() {
   marker_ = fmt::format("{} {}", scene_.runner, ++markers_);
@@ -689,10 +604,7 @@ trouble move_runner::follow_to_marker(milliseconds patience) {
     tell();
     if (all) return std::nullopt;
     if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
-    if (progress_.lag > most_behind) {
-      return pg_error{"53400", "the sources write faster than the destination can follow; the "
-                               "slots are given up rather than filling their disks", {}, {}};
-    }
+    if (auto error = watch_slots()) return error;
     if (clock::now() > until) {
       return pg_error{"55P03", "the destination did not get up to date in time", {}, {}};
     }
@@ -719,6 +631,7 @@ trouble move_runner::compare() {
     if (!all && left <= few_rows) return std::nullopt;
     if (auto error = compare_once(all)) return error;
     compared_ = true;
+    if (auto error = validate()) return error;
   }
   return pg_error{"55P03", "rows change faster than they can be compared", {}, {}};
 }
@@ -747,6 +660,7 @@ trouble move_runner::compare_once(bool all) {
       progress_.changes += stream->applied_rows();
     }
     tell();
+    if (auto error = watch_slots()) return error;
     if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
   }
   return std::nullopt;
@@ -791,6 +705,7 @@ trouble move_runner::drain() {
 trouble move_runner::verify() {
   // A table that has come meanwhile would stay behind.
   if (auto error = same_tables(scene_)) return error;
+  if (auto error = nothing_set_aside(scene_)) return error;
   auto& there = scene_.link(scene_.destination);
   for (const auto& stream : streams_) {
     const auto source = stream->source();

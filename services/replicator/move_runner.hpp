@@ -62,6 +62,8 @@ class move_runner {
   trouble catch_up();
   trouble compare();
   trouble compare_once(bool all);
+  trouble validate();
+  trouble watch_slots();
   trouble write_markers();
   trouble fence();
   trouble drain();
@@ -100,6 +102,7 @@ class move_runner {
   bool compared_ = false;              // all rows once; since then the streams know what changed
   std::string fence_, marker_;
   std::chrono::steady_clock::time_point fenced_at_{};
+  std::chrono::steady_clock::time_point slots_seen_{};
   std::uint64_t markers_ = 0;
   std::uint32_t runs_ = 0;
   move_progress progress_;

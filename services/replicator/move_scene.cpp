@@ -111,6 +111,14 @@ ALTER TABLE pgsled.job ADD COLUMN IF NOT EXISTS shard integer,
   ADD COLUMN IF NOT EXISTS round integer NOT NULL DEFAULT 1,
   ADD COLUMN IF NOT EXISTS sources integer[] NOT NULL DEFAULT '{}';
 REVOKE ALL ON pgsled.job FROM PUBLIC;
+CREATE TABLE IF NOT EXISTS pgsled.job_later (
+  job text,
+  place integer,
+  stage text NOT NULL CHECK (stage IN ('index', 'reference', 'validation')),
+  "table" text NOT NULL,
+  statement text NOT NULL,
+  PRIMARY KEY (job, place));
+REVOKE ALL ON pgsled.job_later FROM PUBLIC;
 CREATE OR REPLACE FUNCTION pgsled.hold_job(of_id text, of_runner text) RETURNS void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -26,8 +26,9 @@ constexpr std::chrono::milliseconds long_wait{600'000};
 
 // The oldest of Debian's packages that is not older than the server, because newer ones write what
 // older servers do not know; else whatever PATH names, which refuses by itself when it is older.
-std::string fitting_pg_dump(int server) {
-  std::string found = "pg_dump";
+std::string fitting_pg_dump(const std::string& configured, int server) {
+  std::string found = configured;
+  if (configured != "pg_dump") return found;   // chosen; refuses by itself when it is older
   int best = 0;
   std::error_code ec;
   for (const auto& one : std::filesystem::directory_iterator("/usr/lib/postgresql", ec)) {
@@ -152,16 +153,25 @@ trouble copy_schema(move_scene& scene, shard_number from, shard_number to) {
   add("PGSSLROOTCERT", scene.where.tls.ca_certificate);
   add("PGSSLCERT", scene.where.tls.certificate);
   add("PGSSLKEY", scene.where.tls.private_key);
-  const auto dump = run({fitting_pg_dump(std::stoi(*version)), "--schema-only", "--no-password",
+  const auto program = fitting_pg_dump(scene.where.manner.pg_dump, std::stoi(*version));
+  const auto by_hand = fmt::format(
+      "Set pg_dump_path in [replication] to one of PostgreSQL {} or later, or copy the definitions "
+      "to shard {} by hand:  pg_dump --schema-only -N pgsled -h {} -p {} -U {} {}", *version, to,
+      at.host, at.port, at.user, at.database);
+  const auto dump = run({program, "--schema-only", "--no-password",
                          "--no-publications", "--no-subscriptions", "--exclude-schema=pgsled",
                           "--encoding=UTF8",
                          "--host=" + at.host, "--port=" + std::to_string(at.port),
                          "--username=" + at.user, "--dbname=" + at.database},
                         environment, *scene.stop);
-  if (!dump) return dump.error();
+  if (!dump) {
+    auto error = dump.error();
+    if (error.sqlstate == "58P01") error.hint = by_hand;
+    return error;
+  }
   if (dump->status != 0) {
-    return pg_error{"58000", fmt::format("pg_dump of shard {} failed: {}", from, dump->err), {},
-                    {}};
+    return pg_error{"58000", fmt::format("{} of shard {} failed: {}", program, from, dump->err),
+                    by_hand, {}};
   }
   auto link = scene.open(to, long_wait);
   if (!link) return link.error();

@@ -13,7 +13,6 @@ using moving::follow_action;
 
 constexpr std::chrono::milliseconds long_wait{600'000};   // a slot waits for old transactions
 constexpr std::chrono::seconds between_confirmations{1};
-constexpr std::size_t copy_piece = 64u << 10;
 
 std::int64_t microseconds_since_2000() {
   constexpr std::int64_t epoch = 946'684'800'000'000;
@@ -62,59 +61,6 @@ result<bool> move_stream::make_slot() {
   const auto tables = scene_.tables.find(source_);
   follower_.emplace(tables == scene_.tables.end() ? std::vector<moving::table>() : tables->second,
                     scene_.of_source(source_));
-  return true;
-}
-
-result<bool> move_stream::copy(const meter& copied) {
-  auto from = scene_.open(source_, long_wait);
-  if (!from) return tl::unexpected(from.error());
-  if (auto error = execute(*from, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) {
-    return tl::unexpected(std::move(*error));
-  }
-  if (auto error = execute(*from, "SET TRANSACTION SNAPSHOT " + from->literal(snapshot_))) {
-    return tl::unexpected(std::move(*error));
-  }
-  for (const moving::table& one : scene_.tables.at(source_)) {
-    if (auto done = copy_table(*from, one, copied); !done) return done;
-  }
-  return true;
-}
-
-result<bool> move_stream::copy_table(management::connection& from, const moving::table& one,
-                                     const meter& copied) {
-  const auto fail = [](pg_error error) { return tl::unexpected(std::move(error)); };
-  if (auto error = execute(*apply_, "BEGIN")) return fail(std::move(*error));
-  if (auto error = execute(*apply_, hold_job(scene_))) return fail(std::move(*error));
-  if (auto begun = apply_->begin_copy_in(moving::copy_in(one)); !begun) return begun;
-  std::string piece;
-  std::int64_t rows = 0, bytes = 0, told = 0;
-  const auto read = from.copy_out(
-      moving::copy_out(one, scene_.of_source(source_)), [&](std::string_view row) -> result<bool> {
-        piece += row;
-        ++rows;
-        if (piece.size() < copy_piece) return true;
-        bytes += static_cast<std::int64_t>(piece.size());
-        auto put = apply_->put(piece);
-        piece.clear();
-        copied(rows - std::exchange(told, rows), std::exchange(bytes, 0));
-        return put;
-      });
-  if (!read) {
-    apply_->give_up_copy_in("the source failed");
-    return read;
-  }
-  if (!piece.empty()) {
-    bytes += static_cast<std::int64_t>(piece.size());
-    if (auto put = apply_->put(piece); !put) return put;
-  }
-  const auto stored = apply_->end_copy_in();
-  if (!stored) return tl::unexpected(stored.error());
-  if (*stored != rows) {
-    return failure("XX001", fmt::format("{} rows of table {} were read, {} stored", rows,
-                                        one.label(), *stored));
-  }
-  if (auto error = execute(*apply_, "COMMIT")) return fail(std::move(*error));
-  copied(rows - told, bytes);
   return true;
 }
 

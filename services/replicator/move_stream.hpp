@@ -1,11 +1,10 @@
 #pragma once
-// move_stream: one source of a move: its slot, the copy of its moving rows under the slot's
-// snapshot, and what it has committed since, replayed on the destination. One transaction of the
-// destination covers whole transactions of the source, and the origin's position is stored with it.
+// move_stream: one source of a move: its slot, and what it has committed since, replayed on the
+// destination. One transaction of the destination covers whole transactions of the source, and the
+// origin's position is stored with it.
 // Thread rule: one thread at a time.
 
 #include <chrono>
-#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -36,9 +35,7 @@ class move_stream {
 
   // Makes the slot, whose snapshot stays until begin() or the next use of this connection.
   result<bool> make_slot();
-  // Copies the rows of all tables. `copied` is told of rows and bytes now and then.
-  using meter = std::function<void(std::int64_t rows, std::int64_t bytes)>;
-  result<bool> copy(const meter& copied);
+  const std::string& snapshot() const { return snapshot_; }
   result<bool> begin();   // the stream, from where the slot was made
 
   // Applies what has come, and waits for something for at most `wait`.
@@ -63,7 +60,6 @@ class move_stream {
   std::int64_t applied_rows() const { return rows_; }
 
  private:
-  result<bool> copy_table(management::connection& from, const moving::table&, const meter&);
   result<bool> take(byte_span frame);
   result<bool> perform(moving::follow_action);
   result<bool> send_pending(bool commit);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/commit/statements.hpp"
+#include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_runner.hpp"
 
 namespace pgsled::replicator {
@@ -31,6 +32,20 @@ std::vector<std::string> column_of(const management::connection::rows& rows) {
   std::vector<std::string> all;
   for (const auto& row : rows) all.push_back(row.at(0));
   return all;
+}
+
+// Of an entry of pgsled.job.altered. An index that somebody has dropped meanwhile must not keep the
+// move from its end.
+std::string identity_as_before(const std::string& entry) {
+  constexpr std::string_view words = " REPLICA IDENTITY ";
+  const auto at = entry.find(words);
+  const auto table = "ALTER TABLE IF EXISTS ONLY " + entry.substr(0, at) + std::string(words);
+  // A bare name is of a version that only knew DEFAULT.
+  const auto kind = at == std::string::npos ? "DEFAULT" : entry.substr(at + words.size());
+  if (!kind.starts_with("USING INDEX ")) return table + kind + "; ";
+  return "DO" + literal("BEGIN " + table + kind +
+                        "; EXCEPTION WHEN undefined_object OR wrong_object_type THEN " + table +
+                        "DEFAULT; END") + "; ";
 }
 
 }  // namespace
@@ -80,7 +95,7 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
   if (!altered) return altered.error();
   std::string sql = hold_job(scene_) + "; SET LOCAL session_replication_role = replica; ";
   for (const auto& one : column_of(*altered)) {
-    sql += "ALTER TABLE IF EXISTS " + one + " REPLICA IDENTITY DEFAULT; ";
+    sql += identity_as_before(one);
   }
   if (rows) {
     const auto filled = of_job("filled");
@@ -89,9 +104,12 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
   }
   auto patient = scene_.open(shard, rows_wait);   // many rows may have been copied
   if (!patient) return patient.error();
-  return execute(*patient, sql + fmt::format(
-      "UPDATE pgsled.job SET altered = '{{}}', filled = '{{}}' WHERE id = {}",
-      literal(order_.job)));
+  if (auto error = execute(*patient, sql + fmt::format(
+          "UPDATE pgsled.job SET altered = '{{}}', filled = '{{}}' WHERE id = {}",
+          literal(order_.job)))) {
+    return error;
+  }
+  return rows ? restore_indexes(scene_, *patient) : trouble();
 }
 
 trouble move_runner::undo() {

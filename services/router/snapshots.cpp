@@ -224,6 +224,10 @@ snapshot::move_where where_rows_are(const config::configuration& config, const t
   to.tls = {config.general.tls_verify, config.general.tls_server_ca_certificate,
             config.general.tls_server_certificate, config.general.tls_server_private_key};
   to.moving = state.moving;
+  to.manner = {config.general.resharding_parallel_copies,
+               config.general.resharding_copy_format == "binary",
+               config.pgsled.resharding_copy_rate, config.pgsled.resharding_slot_limit,
+               config.general.pg_dump_path};
   return to;
 }
 

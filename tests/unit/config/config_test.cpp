@@ -58,6 +58,9 @@ TEST(config, declared_defaults_are_those_of_the_structs) {
   EXPECT_EQ(declared.connect_attempts, written.connect_attempts);
   EXPECT_EQ(declared.connect_attempt_delay, written.connect_attempt_delay);
   EXPECT_EQ(declared.idle_timeout, written.idle_timeout);
+  EXPECT_EQ(declared.resharding_copy_format, written.resharding_copy_format);
+  EXPECT_EQ(declared.resharding_parallel_copies, written.resharding_parallel_copies);
+  EXPECT_EQ(declared.pg_dump_path, written.pg_dump_path);
   EXPECT_EQ(declared.server_lifetime, written.server_lifetime);
   EXPECT_EQ(declared.server_lifetime_jitter, written.server_lifetime_jitter);
   EXPECT_EQ(declared.rollback_timeout, written.rollback_timeout);
@@ -303,6 +306,19 @@ TEST(config, rules_of_sharded_tables) {
   EXPECT_EQ(mapping->id, same.config->sharded_tables.at(0).mapping->id);
   EXPECT_THAT(newer.config->unacted, ::testing::IsEmpty());
   EXPECT_THAT(same.config->unacted, ::testing::IsEmpty());
+}
+
+TEST(config, how_rows_are_copied) {
+  const auto out = parse_both(
+      "[general]\nresharding_copy_format = \"text\"\nresharding_parallel_copies = 500\n"
+      "[replication]\npg_dump_path = \"/opt/pg_dump\"\n"
+      "[pgsled]\nresharding_copy_rate = 1000\nresharding_slot_limit = 2000000\n", "");
+  ASSERT_TRUE(out.config) << format(out.mistakes);
+  EXPECT_EQ(out.config->general.resharding_copy_format, "text");
+  EXPECT_EQ(out.config->general.resharding_parallel_copies, 32u) << "bounded";
+  EXPECT_EQ(out.config->general.pg_dump_path, "/opt/pg_dump");
+  EXPECT_EQ(out.config->pgsled.resharding_copy_rate, 1000);
+  EXPECT_EQ(out.config->pgsled.resharding_slot_limit, 2'000'000);
 }
 
 TEST(config, mistakes_of_mappings) {

@@ -134,20 +134,25 @@ std::string key_in(std::uint64_t bucket) {
 }
 
 struct following {
-  follower it{{orders()}, {2, {0}}};
+  table of;
+  follower it{{of}, {2, {0}}};
   std::string mine = key_in(0), others = key_in(1);
 
-  following() {
+  explicit following(table one = orders()) : of(std::move(one)) {
     EXPECT_EQ(sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})), "");
   }
 
+  std::string touched;                 // by the last message
+
   std::string sql(const std::string& bytes) {
+    touched.clear();
     const auto decoded = wal::decode(as_bytes(bytes));
     if (!decoded) return "undecodable";
     const auto got = it.feed(*decoded);
     if (!got) return "error: " + got.error().message;
     std::string all;
     for (const auto& one : *got) {
+      for (const auto& row : one.rows) touched += row + ";";
       if (one.what == follow_action::kind::commit) all += "commit";
       if (one.what == follow_action::kind::marker) all += "marker " + one.content;
       all += one.sql + (one.touches ? " (" + std::to_string(*one.touches) + ")" : "");
@@ -172,6 +177,33 @@ TEST(follower, only_rows_of_moving_buckets) {
   EXPECT_EQ(f.sql(erase(5, {"1", f.others, "-"})), "");
   EXPECT_THAT(f.sql(erase(5, {"1", f.mine, "-"})), HasSubstr("DELETE FROM ONLY"));
   EXPECT_EQ(f.sql(commit(9)), "commit");
+}
+
+// Of rows that are equal one is changed, whichever; it is compared with all of its key.
+TEST(follower, without_a_primary_key) {
+  auto keyless = orders();
+  keyless.primary.clear();
+  following f(keyless);
+  const auto one = "ctid = (SELECT ctid FROM ONLY \"public\".\"orders\" WHERE \"who\" = E'" +
+                   f.mine + "' AND num_nulls(\"id\") = 0 AND format('%s', \"id\") = E'1' AND "
+                   "num_nulls(\"who\") = 0 AND format('%s', \"who\") = E'" + f.mine +
+                   "' AND num_nulls(\"note\") = 1 LIMIT 1) (1)";
+  EXPECT_EQ(f.sql(update(5, {"1", f.mine, "it"}, {"1", f.mine, "-"}, 'O')),
+            "UPDATE ONLY \"public\".\"orders\" SET \"who\" = E'" + f.mine +
+                "', \"note\" = E'it' WHERE " + one);
+  const auto row = " E'" + f.mine + "';";
+  EXPECT_EQ(f.touched, row + row);
+  EXPECT_EQ(f.sql(erase(5, {"1", f.mine, "-"})),
+            "DELETE FROM ONLY \"public\".\"orders\" WHERE " + one);
+  EXPECT_EQ(f.touched, row);
+  EXPECT_THAT(f.sql(insert(5, {"1", f.mine, "-"})), HasSubstr("INSERT"));
+  EXPECT_EQ(f.touched, row);
+  EXPECT_THAT(f.sql(update(5, {"1", f.mine, "it"})), HasSubstr("error: ")) << "which was it?";
+  EXPECT_THAT(f.sql(erase(5, {"1", f.mine, "?"})), HasSubstr("error: "));
+  keyless.key = table::none;
+  following all(keyless);
+  EXPECT_THAT(all.sql(erase(5, {"1", "-", "-"})), HasSubstr("num_nulls(\"who\") = 1"));
+  EXPECT_EQ(all.touched, "true;");
 }
 
 TEST(follower, rows_that_change_their_bucket) {
@@ -200,7 +232,7 @@ TEST(follower, what_pgsled_replayed_is_left_out) {
 TEST(follower, truncate_markers_and_other_tables) {
   following f;
   EXPECT_THAT(f.sql("T" + be(1u) + std::string(1, '\0') + be(5u)),
-              testing::AllOf(HasSubstr("DELETE FROM ONLY \"public\".\"orders\" WHERE mod("),
+              testing::AllOf(HasSubstr("DELETE FROM ONLY \"public\".\"orders\" WHERE ((("),
                              HasSubstr("ANY ('{0}'")));
   EXPECT_EQ(f.sql(message("pgsled", "mark")), "marker mark");
   EXPECT_EQ(f.sql(message("other", "mark")), "");

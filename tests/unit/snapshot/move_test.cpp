@@ -29,12 +29,16 @@ TEST(move, answers_survive_the_round_trip) {
   from.tables.push_back({"public", "orders", "customer", "bigint", "sha1", true});
   from.tls.mode = "verify_full";
   from.moving = "J";
+  from.manner = {7, false, 1'000'000, 1 << 20, "/opt/pg_dump"};
   const auto to = from_json<move_where>(to_json(from));
   ASSERT_TRUE(to.has_value()) << to.error().message;
   EXPECT_EQ(to_json(*to), to_json(from));
   EXPECT_EQ(to->shards.at(0).password, "s\"cret");
   EXPECT_TRUE(to->tables.at(0).by_mapping);
   EXPECT_EQ(to->buckets, from.buckets);
+  EXPECT_EQ(to->manner.copies, 7u);
+  EXPECT_FALSE(to->manner.binary);
+  EXPECT_EQ(to->manner.pg_dump, "/opt/pg_dump");
 
   const auto answer = from_json<move_answer>(R"({"epoch": 9, "fence": "F"})");
   ASSERT_TRUE(answer.has_value());

@@ -1,0 +1,193 @@
+#include "services/replicator/move_copy.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <optional>
+
+#include "common/moving/copying.hpp"
+#include "services/replicator/move_crew.hpp"
+
+namespace pgsled::replicator {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+using moving::copy_part;
+
+constexpr std::chrono::milliseconds long_wait{600'000};
+constexpr std::size_t bytes_at_once = 128u << 10;         // given to libpq
+constexpr std::uint64_t blocks_in_part = 4096;            // 32 MiB of a table
+
+trouble begin_under(management::connection& link, const std::string& snapshot) {
+  if (auto error = execute(link, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) return error;
+  return execute(link, "SET TRANSACTION SNAPSHOT " + link.literal(snapshot));
+}
+
+class copying {
+ public:
+  copying(const move_scene& scene, const std::vector<source_snapshot>& sources)
+      : scene_(scene), sources_(sources), rate_(scene.where.manner.copy_rate) {}
+
+  trouble run(const copy_watcher& watch) {
+    std::vector<moving::table_size> sizes;
+    for (const auto& from : sources_) {
+      if (auto error = hold(from, sizes)) return error;
+    }
+    if (sizes.empty()) return std::nullopt;
+    queue_.emplace(sizes, blocks_in_part);
+    const auto workers = std::min<std::size_t>(scene_.where.manner.copies, queue_->left());
+    return crew_.work(static_cast<std::uint32_t>(workers),
+                      [this](std::uint32_t number) { return work(number); },
+                      [&] { return watch(rows_.exchange(0), bytes_.exchange(0)); });
+  }
+
+ private:
+  struct worker {
+    std::optional<management::connection> from, to;
+    shard_number source = 0;
+    std::string piece;
+  };
+
+  // Locks the tables of one source as a SELECT does, for as long as rows are copied: a table that
+  // was rewritten in between would have its rows in other blocks.
+  trouble hold(const source_snapshot& from, std::vector<moving::table_size>& sizes) {
+    const auto tables = scene_.tables.find(from.source);
+    if (tables == scene_.tables.end() || tables->second.empty()) return std::nullopt;
+    auto link = scene_.open(from.source, long_wait);
+    if (!link) return link.error();
+    if (auto error = begin_under(*link, from.snapshot)) return error;
+    std::string names, ask;
+    for (const moving::table& one : tables->second) {
+      names += (names.empty() ? "" : ", ") + ("ONLY " + moving::in_sql(one));
+      ask += (ask.empty() ? "" : " UNION ALL ") +
+             fmt::format("SELECT pg_relation_size({}) / current_setting('block_size')::bigint",
+                         link->literal(moving::in_sql(one)));
+    }
+    if (auto error = execute(*link, "LOCK TABLE " + names + " IN ACCESS SHARE MODE")) return error;
+    const auto blocks = link->query(ask);
+    if (!blocks) return blocks.error();
+    for (std::size_t i = 0; i < blocks->size(); ++i) {
+      sizes.push_back({from.source, i, std::stoull((*blocks)[i][0])});
+    }
+    holders_.push_back(std::move(*link));
+    return std::nullopt;
+  }
+
+  // From the end of one part to the end of the last.
+  trouble work(std::uint32_t number) {
+    worker mine;
+    mine.piece.reserve(bytes_at_once * 2);
+    shard_number preferred = sources_[number % sources_.size()].source;
+    while (!crew_.failed()) {
+      std::optional<copy_part> next;
+      {
+        const std::lock_guard lock(mutex_);
+        next = queue_->take(preferred);
+      }
+      if (!next) break;
+      preferred = next->source;
+      if (auto error = copy(mine, *next)) return error;
+    }
+    return std::nullopt;
+  }
+
+  trouble connect(worker& mine, shard_number source) {
+    if (!mine.from || mine.source != source) {
+      mine.from.reset();
+      auto from = scene_.open(source, long_wait);
+      if (!from) return from.error();
+      mine.from.emplace(std::move(*from));
+      mine.source = source;
+      for (const auto& one : sources_) {
+        if (one.source != source) continue;
+        if (auto error = begin_under(*mine.from, one.snapshot)) return error;
+      }
+      // A range of blocks has to be read by its place, whatever the planner thinks of it.
+      if (auto error = execute(*mine.from, "SET LOCAL enable_seqscan = off; "
+                                           "SET LOCAL max_parallel_workers_per_gather = 0; "
+                                           "SET LOCAL jit = off")) {
+        return error;
+      }
+    }
+    if (mine.to) return std::nullopt;
+    auto to = scene_.open(scene_.destination, long_wait);
+    if (!to) return to.error();
+    mine.to.emplace(std::move(*to));
+    // Nothing of this has to be on a disk before the flip, which is.
+    return execute(*mine.to, "SET session_replication_role = replica; "
+                             "SET synchronous_commit = off");
+  }
+
+  trouble copy(worker& mine, const copy_part& part) {
+    const moving::table& one = scene_.tables.at(part.source).at(part.table);
+    const bool binary = scene_.where.manner.binary && moving::has_binary_form(one);
+    if (auto error = connect(mine, part.source)) return error;
+    management::connection& to = *mine.to;
+    if (auto error = execute(to, "BEGIN")) return error;
+    if (auto error = execute(to, hold_job(scene_))) return error;
+    if (const auto begun = to.begin_copy_in(moving::copy_in(one, binary)); !begun) {
+      return begun.error();
+    }
+    mine.piece.clear();
+    std::int64_t messages = 0, told = 0;
+    const auto send = [&]() -> result<bool> {
+      if (crew_.failed()) return failure("57014", "another part of the copy has failed");
+      auto put = to.put(mine.piece);
+      const auto size = static_cast<std::int64_t>(mine.piece.size());
+      bytes_ += size;
+      rows_ += messages - std::exchange(told, messages);
+      mine.piece.clear();
+      if (scene_.where.manner.copy_rate > 0) throttle(size);
+      return put;
+    };
+    const auto read = mine.from->copy_out(
+        moving::copy_out(one, scene_.of_source(part.source), binary, {part.from, part.to}),
+        [&](std::string_view message) -> result<bool> {
+          mine.piece += message;
+          ++messages;
+          return mine.piece.size() < bytes_at_once ? result<bool>(true) : send();
+        });
+    if (!read) {
+      to.give_up_copy_in("the source failed");
+      return read.error();
+    }
+    if (const auto sent = send(); !sent) return sent.error();
+    const auto stored = to.end_copy_in();
+    if (!stored) return stored.error();
+    if (*stored != *read) {
+      return pg_error{"XX001", fmt::format("{} rows of table {} were read, {} stored", *read,
+                                           one.label(), *stored), {}, {}};
+    }
+    rows_ += *read - told;
+    return execute(to, "COMMIT");
+  }
+
+  void throttle(std::int64_t bytes) {
+    std::int64_t pause = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      pause = rate_.take(bytes, std::chrono::duration_cast<std::chrono::microseconds>(
+                                    clock::now().time_since_epoch()).count());
+    }
+    crew_.pause(pause);
+  }
+
+  const move_scene& scene_;
+  const std::vector<source_snapshot>& sources_;
+  std::vector<management::connection> holders_;
+  move_crew crew_;
+  std::mutex mutex_;                   // of the two behind it
+  std::optional<moving::copy_queue> queue_;
+  moving::copy_rate rate_;
+  std::atomic<std::int64_t> rows_{0}, bytes_{0};
+};
+
+}  // namespace
+
+trouble copy_rows(const move_scene& scene, const std::vector<source_snapshot>& sources,
+                  const copy_watcher& watch) {
+  return copying(scene, sources).run(watch);
+}
+
+}  // namespace pgsled::replicator
