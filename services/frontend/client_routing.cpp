@@ -390,7 +390,10 @@ client::routed client::route(byte_span bytes, bool stepwise) {
     }
     if (now.executes == 1 || open || free) return route(bytes, true);
   }
-  if (target.where == aim::kind::all && !refused && begin_alone(now, bytes)) return routed::done;
+  if ((target.where == aim::kind::all || refused) && endpoint_->sharded &&
+      begin_alone(now, bytes)) {
+    return routed::done;
+  }
   if (target.where == aim::kind::all && now.executes > 1 && !refused &&
       now.writes.size() != now.executes) {
     why = {"0A000", "a statement for all shards cannot share a batch with other statements",
@@ -642,8 +645,8 @@ client::routed client::end_batch(const unit& now, byte_span bytes) {
   return routed::done;
 }
 
-// A BEGIN at the head of a batch that goes to all shards (drivers send it so) is answered by
-// itself; what is behind it is the next unit.
+// A BEGIN at the head of a batch (drivers send it so) that cannot go to one shard as a whole is
+// answered by itself; what is behind it is the next unit.
 bool client::begin_alone(const unit& now, byte_span bytes) {
   if (server_ != nullptr || spread_ || virtual_status_ != 'I') return false;
   unit head;

@@ -1,6 +1,8 @@
 """Writes to tables that are on every shard, compared with one PostgreSQL."""
 
 import asyncio
+import os
+import random
 import threading
 import time
 
@@ -315,6 +317,50 @@ def test_what_would_differ_is_refused(both, server, sql):
     assert say(through, "COMMIT") == (["COMMIT"], "I")
     shards, _ = tables(server, "countries")
     assert shards[0] == [("(de,Germany,78)",), ("(it,Italy,78)",)]
+
+
+def random_batch(chance):
+    """Statements of one batch, as messages; what is told of them is the same on one server."""
+    key = chance.choice([*KEY.values(), 5, 7, 11])
+    code = chance.choice(["it", "de", "fr", "at"])
+    return chance.choice([
+        f"INSERT INTO t VALUES ({key}, 'it')", f"DELETE FROM t WHERE id = {key}",
+        f"UPDATE t SET country = '{code}' WHERE id = {key} RETURNING country",
+        f"INSERT INTO countries VALUES ('{code}', 'x', {key}) RETURNING n",
+        f"UPDATE countries SET n = n + {key} WHERE code = '{code}'",
+        f"DELETE FROM countries WHERE code = '{code}'",
+        f"SELECT * FROM countries WHERE code = '{code}'", f"SELECT * FROM t WHERE id = {key}",
+        "SELECT 1", "SAVEPOINT s", "ROLLBACK TO s", "COPY t", "COPY countries"])
+
+
+@pytest.mark.seconds(60)
+def test_random_batches(both, server):
+    seed = int(os.environ.get("PGSLED_SEED", "7"))
+    chance = random.Random(seed)
+    for turn in range(60):
+        said = [random_batch(chance) for _ in range(chance.randint(2, 6))]
+        begun = chance.random() < 0.7
+        messages = []
+        for sql in (["BEGIN"] if begun else ["COPY t"]) + said + (["COMMIT"] if begun else []):
+            if not begun and sql.split()[0] in ("SAVEPOINT", "ROLLBACK"):
+                continue
+            data = b""
+            if sql.startswith("COPY"):
+                table, number = sql.split()[1], chance.randint(1000, 1400)
+                row = f"{number}\t\\N\n" if table == "t" else f"c{number}\tx\t1\n"
+                data = wire.copy_data(row.encode()) + wire.COPY_DONE
+                sql += " FROM STDIN"
+            messages += [wire.parse("", sql), wire.bind(), wire.execute(), data]
+        got, wanted = (answers(client, *messages, wire.SYNC) for client in both)
+        # Beginnings of what fails on every shard are not told.
+        cut = [[one for one in side[0] if one not in ("1", "2", "G")] for side in (got, wanted)]
+        assert cut[0] == cut[1] and got[1] == wanted[1], (seed, turn, messages)
+        if got[1] != "I":
+            assert say(both[0], "ROLLBACK") == say(both[1], "ROLLBACK")
+        same(server)
+        there = sum((server.run("SELECT * FROM t", database=name) for name in SHARDS), [])
+        assert sorted(there, key=repr) == sorted(server.run("SELECT * FROM t", database="whole"),
+                                                 key=repr), (seed, turn, messages)
 
 
 def test_a_part_of_a_sharded_table_is_none_that_is_on_every_shard(both, server):
