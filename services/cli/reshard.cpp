@@ -324,6 +324,7 @@ int plain_status(const reshard_options& options) {
 
 constexpr std::chrono::milliseconds between_looks{400};
 constexpr int looks_without_any = 10;   // a move may be between two replicators
+constexpr int looks_for_the_first = 5;  // one that has just begun may not know of any yet
 
 // Asks whichever replicator answers, so that the death of one ends nothing.
 int follow(const reshard_options& options) {
@@ -346,7 +347,7 @@ int follow(const reshard_options& options) {
         shown[job] = std::move(line);
       }
       std::fflush(stdout);
-      if (shown.empty()) return plain_status(options);
+      if (shown.empty() && quiet >= looks_for_the_first) return plain_status(options);
     }
     quiet = any ? 0 : quiet + 1;
     std::this_thread::sleep_for(between_looks);

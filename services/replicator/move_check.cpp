@@ -426,7 +426,8 @@ class checker {
           missing("table {} is not on shard {}", label, shard);
         } else if (shard == scene_.destination) {
           lacking_.push_back(label);
-        } else if (scene_.sources.size() > 1) {
+        } else if (std::find(scene_.sources.begin(), scene_.sources.end(), shard) !=
+                   scene_.sources.end()) {
           missing("table {} is not on shard {}", label, shard);
         }
       } else if (there->second.shape != one.shape) {

@@ -17,7 +17,8 @@ namespace {
 
 using commit::statements::literal;
 
-// Clients wait for it, and if this process dies in it they wait for that time and a little longer.
+// Clients wait for the last one, and if this process dies in it they wait for that time and a
+// little longer. One that took longer than it may is tried again.
 constexpr commit::limits short_flip{.decide_within = 1000};
 
 std::int64_t now_ms() {
@@ -132,7 +133,8 @@ flip_result flip(move_scene& scene, std::uint64_t epoch, const moving::bucket_ma
     for (auto& [number, link] : scene.links) (void)link.query("ROLLBACK");
     return no;
   }
-  commit::coordinator machine(*who, scene.database, commit::make_id(random), short_flip);
+  commit::coordinator machine(*who, scene.database, commit::make_id(random),
+                              last ? short_flip : commit::limits());
   return committing(scene, machine).run();
 }
 
