@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 
+#include "common/commit/statements.hpp"
 #include "common/moving/copying.hpp"
 #include "services/replicator/move_crew.hpp"
 
@@ -32,14 +33,17 @@ class copying {
   trouble run(const copy_watcher& watch) {
     std::vector<moving::table_size> sizes;
     for (const auto& from : sources_) {
-      if (auto error = hold(from, sizes)) return error;
+      if (auto error = measure(from.source, sizes)) return error;
     }
     if (sizes.empty()) return std::nullopt;
     queue_.emplace(sizes, blocks_in_part);
     const auto workers = std::min<std::size_t>(scene_.where.manner.copies, queue_->left());
-    return crew_.work(static_cast<std::uint32_t>(workers),
-                      [this](std::uint32_t number) { return work(number); },
-                      [&] { return watch(rows_.exchange(0), bytes_.exchange(0)); });
+    if (auto error = crew_.work(static_cast<std::uint32_t>(workers),
+                                [this](std::uint32_t number) { return work(number); },
+                                [&] { return watch(rows_.exchange(0), bytes_.exchange(0)); })) {
+      return error;
+    }
+    return not_rewritten();
   }
 
  private:
@@ -49,28 +53,57 @@ class copying {
     std::string piece;
   };
 
-  // Locks the tables of one source as a SELECT does, for as long as rows are copied: a table that
-  // was rewritten in between would have its rows in other blocks.
-  trouble hold(const source_snapshot& from, std::vector<moving::table_size>& sizes) {
-    const auto tables = scene_.tables.find(from.source);
+  struct cut_table {
+    shard_number source = 0;
+    std::string label, name, file;     // name as SQL; file: changes when it is rewritten
+  };
+
+  static std::string file_of(const std::string& name) {
+    return fmt::format("pg_relation_filenode({})", commit::statements::literal(name));
+  }
+
+  // How large the tables of one source are. The last part of each is open, so that nothing depends
+  // on it; but rows of a table that is rewritten have other places, so that parts would not fit.
+  trouble measure(shard_number source, std::vector<moving::table_size>& sizes) {
+    const auto tables = scene_.tables.find(source);
     if (tables == scene_.tables.end() || tables->second.empty()) return std::nullopt;
-    auto link = scene_.open(from.source, long_wait);
+    auto link = scene_.open(source, long_wait);
     if (!link) return link.error();
-    if (auto error = begin_under(*link, from.snapshot)) return error;
-    std::string names, ask;
+    std::string ask;
     for (const moving::table& one : tables->second) {
-      names += (names.empty() ? "" : ", ") + ("ONLY " + moving::in_sql(one));
-      ask += (ask.empty() ? "" : " UNION ALL ") +
-             fmt::format("SELECT pg_relation_size({}) / current_setting('block_size')::bigint",
-                         link->literal(moving::in_sql(one)));
+      const auto name = moving::in_sql(one);
+      ask += fmt::format("{}SELECT {}, {}, pg_relation_size({}) / "
+                         "current_setting('block_size')::bigint", ask.empty() ? "" : " UNION ALL ",
+                         &one - tables->second.data(), file_of(name), link->literal(name));
     }
-    if (auto error = execute(*link, "LOCK TABLE " + names + " IN ACCESS SHARE MODE")) return error;
-    const auto blocks = link->query(ask);
-    if (!blocks) return blocks.error();
-    for (std::size_t i = 0; i < blocks->size(); ++i) {
-      sizes.push_back({from.source, i, std::stoull((*blocks)[i][0])});
+    const auto rows = link->query(ask);
+    if (!rows) return rows.error();
+    for (const auto& row : *rows) {
+      const std::size_t place = std::stoull(row[0]);
+      const std::uint64_t blocks = std::stoull(row[2]);
+      sizes.push_back({source, place, blocks});
+      if (blocks <= blocks_in_part) continue;
+      const moving::table& one = tables->second.at(place);
+      cut_.push_back({source, one.label(), moving::in_sql(one), row[1]});
     }
-    holders_.push_back(std::move(*link));
+    return std::nullopt;
+  }
+
+  // Whether the parts of a table were parts of the same.
+  trouble not_rewritten() {
+    for (const auto& from : sources_) {
+      auto link = scene_.open(from.source, long_wait);
+      if (!link) return link.error();
+      for (const cut_table& one : cut_) {
+        if (one.source != from.source) continue;
+        const auto file = one_value(*link, "SELECT " + file_of(one.name));
+        if (!file) return file.error();
+        if (*file == one.file) continue;
+        return pg_error{"55000", fmt::format("table {} of shard {} was truncated or rewritten "
+                                             "while parts of it were copied", one.label,
+                                             one.source), "Begin again.", {}};
+      }
+    }
     return std::nullopt;
   }
 
@@ -99,14 +132,9 @@ class copying {
       if (!from) return from.error();
       mine.from.emplace(std::move(*from));
       mine.source = source;
-      for (const auto& one : sources_) {
-        if (one.source != source) continue;
-        if (auto error = begin_under(*mine.from, one.snapshot)) return error;
-      }
       // A range of blocks has to be read by its place, whatever the planner thinks of it.
-      if (auto error = execute(*mine.from, "SET LOCAL enable_seqscan = off; "
-                                           "SET LOCAL max_parallel_workers_per_gather = 0; "
-                                           "SET LOCAL jit = off")) {
+      if (auto error = execute(*mine.from, "SET enable_seqscan = off; SET jit = off; "
+                                           "SET max_parallel_workers_per_gather = 0")) {
         return error;
       }
     }
@@ -123,6 +151,12 @@ class copying {
     const moving::table& one = scene_.tables.at(part.source).at(part.table);
     const bool binary = scene_.where.manner.binary && moving::has_binary_form(one);
     if (auto error = connect(mine, part.source)) return error;
+    // A transaction for each part: who wants the table for himself, and all who queue behind him,
+    // wait for one only.
+    for (const auto& source : sources_) {
+      if (source.source != part.source) continue;
+      if (auto error = begin_under(*mine.from, source.snapshot)) return error;
+    }
     management::connection& to = *mine.to;
     if (auto error = execute(to, "BEGIN")) return error;
     if (auto error = execute(to, hold_job(scene_))) return error;
@@ -160,7 +194,8 @@ class copying {
                                            one.label(), *stored), {}, {}};
     }
     rows_ += *read - told;
-    return execute(to, "COMMIT");
+    if (auto error = execute(to, "COMMIT")) return error;
+    return execute(*mine.from, "COMMIT");
   }
 
   void throttle(std::int64_t bytes) {
@@ -175,7 +210,7 @@ class copying {
 
   const move_scene& scene_;
   const std::vector<source_snapshot>& sources_;
-  std::vector<management::connection> holders_;
+  std::vector<cut_table> cut_;
   move_crew crew_;
   std::mutex mutex_;                   // of the two behind it
   std::optional<moving::copy_queue> queue_;

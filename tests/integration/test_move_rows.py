@@ -367,25 +367,46 @@ def test_columns_that_change_past_pgsled_end_the_move(server):
         assert stored_map(server, NEW)[0].count(2) == 0
 
 
+def make_large_table(suite, server):
+    suite.sharded_tables.append({"database": "app", "name": "wide", "column": "who",
+                                 "data_type": "bigint"})
+    for name in OLD + [NEW, ONE]:   # one row in a block
+        server.run("CREATE TABLE wide (who bigint PRIMARY KEY, note text, filler text) "
+                   "WITH (fillfactor = 10)", database=name)
+    buckets = stored_map(server, OLD[0])[0]
+    place = where_it_belongs(range(30_000), buckets)
+    for number, name in enumerate(OLD + [ONE]):
+        keys = [who for who in place if name == ONE or place[who] == number]
+        with server.connect(name) as connection:
+            connection.execute("INSERT INTO wide SELECT i, 'n', repeat('f', 900) FROM "
+                               "unnest(%s::bigint[]) i", (keys,))
+    size = server.run("SELECT pg_relation_size('wide') / 8192", database=OLD[0])[0][0]
+    assert size > 3 * 4096, "several parts"
+    suite.reload()
+
+
+# Parts are told by their place: not any more when the table is written anew.
+@pytest.mark.seconds(90)
+def test_a_large_table_is_rewritten_meanwhile(server):
+    with grown(server, resharding_copy_rate=3_000_000) as suite:
+        make_large_table(suite, server)
+        before = identities(server, OLD[0])
+        command = begin_to_add(suite)
+        wait_until(lambda: set_aside(server), 30, 0.01)
+        time.sleep(0.3)
+        server.run("VACUUM FULL wide", database=OLD[0])
+        said, _ = command.communicate(timeout=60)
+        assert command.returncode == 1 and "rewritten" in said, said
+        check_tidy(server, before)
+        assert server.run("SELECT count(*) FROM wide", database=NEW) == [(0,)]
+        assert add_shard(suite).returncode == 0
+
+
 # Tables of several parts, which are copied at once while rows go from one to another.
 @pytest.mark.seconds(120)
 def test_parts_of_a_large_table(server):
     with grown(server) as suite:
-        suite.sharded_tables.append({"database": "app", "name": "wide", "column": "who",
-                                     "data_type": "bigint"})
-        for name in OLD + [NEW, ONE]:   # one row in a block
-            server.run("CREATE TABLE wide (who bigint PRIMARY KEY, note text, filler text) "
-                       "WITH (fillfactor = 10)", database=name)
-        buckets = stored_map(server, OLD[0])[0]
-        place = where_it_belongs(range(30_000), buckets)
-        for number, name in enumerate(OLD + [ONE]):
-            keys = [who for who in place if name == ONE or place[who] == number]
-            with server.connect(name) as connection:
-                connection.execute("INSERT INTO wide SELECT i, 'n', repeat('f', 900) FROM "
-                                   "unnest(%s::bigint[]) i", (keys,))
-        size = server.run("SELECT pg_relation_size('wide') / 8192", database=OLD[0])[0][0]
-        assert size > 3 * 4096, "several parts"
-        suite.reload()
+        make_large_table(suite, server)
         ended, errors = threading.Event(), []
 
         def write():
@@ -440,3 +461,21 @@ def test_definitions_that_cannot_be_copied(server):
         assert done.returncode == 1 and "/nowhere/pg_dump cannot be run" in said, said
         assert "pg_dump_path" in said and "pg_dump --schema-only -N pgsled" in said, said
         assert server.run("SELECT slot_name FROM pg_replication_slots") == []
+
+
+@pytest.mark.seconds(90)
+def test_a_partition_is_truncated_meanwhile(server):
+    with grown(server, resharding_copy_rate=200_000) as suite:
+        before = identities(server, OLD[0])
+        late = [who for who, in server.run("SELECT who FROM parts WHERE day >= 100",
+                                           database=OLD[0])]
+        other = [who for who, in server.run("SELECT who FROM parts", database=OLD[1])]
+        command = begin_to_add(suite)
+        wait_until(lambda: set_aside(server), 30, 0.01)
+        server.run("TRUNCATE parts_early", database=OLD[0])   # waits for the copy's end
+        said, _ = command.communicate(timeout=60)
+        assert command.returncode == 0, said
+        check_tidy(server, before)
+        found = [who for name in OLD + [NEW] for who, in server.run("SELECT who FROM parts",
+                                                                    database=name)]
+        assert sorted(found) == sorted(late + other)
