@@ -133,7 +133,8 @@ REVOKE ALL ON FUNCTION pgsled.hold_job(text, text) FROM PUBLIC;
 
 const char* job_columns() {
   return "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgsled.job') "
-         "AND attname = 'sources' AND NOT attisdropped)";
+         "AND attname = 'sources' AND NOT attisdropped) "
+         "AND to_regclass('pgsled.job_later') IS NOT NULL";
 }
 
 std::string hold_job(const move_scene& scene) {
