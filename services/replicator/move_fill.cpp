@@ -104,6 +104,7 @@ trouble move_runner::copy() {
     return error;
   }
   progress_.left_ms = 0;
+  progress_.rows_per_s = (progress_.rows - before) * 1000 / std::max<std::int64_t>(since(began), 1);
   log::info("move", "{}: {} rows copied in {} ms", order_.job, progress_.rows, since(began));
   if (auto error = put_indexes_back(scene_, [this] { return watch_slots(); })) return error;
   for (const auto& stream : streams_) {

@@ -19,7 +19,7 @@ from support.certificates import Authority  # noqa: E402
 from support.machine import short_folder  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
 from support.probes import run_pgbench  # noqa: E402
-from targets import PASSWORD_USER, USER, Direct, PgBouncer, Pgsled  # noqa: E402
+from targets import PASSWORD_USER, POOL_SIZE, USER, Direct, PgBouncer, Pgsled  # noqa: E402
 
 SHARDS, POINTS, SHAPES = 3, 100_000, 100_000
 PROTOCOLS = ("simple", "extended", "prepared")
@@ -145,7 +145,7 @@ class Bench:
         script = self.folder / "points"
         script.write_text(POINT_SCRIPT)
         for protocol in PROTOCOLS:
-            sides = [Side(pgsled, "unsharded", "plain"), Side(pgsled, "sharded", "app")]
+            sides = [Side(pgsled, "unsharded", "wide"), Side(pgsled, "sharded", "app")]
             self.cell(f"point query, {protocol}, 16", sides, lambda side, _, p=protocol: pgbench(
                 side.target, "-f", script, "-M", p, "-c", 16, "-j", 2, "-T", self.seconds,
                 database=side.database)["tps"])
@@ -287,7 +287,9 @@ class Bench:
 
     @staticmethod
     def databases():
-        return [{"name": "postgres"}, {"name": "plain"}] + [
+        # As many connections as three shards have: what is compared is sharding, not waiting.
+        return [{"name": "postgres"}, {"name": "plain"},
+                {"name": "wide", "database_name": "plain", "pool_size": SHARDS * POOL_SIZE}] + [
             {"name": "app", "shard": number, "database_name": f"shard_{number}"}
             for number in range(SHARDS)]
 
