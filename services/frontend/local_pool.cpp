@@ -253,7 +253,12 @@ void local_pool::erase(server& lent) {
   count();
 }
 
-void local_pool::count() { worker_.count_leases(); }
+// At each lending and return, whatever number of pools there is.
+void local_pool::count() {
+  auto& to = worker_.counters();
+  to.leases.add(servers_.size() - std::exchange(counted_, servers_.size()));
+  to.leases_idle.add(idle_.size() - std::exchange(counted_idle_, idle_.size()));
+}
 
 std::size_t local_pool::idle_in_transaction() const {
   return static_cast<std::size_t>(

@@ -98,6 +98,7 @@ class local_pool {
   std::uint32_t told_demand_ = 0;
   net::time_point told_at_{};
   bool withdrawn_ = false;
+  std::size_t counted_ = 0, counted_idle_ = 0;   // of servers_ and idle_ in the metrics
 };
 
 inline constexpr std::string_view server_statement_prefix = "__pgsled_";

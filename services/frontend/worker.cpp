@@ -591,16 +591,6 @@ pg_error worker::why_no_lease(const local_pool& pool) const {
           {}};
 }
 
-void worker::count_leases() {
-  std::size_t all = 0, idle = 0;
-  for (const auto& [id, pool] : pools_) {
-    all += pool->leases();
-    idle += pool->idle();
-  }
-  probe_.leases.set(all);
-  probe_.leases_idle.set(idle);
-}
-
 session::pair_set_ref worker::known_parameters(const local_pool* pool,
                                                const session::pair_set_ref& settings) const {
   for (const auto& entry : learned_) {

@@ -118,7 +118,6 @@ class worker {
   void pooler_up();
   void pooler_down(const std::string& pooler);
   pg_error why_no_lease(const local_pool&) const;
-  void count_leases();
   // A replicator for one more COPY; null: none can be reached now.
   split_line* splitter() const;
   const std::unordered_map<client*, std::unique_ptr<client>>& clients() const { return clients_; }
