@@ -48,7 +48,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     ++at;
     if (all.answered(shard)) break;
   }
-  for (const std::size_t which : {0, 1}) {
+  for (const std::size_t which : {std::size_t{0}, std::size_t{1}}) {
     check_messages(all.told(which).rows);
     check_messages(all.told(which).columns);
   }
