@@ -42,9 +42,13 @@ def test_min_pool_size(start, server, quiet):
     suite = start(**QUIET, poolers=2, general={"default_pool_size": 8, "min_pool_size": KEPT,
                                                "idle_timeout": 500})
     eventually(lambda: kept(server))
-    shares = collections.Counter(row["pooler"] for row in suite.admin("SHOW SERVERS")
-                                 if row["database"] == "quiet")
-    assert sorted(shares.values()) == [2, 3], shares
+
+    def shared_out():   # the first pooler has had all of them for a moment
+        shares = collections.Counter(row["pooler"] for row in suite.admin("SHOW SERVERS")
+                                     if row["database"] == "quiet")
+        assert sorted(shares.values()) == [2, 3], shares
+    eventually(shared_out)
+    eventually(lambda: kept(server))
     time.sleep(1.5 * SLOW)
     first = pids(server)
     kept(server)  # although unused for longer than idle_timeout
