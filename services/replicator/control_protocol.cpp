@@ -11,7 +11,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr int protocol_version = 1;
-constexpr std::int64_t largest_shard = 1023;
+constexpr std::int64_t largest_shard = 1023, no_shard = -1;
 
 json::object error_answer(json::value id, std::string_view sqlstate, std::string_view message) {
   return {{"id", std::move(id)}, {"error", {{"sqlstate", sqlstate}, {"message", message}}}};
@@ -82,6 +82,23 @@ void append_line(std::string& to, const json::object& from) {
 }
 
 }  // namespace
+
+result<reshard_order> read_order(std::string database, std::string_view kind,
+                                 std::optional<std::int64_t> shard) {
+  const auto known = moving::goal_kind_of(kind);
+  if (!known) {
+    return failure("0A000", "\"kind\" is add-shard, remove-shard or rebalance in this version");
+  }
+  if (shard && (*shard < 0 || *shard > largest_shard)) {
+    return failure("22023", "\"shard\" is the number of a shard");
+  }
+  if (*known == moving::goal_kind::remove_shard && !shard) {
+    return failure("22023", "remove-shard needs \"shard\", its number");
+  }
+  reshard_order order{std::move(database), *known, {}, false};
+  if (shard) order.shard = static_cast<std::uint32_t>(*shard);
+  return order;
+}
 
 std::string to_json(const move_progress& of) { return json::serialize(move_answer(of)); }
 
@@ -175,7 +192,7 @@ void control_protocol::answer(std::string_view line, std::string& to) {
   }
   const auto id_text = json::serialize(id);
   if (reshard_.list && name == "reshard-list") return list(id_text);
-  if (reshard_.list && name == "reshard-start") return start(&object, id_text, to);
+  if (reshard_.list && name == "reshard-start") return start(object, id_text, to);
   if (reshard_.list && name == "reshard-abort") return abort(id_text, text_of(object, "job"));
   if (reshard_.list && name == "reshard-watch") {
     if (watching()) {
@@ -206,27 +223,20 @@ std::function<void(std::string line)> control_protocol::later() {
   };
 }
 
-void control_protocol::start(const void* from, const std::string& id_text, std::string& to) {
-  const auto& object = *static_cast<const json::object*>(from);
+void control_protocol::start(const json::object& object, const std::string& id_text,
+                             std::string& to) {
   const json::value id = json::parse(id_text);
-  const auto kind = moving::goal_kind_of(text_of(object, "kind"));
-  if (!kind) {
-    return append_line(to, error_answer(id, "0A000", "\"kind\" is add-shard, remove-shard or "
-                                                     "rebalance in this version"));
-  }
-  reshard_order order{text_of(object, "database"), *kind, {}, false};
-  const auto* dry = object.if_contains("dry_run");
-  order.dry_run = dry != nullptr && dry->is_bool() && dry->get_bool();
+  std::optional<std::int64_t> number;
   if (const auto* shard = object.if_contains("shard"); shard != nullptr && !shard->is_null()) {
-    if (!shard->is_int64() || shard->get_int64() < 0 || shard->get_int64() > largest_shard) {
-      return append_line(to, error_answer(id, "22023", "\"shard\" is the number of a shard"));
-    }
-    order.shard = static_cast<std::uint32_t>(shard->get_int64());
+    number = shard->is_int64() ? shard->get_int64() : no_shard;
   }
-  if (*kind == moving::goal_kind::remove_shard && !order.shard) {
-    return append_line(to, error_answer(id, "22023", "remove-shard needs \"shard\", its number"));
+  auto order = read_order(text_of(object, "database"), text_of(object, "kind"), number);
+  if (!order) {
+    return append_line(to, error_answer(id, order.error().sqlstate, order.error().message));
   }
-  const auto job = reshard_.start(order);
+  const auto* dry = object.if_contains("dry_run");
+  order->dry_run = dry != nullptr && dry->is_bool() && dry->get_bool();
+  const auto job = reshard_.start(*order);
   if (!job) return append_line(to, error_answer(id, job.error().sqlstate, job.error().message));
   append_line(to, {{"id", id}, {"result", {{"job", *job}}}});
 }

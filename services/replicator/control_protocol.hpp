@@ -2,6 +2,7 @@
 // The control socket's protocol (docs/formats/control.md): lines of JSON in, lines of JSON out.
 // Pure: no socket, no clock. One control_protocol per connection.
 
+#include <boost/json/fwd.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,6 +31,10 @@ struct reshard_order {
   std::optional<std::uint32_t> shard = {};   // add-shard without one: the first that is joining
   bool dry_run = false;
 };
+// As somebody asks for it, at the control socket or in the admin database: 0A000 for what is not
+// known, 22023 for a shard that is none or is missing.
+result<reshard_order> read_order(std::string database, std::string_view kind,
+                                 std::optional<std::int64_t> shard);
 
 // What the requests about moves do. `done` is called once, at once or later, on the same thread.
 struct reshard_hooks {
@@ -59,7 +64,7 @@ class control_protocol {
  private:
   void lines(std::string_view rest, std::string& answers);
   void answer(std::string_view line, std::string& to);
-  void start(const void* object, const std::string& id, std::string& to);
+  void start(const boost::json::object&, const std::string& id, std::string& to);
   void list(const std::string& id);
   void abort(const std::string& id, const std::string& job);
   // The answer to the request that is waited for, unless the connection is gone by then.

@@ -23,10 +23,6 @@ using std::chrono::milliseconds;
 constexpr int most_validations = 20;
 constexpr milliseconds between_slot_looks{2000};
 
-std::int64_t since(clock::time_point begin) {
-  return std::chrono::duration_cast<milliseconds>(clock::now() - begin).count();
-}
-
 }  // namespace
 
 // Identities that hold the sharding key, and the publication, in one transaction with the record of
@@ -105,7 +101,8 @@ trouble move_runner::copy() {
   }
   progress_.left_ms = 0;
   progress_.rows_per_s = (progress_.rows - before) * 1000 / std::max<std::int64_t>(since(began), 1);
-  log::info("move", "{}: {} rows copied in {} ms", order_.job, progress_.rows, since(began));
+  log::info("move", "{}: {} rows copied in {} ms", order_.job, progress_.rows - before,
+            since(began));
   if (auto error = put_indexes_back(scene_, [this] { return watch_slots(); })) return error;
   for (const auto& stream : streams_) {
     if (const auto begun = stream->begin(); !begun) return begun.error();

@@ -96,9 +96,7 @@ trouble set_indexes_aside(move_scene& scene) {
   const auto tables = tables_of(scene);
   if (tables.empty()) return std::nullopt;
   // A shard that has rows of its own has clients, too.
-  if (std::find(scene.map.begin(), scene.map.end(), scene.destination) != scene.map.end()) {
-    return std::nullopt;
-  }
+  if (scene.destination_owns()) return std::nullopt;
   auto& link = scene.link(scene.destination);
   const auto found = link.query(fmt::format(fmt::runtime(aside_query), text_array(tables)));
   if (!found) return found.error();

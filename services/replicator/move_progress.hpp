@@ -1,11 +1,18 @@
 #pragma once
 // move_progress: what is told of a move while it runs and after.
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace pgsled::replicator {
+
+// Milliseconds since 1970, as the times below are.
+inline std::int64_t unix_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 struct move_slot {                       // of one source, while its stream is followed
   std::string host, database, name, position;   // position: an LSN, of what was applied last

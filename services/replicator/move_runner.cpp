@@ -52,15 +52,6 @@ std::vector<std::uint32_t> numbers(std::string_view text) {
   return to;
 }
 
-std::int64_t since(clock::time_point begin) {
-  return std::chrono::duration_cast<milliseconds>(clock::now() - begin).count();
-}
-
-std::int64_t unix_ms() {
-  return std::chrono::duration_cast<milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 std::string with_hint(const pg_error& why) {
   return why.hint.empty() ? why.message : why.message + ". " + why.hint;
 }
@@ -99,6 +90,10 @@ void move_runner::abort() {
 void move_runner::stop() {
   stopped_ = true;
   quit_ = true;
+}
+
+std::int64_t move_runner::since(clock::time_point begin) {
+  return std::chrono::duration_cast<milliseconds>(clock::now() - begin).count();
 }
 
 void move_runner::tell() {

@@ -83,6 +83,7 @@ class move_runner {
   trouble ask_fence(const std::vector<std::uint32_t>& buckets);
   trouble on_all(const std::string& sql);
   void wait(std::int64_t ms) const;
+  static std::int64_t since(std::chrono::steady_clock::time_point begin);   // ms
   void tell();
   void note_slots();
 

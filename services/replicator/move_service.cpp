@@ -37,10 +37,6 @@ std::string random_name() {
   return fmt::format("{:016x}", load_be<std::uint64_t>(random.data()));
 }
 
-std::int64_t unix_ms() {
-  return std::chrono::duration_cast<milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch()).count();
-}
 std::int64_t steady_ms() {
   return std::chrono::duration_cast<milliseconds>(
              std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -175,11 +175,6 @@ json::array rows_of(const std::vector<move_progress>& moves) {
   return rows;
 }
 
-std::int64_t unix_ms() {
-  using namespace std::chrono;
-  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-}
-
 std::string utc(std::int64_t ms) {
   const std::time_t at = ms / 1000;
   std::tm parts{};
@@ -241,16 +236,15 @@ json::array slots_of(const std::vector<move_progress>& moves) {
 
 // A move that the admin database asks for: its job, or why not.
 boost::json::array replicator_service::start_move(byte_span asked) {
-  const auto kind = moving::goal_kind_of(text_of(asked, "kind"));
-  if (!kind) return {json::object{{"sqlstate", "0A000"}, {"error", "not known to this version"}}};
-  reshard_order order{text_of(asked, "database"), *kind, {}, false};
   const auto shard = text_of(asked, "shard");
-  std::uint32_t number = 0;
-  const auto [end, ec] = std::from_chars(shard.data(), shard.data() + shard.size(), number);
-  if (!shard.empty() && ec == std::errc() && end == shard.data() + shard.size()) {
-    order.shard = number;
+  std::optional<std::int64_t> number;
+  if (!shard.empty()) {
+    std::int64_t read = 0;
+    const auto [end, ec] = std::from_chars(shard.data(), shard.data() + shard.size(), read);
+    number = ec == std::errc() && end == shard.data() + shard.size() ? read : -1;
   }
-  const auto job = moves_->hooks().start(order);
+  const auto order = read_order(text_of(asked, "database"), text_of(asked, "kind"), number);
+  const auto job = order ? moves_->hooks().start(*order) : tl::unexpected(order.error());
   if (!job) {
     return {json::object{{"sqlstate", job.error().sqlstate}, {"error", job.error().message}}};
   }
