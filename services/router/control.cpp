@@ -30,10 +30,7 @@ void control::configure(config::configuration config) {
 
 std::optional<pg_error> control::objection(const config::configuration& next) const {
   for (const auto& [name, state] : states_) {
-    std::uint32_t shards = 0;
-    for (const config::database& one : next.databases) {
-      if (one.name == name) shards = std::max(shards, one.shard + 1);
-    }
+    const std::uint32_t shards = shards_of(next, name);
     if (shards == 0) continue;   // it is not served any more
     for (std::uint32_t shard = shards; shard < database(name)->shards; ++shard) {
       const auto owned = std::count(state.bucket_map.begin(), state.bucket_map.end(), shard);

@@ -335,23 +335,12 @@ struct router_service::state {
     send_error(from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
   }
 
-  // Whichever replicator runs the move hears it, whoever was asked.
   void abort_move(const move_desk::asker& who, const std::string& job) {
-    const auto asked = questions.ask(
-        members_of(truth, {"replicator"}),
-        fmt::format(R"({{"what":"abort_move","job":{}}})", json_text(job)),
-        steady_ms() + admin_desk::gather_wait, [this, who, job](gathered got) {
-          if (!read_rows(got).empty()) {
-            return (void)send(who.from, kind::move_answer,
-                              as_bytes(snapshot::to_json(snapshot::move_answer())), who.request);
-          }
-          send_error(who.from, who.request,
-                     {"42704", "no replicator runs the move " + job,
-                      "One whose replicator has died is taken over within seconds.", {}});
-        });
-    if (!asked) {
-      send_error(who.from, who.request, {"53400", "too many views are being made", {}, {}});
-    }
+    admin.abort_move(job, [this, who](std::optional<pg_error> why) {
+      if (why) return send_error(who.from, who.request, *why);
+      static_cast<void>(send(who.from, kind::move_answer,
+                             as_bytes(snapshot::to_json(snapshot::move_answer())), who.request));
+    });
   }
 
   void list_moves(const move_desk::asker& who) {
@@ -458,10 +447,7 @@ struct router_service::state {
   // What is prepared on a shard could not be finished without it.
   std::string left_on_removed_shard(const config::configuration& next) const {
     for (const open_transaction& one : commits.open()) {
-      std::uint32_t count = 0;
-      for (const config::database& host : next.databases) {
-        if (host.name == one.database) count = std::max(count, host.shard + 1);
-      }
+      const std::uint32_t count = shards_of(next, one.database);
       const auto gone = [&](std::uint32_t shard) { return shard >= count; };
       if (count == 0 || !(gone(one.coordinator) || std::any_of(one.participants.begin(),
                                                                 one.participants.end(), gone))) {

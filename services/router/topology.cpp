@@ -22,6 +22,14 @@ std::uint32_t pool_ids::id(const std::string& user, const std::string& database,
   return number;
 }
 
+std::uint32_t shards_of(const config::configuration& config, const std::string& database) {
+  std::uint32_t count = 0;
+  for (const config::database& one : config.databases) {
+    if (one.name == database) count = std::max(count, one.shard + 1);
+  }
+  return count;
+}
+
 const config::database* shard_host(const config::configuration& config, const std::string& database,
                                    std::uint32_t shard) {
   const config::database* second_best = nullptr;
@@ -100,9 +108,7 @@ pool_definition define(const config::configuration& config, const config::user& 
 database_definition define(const config::configuration& config, const std::string& name) {
   database_definition database;
   database.name = name;
-  for (const config::database& one : config.databases) {
-    if (one.name == name) database.shards = std::max(database.shards, one.shard + 1);
-  }
+  database.shards = std::max(1u, shards_of(config, name));
   for (const config::sharded_table& table : config.sharded_tables) {
     if (table.database != name) continue;
     database.tables.push_back({table.schema, table.name, table.column, table.data_type});

@@ -48,6 +48,9 @@ struct topology {
 
 topology make_topology(const config::configuration&, pool_ids&, verifier_book&);
 
+// How many shards the file gives a database; 0: none is known by that name.
+std::uint32_t shards_of(const config::configuration&, const std::string& database);
+
 // The server that stands for a shard: its primary, else the first that is not a replica.
 const config::database* shard_host(const config::configuration&, const std::string& database,
                                    std::uint32_t shard);

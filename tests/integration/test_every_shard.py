@@ -13,7 +13,7 @@ import pytest
 from support import wire
 from support.machine import HOST
 from support.raw_client import RawClient, ServerError
-from support.suite import Suite, eventually
+from support.suite import Suite, eventually, has_decisions
 
 SHARDS = ["each_0", "each_1", "each_2"]
 KEY = {0: 42, 1: 3, 2: 100}   # a key of each shard, by PARTITION BY HASH with modulus 3
@@ -40,14 +40,6 @@ def options(general=None, pgsled=None):
                                 "data_type": "bigint"}]}
 
 
-def has_decisions(server):
-    def check():
-        for name in SHARDS:
-            assert server.run("SELECT to_regprocedure('pgsled.decide(text,text,integer[])') "
-                              "IS NOT NULL", database=name) == [(True,)]
-    return check
-
-
 @pytest.fixture(scope="module")
 def suite(server, dispatch):
     for name in SHARDS + ["whole"]:
@@ -56,7 +48,7 @@ def suite(server, dispatch):
         with running.connect("app") as connection:
             connection.execute(SCHEMA)
         server.run(SCHEMA, database="whole")
-        eventually(has_decisions(server), 15)
+        eventually(has_decisions(server, SHARDS), 15)
         yield running
 
 
