@@ -4,6 +4,7 @@ no client sees an error, and nothing is left behind, whatever is killed."""
 import contextlib
 import json
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -404,6 +405,33 @@ def test_all_that_is_missing_is_said_at_once(growing, server):
     server.run("DROP TABLE accounts", database=NEW)
     said = add_shard(growing, "--dry-run")
     assert said.returncode == 1 and "does not have the table public.accounts" in said.stderr, said
+
+
+@pytest.mark.seconds(90)
+def test_rows_that_would_be_equal_on_the_new_shard_are_found_before(growing, server):
+    for name in OLD + [NEW]:
+        server.run("CREATE UNIQUE INDEX often ON orders (lower(item), (price + 1)) "
+                   "WHERE price > 0", database=name)
+    with growing.connect("app") as connection:
+        for key in range(300):
+            connection.execute("INSERT INTO orders (user_id, item, price) VALUES (%s, %s, %s)",
+                               (key, f"Item {key}", key % 2))
+    said = add_shard(growing, "--dry-run")
+    assert said.returncode == 0, said.stdout + said.stderr
+    # Each stays unique on its own shard.
+    for name in OLD:
+        server.run("UPDATE orders SET item = 'iTEM ' || place FROM (SELECT id AS same, row_number() "
+                   "OVER (ORDER BY id) + 1000 AS place FROM orders) counted WHERE id = same",
+                   database=name)
+    said = add_shard(growing)
+    text = said.stdout + said.stderr
+    assert said.returncode == 1, text
+    assert re.search(r"table public\.orders: rows of shards 0 and 1 that will be on one shard are "
+                     r"equal in the unique index often: \(\"?item \d+\"?,2\)", text), text
+    check_nothing_left(server, OLD + [NEW])
+    server.run("UPDATE orders SET price = 0", database=OLD[1])
+    said = add_shard(growing)
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 @pytest.mark.seconds(60)
