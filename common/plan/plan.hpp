@@ -65,7 +65,8 @@ struct plan {
   // compares the normalised values and refuses the statement with `error` when they differ.
   std::vector<pgsled::plan::key> also_equal;
   bool changes_catalog = false;    // DDL: plans and prepared statements made before it may be stale
-  // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM).
+  // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM): on one shard after
+  // the other, each for itself. Only what changes no answer where it has run on some shards alone.
   bool own_transaction = false;
   // all_shards: tables whose sequences become disjoint per shard.
   std::vector<std::string> spread_sequences_of;

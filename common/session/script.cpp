@@ -72,6 +72,12 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
   }
 }
 
+bool script::has_savepoint(std::string_view name) const {
+  return std::any_of(lines_.begin(), lines_.end(), [&](const line& one) {
+    return !one.savepoint.empty() && one.savepoint == name;
+  });
+}
+
 void script::add(std::string savepoint, std::string text) {
   if (!has_room(text.size() + 1)) {
     complete_ = false;

@@ -204,6 +204,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
                       std::size_t controls, std::string_view text, const plan::plan* everywhere);
   routed route_everywhere(const unit&, byte_span bytes, const plan::plan&, std::string_view text);
   void run_everywhere(std::string unit_bytes, const plan::plan&, std::string sql, bool implicit);
+  void run_in_turn(std::shared_ptr<const std::string> unit_bytes, std::string sql);
   void write_everywhere(std::string unit_bytes, std::shared_ptr<same_rows>, bool implicit);
   bool read_writes(const unit&, std::shared_ptr<same_rows>& into) const;
   std::vector<std::uint32_t> holding_shards() const;

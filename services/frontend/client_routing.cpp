@@ -492,6 +492,17 @@ client::routed client::route(byte_span bytes, bool stepwise) {
                               effect->effect == sql::effect::savepoint ? "SAVEPOINT" : "SET");
         }
         break;
+      case sql::effect::rollback_to:
+        // What has failed was refused before it came to a server.
+        if (virtual_status_ == 'E' && (now.executes == 1 || now.simple)) {
+          if (!script_.has_savepoint(effect->name)) {
+            refuse_unit(now, {"3B001", "savepoint \"" + effect->name + "\" does not exist", {}, {}});
+            return routed::done;
+          }
+          virtual_status_ = 'T';
+          return virtual_unit(now, *effect, "ROLLBACK");
+        }
+        break;
       default:
         break;
     }

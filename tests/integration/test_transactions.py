@@ -242,6 +242,22 @@ def test_what_cannot_be_done_over_shards_is_refused(both):
     assert through.query(read(0)) == [["0"]]
 
 
+@pytest.mark.parametrize("before", [[], [0], [0, 1]])
+def test_a_refused_statement_is_undone_by_its_savepoint(both, before):
+    """Whether the transaction has come to a server, to several, or to none yet."""
+    through, one = both
+    statements = ["BEGIN", *map(update, before), "SAVEPOINT a", "SET LOCAL work_mem TO '7MB'",
+                  "SAVEPOINT b", ("VACUUM t", "LISTEN x"), "ROLLBACK TO c",
+                  "SELECT 1", "ROLLBACK TO b", "SHOW work_mem", "RELEASE b", ("VACUUM t", "LISTEN x"),
+                  "ROLLBACK TO a", "SHOW work_mem", update(2), "COMMIT"]
+    for sql in statements:
+        if isinstance(sql, tuple):
+            assert say(one, sql[0])[1] == say(through, sql[1])[1] == "E"
+        else:
+            assert say(through, sql) == say(one, sql), sql
+    assert through.query(read(2)) == one.query(read(2))
+
+
 def extended(sql, portal="", rows=0):
     return wire.parse("", sql) + wire.bind(portal) + wire.execute(portal, rows)
 
