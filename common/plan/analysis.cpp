@@ -91,7 +91,8 @@ plan analysis::finish() {
     return all ? one_shard() : unbound();
   }
   if (!unsafe_function_.empty()) {
-    return refused("function " + quoted(unsafe_function_) + " may read or write sharded tables",
+    const auto function = "function " + in_quotes(unsafe_function_);
+    return refused(function + " may read or write sharded tables",
                    "Call it in a statement that is bound to one shard by the sharding key of a "
                    "table, or make it a function in C that reads no tables.");
   }
@@ -174,19 +175,19 @@ plan analysis::unbound() {
   for (const auto& o : occurrences_) {
     if (!o.sources.empty()) continue;
     if (!missing) missing = &o;
-    const std::string part = "table " + o.shown + " by its sharding key " + quoted(o.column);
+    const std::string part = "table " + o.shown + " by its sharding key " + in_quotes(o.column);
     if (tables.find(part) == tables.npos) tables += (tables.empty() ? "" : ", ") + part;
   }
   if (missing->inserted) {
     return refused("INSERT into table " + missing->shown + " needs a value for its sharding key " +
-                       quoted(missing->column),
+                       in_quotes(missing->column),
                    std::string{"Give the column a parameter or "} + literal(*missing) +
                        " in VALUES.",
                    why_not_);
   }
   const bool joined = occurrences_.size() > 1;
   return refused("the statement is not bound to one shard: it does not restrict " + tables,
-                 "Add " + quoted(missing->column) +
+                 "Add " + in_quotes(missing->column) +
                      " = value, as a parameter or " + literal(*missing) +
                      ", to the conditions joined by AND in WHERE" +
                      (joined ? " of each SELECT, or join the tables on their sharding keys."

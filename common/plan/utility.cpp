@@ -266,7 +266,7 @@ plan object_statement(const node& s) {
   children(reinterpret_cast<const tree_message&>(s), inner);
   const std::string kind = inner.empty() ? "" : text(inner.front()->descriptor->short_name);
   if (kind.ends_with("Stmt")) return ddl();
-  return refused("a statement of kind " + quoted(kind) + " cannot be planned for shards");
+  return refused("a statement of kind " + in_quotes(kind) + " cannot be planned for shards");
 }
 
 }  // namespace

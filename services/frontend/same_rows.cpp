@@ -1,5 +1,7 @@
 #include "services/frontend/same_rows.hpp"
 
+#include <fmt/format.h>
+
 #include <charconv>
 
 #include "common/placement/hash.hpp"
@@ -331,8 +333,8 @@ std::optional<pg_error> same_rows::answered(std::uint32_t shard) {
   }
   if (held_ > max_held) {
     return pg_error{"54000",
-                    "a statement that writes to every shard has more than " +
-                        std::to_string(max_held) + " bytes of rows",
+                    fmt::format("a statement that writes to every shard has more than {} bytes of "
+                                "rows", max_held),
                     "Write fewer rows with a statement, or use COPY.", {}};
   }
   for (auto& one : run_) {
