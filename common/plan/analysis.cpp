@@ -28,6 +28,7 @@ void analysis::refuse(std::string why, std::string hint, std::string detail) {
 void analysis::statement(const node* root) {
   const scope outermost;
   switch (root->node_case) {
+    case PG_QUERY__NODE__NODE_SELECT_STMT: selected_ = root->select_stmt; break;
     case PG_QUERY__NODE__NODE_INSERT_STMT: written_ = root->insert_stmt->relation; break;
     case PG_QUERY__NODE__NODE_UPDATE_STMT: written_ = root->update_stmt->relation; break;
     case PG_QUERY__NODE__NODE_DELETE_STMT: written_ = root->delete_stmt->relation; break;
@@ -79,6 +80,7 @@ plan analysis::finish() {
     p.error = *refusal_;
     return p;
   }
+  if (rows_.locks() && !occurrences_.empty()) return lock_on_one_only();
   if (!rows_.table.empty() && !occurrences_.empty()) {
     return refused("table " + rows_.table + " is on every shard, and what is written to it " +
                        "depends on " + all_tables() + ", of which each shard has other rows",
@@ -101,6 +103,13 @@ plan analysis::finish() {
   p.destination = destination::any_shard;
   p.access = writes_ ? access::write : access::read;
   return p;
+}
+
+plan analysis::lock_on_one_only() {
+  return refused("FOR UPDATE or FOR SHARE would lock rows of a table that is present on every shard, "
+                 "on one of them only",
+                 "Name the sharded tables to lock with FOR UPDATE OF, or lock the rows in a "
+                 "statement of its own, without SKIP LOCKED.");
 }
 
 plan analysis::everywhere() {

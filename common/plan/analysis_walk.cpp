@@ -335,11 +335,15 @@ void analysis::locking(const PgQuery__SelectStmt& s, const scope& block, std::si
         return i.alias == name && i.occurrence != nothing;
       });
     }
-    if (locks_other) {
-      refuse("FOR UPDATE or FOR SHARE would lock rows of a table that is present on every shard, "
-             "on one of them only",
-             "Name the sharded tables to lock with FOR UPDATE OF, or lock a row of a sharded "
-             "table.");
+    if (!locks_other) continue;
+    // Which rows are skipped may differ between the shards.
+    const bool alike = clause.wait_policy != PG_QUERY__LOCK_WAIT_POLICY__LockWaitSkip;
+    if (&s == selected_ && alike && !block.items.empty()) {
+      rows_.table = in_quotes(block.items.front().alias);
+      rows_.returning = true;
+    } else {
+      const auto why = lock_on_one_only().error;
+      refuse(why.message, why.hint);
     }
   }
 }

@@ -44,12 +44,14 @@ struct copy_plan {
   copy::options options;
 };
 
-// all_shards: INSERT, UPDATE or DELETE of rows that are on every shard and must be the same there.
+// all_shards: INSERT, UPDATE, DELETE or locks of rows that are on every shard and must be the same.
 // What each shard has written is compared (services/frontend/same_rows).
 struct row_write {
   std::string table;        // as SQL; empty: the statement writes no such rows (DDL)
   std::string reference;    // what its rows are called in the statement's RETURNING, as SQL
   bool returning = false;   // the client asks for rows
+  // SELECT … FOR UPDATE: rows are locked, and those that the client gets are compared.
+  bool locks() const { return !table.empty() && reference.empty(); }
   // The rows that it has made on one shard are all there is to it (INSERT without ON CONFLICT): the
   // others can be given these, so that sequences and clocks count once.
   bool repeatable = false;
