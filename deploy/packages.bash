@@ -13,8 +13,8 @@ packages_build=(
   libspdlog-dev libexpected-dev libcli11-dev libgtest-dev libgmock-dev)
 packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
 packages_test=(
-  clang-14 libclang-rt-14-dev python3-psycopg python3-psycopg2 python3-pytest
-  python3-pytest-asyncio)
+  clang-14 libclang-rt-14-dev prometheus python3-prometheus-client python3-psycopg python3-psycopg2
+  python3-pytest python3-pytest-asyncio systemd)
 packages_bench=(pgbouncer)
 packages_deploy=(docker.io docker-compose debootstrap iptables)
 
@@ -59,10 +59,13 @@ install_packages() (
   apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
   "${apt[@]}" update
   "${apt[@]}" install -y --no-install-recommends "$@"
-  # Debian enables the daemon it brings; its port is ours after the next start of the machine.
-  if [[ " $* " == *" pgbouncer "* ]] && command -v systemctl >/dev/null; then
-    systemctl disable pgbouncer.service >/dev/null 2>&1 || true
-  fi
+  # Debian enables the daemons it brings; their ports are others' after the next start of the
+  # machine. Of prometheus only promtool is wanted.
+  for daemon in pgbouncer prometheus; do
+    if [[ " $* " == *" $daemon "* ]] && command -v systemctl >/dev/null; then
+      systemctl disable "$daemon.service" >/dev/null 2>&1 || true
+    fi
+  done
 )
 
 require_packages() {

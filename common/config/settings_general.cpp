@@ -18,7 +18,8 @@ constexpr auto settings = std::to_array<setting>({
     port("openmetrics_port", "",
          "HTTP port on which the router serves the series of all processes; none: only each "
          "process's own `--http` address. Read at start only."),
-    text("openmetrics_namespace", "", "Put before the name of every series."),
+    text("openmetrics_namespace", "",
+         "Put before the names that PgDog gives its series; pgsled's own stay as they are."),
     port("healthcheck_port", "",
          "HTTP port on which the router answers whether the whole suite is ready. Read at start "
          "only."),

@@ -434,6 +434,7 @@ void client::snapshot_changed() {
 
 void client::end(const pg_error& fatal) {
   if (state_ == state::closed) return;
+  worker_.counters().errors.add(fatal.sqlstate);
   std::string bytes;
   wire::write_error(bytes, "FATAL", fatal);
   write(bytes);

@@ -576,6 +576,7 @@ bool client::execute(byte_span body, output& out) {
 // One statement is refused, the session goes on as after an error of the server.
 void client::refuse(const pg_error& why, bool simple, std::string_view fields) {
   ++counts_.errors;
+  worker_.counters().errors.add(why.sqlstate);
   std::string bytes;
   if (fields.empty()) {
     wire::write_error(bytes, "ERROR", why);

@@ -202,9 +202,12 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
       std::chrono::milliseconds(std::max<std::int64_t>(1, worker_.settings().checkout_timeout));
   worker_.router().ask(
       bus::kind::plan_request, as_bytes(payload), limit,
-      [&owner, pid, serial, key = std::move(key), scope = std::move(scope),
+      [&owner, pid, serial, asked = worker_.loop().now(), key = std::move(key), scope = std::move(scope),
        text = std::move(text)](result<bus::envelope> reply) {
         auto* asker = owner.client_of(pid);
+        owner.counters().plan.observe_us(static_cast<std::uint64_t>(
+            std::chrono::duration_cast<std::chrono::microseconds>(owner.loop().now() - asked)
+                .count()));
         pg_error why;
         plan_ref made;
         if (!reply) {

@@ -80,6 +80,9 @@ void client::statement_done(const sql::statement* done, std::string_view tag, bo
 void client::server_error(byte_span body, bool proxy) {
   if (!proxy) {
     ++counts_.errors;
+    if (server_ != nullptr) ++server_->pool().stats.errors;
+    const auto said = wire::read_error(body);
+    worker_.counters().errors.add(said ? said->sqlstate : std::string_view());
     if (shadow_) shadow_->failed();
     error_is_fresh_ = true;
     settled_names_.reset();
@@ -178,6 +181,11 @@ void client::server_ready(char server_status, bool proxy) {
       server_->settings = shadow_->current();
   }
   light_ = true;
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(worker_.loop().now() -
+                                                                          last_request_);
+  const auto took_us = static_cast<std::uint64_t>(took.count());  // now() never goes back
+  worker_.counters().answer.observe_us(took_us);
+  server_->pool().stats.query_us += took_us;
   if (server_status == 'I') {
     local_settings_ = wrote_ = false;
     script_.clear();

@@ -24,7 +24,9 @@ class service {
     if (!process.opts().curve_dir.empty())
       shared_.curve = app::load_curve(process.opts().curve_dir);
     shared_.on_shutdown_command = [this] { drain(); };
-    shared_.metrics_text = [] { return metrics::process_registry().expose({}, false); };
+    shared_.metrics_text = [](bool openmetrics) {
+      return metrics::process_registry().expose({}, openmetrics);
+    };
   }
 
   int run() {

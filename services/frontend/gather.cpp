@@ -70,11 +70,14 @@ std::string answer_gather(const worker& w, std::string_view request_json) {
   const auto request =
       json::parse(json::string_view(request_json.data(), request_json.size()), failed);
   std::string what;
+  bool openmetrics = false;
   if (!failed && request.is_object()) {
     if (const auto* text = request.as_object().if_contains("what");
         text != nullptr && text->is_string()) {
       what = std::string(text->as_string());
     }
+    const auto* flag = request.as_object().if_contains("openmetrics");
+    openmetrics = flag != nullptr && flag->is_bool() && flag->get_bool();
   }
   auto& loop = const_cast<worker&>(w).loop();
   const auto now = loop.now();
@@ -113,6 +116,8 @@ std::string answer_gather(const worker& w, std::string_view request_json) {
                                   {"received", s.received},
                                   {"sent", s.sent},
                                   {"wait_time", s.wait_us},
+                                  {"query_time", s.query_us},
+                                  {"errors", s.errors},
                                   {"server_parse_count", s.parses},
                                   {"bind_count", s.binds},
                                   {"close_count", s.closes}});
@@ -120,14 +125,18 @@ std::string answer_gather(const worker& w, std::string_view request_json) {
   } else if (what == "lists") {
     std::size_t waiting = 0;
     for (const auto& [id, pool] : w.pools()) waiting += pool->waiting();
-    rows.push_back(
-        json::object{{"used_clients", w.clients().size()}, {"waiting_clients", waiting}});
+    const auto& counted = w.counters();
+    rows.push_back(json::object{{"used_clients", w.clients().size()},
+                                {"waiting_clients", waiting},
+                                {"locked_clients", counted.pinned.get()},
+                                {"plans_cached", counted.plans_cached.get()},
+                                {"plans_cold", counted.plans_cold.get()}});
   } else if (what == "ready") {
     rows.push_back(json::object{{"missing", w.snapshot().poolers.empty() ? "no pooler" : ""}});
   } else if (what == "metrics") {
     auto& shared = const_cast<worker&>(w).shared();
     return json::serialize(json::object{
-        {"text", w.number() == 0 && shared.metrics_text ? shared.metrics_text() : ""}});
+        {"text", w.number() == 0 && shared.metrics_text ? shared.metrics_text(openmetrics) : ""}});
   }
   json::object answer{{"rows", std::move(rows)}};
   if (truncated) answer["truncated"] = true;

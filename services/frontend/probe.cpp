@@ -81,18 +81,58 @@ constexpr declared cells[] = {
       "Such transactions that gave up because they waited for each other's connections."},
      &probe::pool_deadlocks},
 };
-constexpr description wait_description{"pgsled_client_wait_seconds", type::histogram,
-                                       "Time clients waited for a server connection."};
+struct declared_histogram {
+  description what;
+  metrics::histogram_cell probe::* cell;
+};
+constexpr declared_histogram histograms[] = {
+    {{"pgsled_client_wait_seconds", type::histogram,
+      "Time clients waited for a server connection."},
+     &probe::wait},
+    {{"pgsled_plan_seconds", type::histogram, "Time clients waited for a plan of the router."},
+     &probe::plan},
+    {{"pgsled_answer_seconds", type::histogram,
+      "Time from a client's last message to the end of a server's answer, waits included."},
+     &probe::answer},
+};
+constexpr description errors_description{"pgsled_errors_total", type::counter,
+                                         "Errors told to clients, by SQLSTATE."};
 }  // namespace
 
 std::vector<std::shared_ptr<void>> probe::publish(metrics::registry& registry,
-                                                  const std::string& worker) const {
+                                                  const std::string& worker) {
   std::vector<std::shared_ptr<void>> tokens;
   const metrics::labels labels{{"worker", worker}};
   for (const auto& entry : cells)
     tokens.push_back(registry.add(entry.what, labels, this->*entry.cell));
-  tokens.push_back(registry.add(wait_description, labels, wait));
+  for (const auto& [what, cell] : histograms)
+    tokens.push_back(registry.add(what, labels, this->*cell));
+  errors.publish(registry, worker);
   return tokens;
+}
+
+void error_counts::publish(metrics::registry& registry, const std::string& worker) {
+  registry_ = &registry;
+  worker_ = worker;
+  publish("other", other_);
+}
+
+void error_counts::publish(const std::string& sqlstate, const metrics::cell& cell) {
+  tokens_.push_back(registry_->add(errors_description,
+                                   {{"worker", worker_}, {"sqlstate", sqlstate}}, cell));
+}
+
+void error_counts::add(std::string_view sqlstate) {
+  auto known = codes_.find(sqlstate);
+  if (known == codes_.end()) {
+    const bool well_formed =
+        sqlstate.size() == 5 && sqlstate.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") ==
+                                    std::string_view::npos;
+    if (!well_formed || registry_ == nullptr || codes_.size() == most_codes) return other_.add();
+    known = codes_.try_emplace(std::string(sqlstate)).first;
+    publish(known->first, known->second);
+  }
+  known->second.add();
 }
 
 }  // namespace pgsled::frontend

@@ -46,7 +46,7 @@ struct process_shared {
   bus::curve_keys curve;
   app::options options;
   std::function<void()> on_shutdown_command;
-  std::function<std::string()> metrics_text;
+  std::function<std::string(bool openmetrics)> metrics_text;
 };
 
 class worker {
@@ -61,6 +61,7 @@ class worker {
   // For the parts of a worker.
   net::reactor& loop() { return loop_; }
   probe& counters() { return probe_; }
+  const probe& counters() const { return probe_; }
   session::pair_table& pairs() { return pairs_; }
   statement_cache& statements() { return statements_; }
   plan_cache& plans() { return plans_; }

@@ -9,7 +9,7 @@ constexpr std::uint16_t last_batch = 1;   // flag of an envelope
 
 using metrics::description;
 using metrics::type;
-constexpr description copies{"pgsled_copies", type::gauge, "COPYs that are being split."};
+constexpr description copies{"pgsled_copies_running", type::gauge, "COPYs that are being split."};
 constexpr description copies_total{"pgsled_copies_total", type::counter, "COPYs begun."};
 constexpr description copies_failed{"pgsled_copies_failed_total", type::counter,
                                     "COPYs ended by an error in their input."};

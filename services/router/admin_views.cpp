@@ -335,6 +335,9 @@ admin_table show_lists(const control& truth, const std::vector<gathered_row>& ro
   add("free_servers", sums["free_servers"]);
   add("used_servers", sums["used_servers"]);
   add("waiting_clients", sums["waiting_clients"]);
+  add("locked_clients", sums["locked_clients"]);
+  add("plans_cached", sums["plans_cached"]);
+  add("plans_cold", sums["plans_cold"]);
   return to;
 }
 

@@ -12,10 +12,6 @@ struct family {
 
 class merger {
  public:
-  explicit merger(std::string prefix) : prefix_(std::move(prefix)) {
-    if (!prefix_.empty() && prefix_.back() != '_') prefix_ += '_';
-  }
-
   void add(const process_metrics& from) {
     labels_ = "service=\"" + from.service + "\",instance=\"" + from.instance + "\"";
     current_.clear();
@@ -27,14 +23,15 @@ class merger {
     }
   }
 
-  std::string text(bool openmetrics) const {
+  std::string text(std::string_view more, bool openmetrics) const {
     std::string to;
-    to.reserve(bytes_);
+    to.reserve(bytes_ + more.size());
     for (const std::string& name : order_) {
       const family& one = families_.at(name);
       to += one.comments;
       to += one.series;
     }
+    to += more;
     if (openmetrics) to += "# EOF\n";
     return to;
   }
@@ -50,7 +47,7 @@ class merger {
     if (current_.empty() || !name.starts_with(current_)) open(std::string(name));
     std::string& to = families_[current_].series;
     const std::size_t before = to.size();
-    to.append(prefix_).append(name).append("{").append(labels_);
+    to.append(name).append("{").append(labels_);
     std::string_view rest = text.substr(end);
     if (rest.front() == '{') {
       rest.remove_prefix(1);
@@ -69,7 +66,7 @@ class merger {
     const std::string name(rest.substr(0, rest.find(' ')));
     if (current_ != name) open(name);
     family& to = families_[name];
-    const std::string start = std::string(text.substr(0, 7)) + prefix_ + name;
+    const std::string start = std::string(text.substr(0, 7)) + name;
     if (to.comments.find(start) != std::string::npos) return;
     to.comments.append(start).append(rest.substr(name.size())).append("\n");
   }
@@ -79,7 +76,7 @@ class merger {
     if (families_.try_emplace(name).second) order_.push_back(name);
   }
 
-  std::string prefix_, labels_, current_;
+  std::string labels_, current_;
   std::map<std::string, family> families_;
   std::vector<std::string> order_;
   std::size_t bytes_ = 0;
@@ -87,11 +84,11 @@ class merger {
 
 }  // namespace
 
-std::string merge_metrics(const std::vector<process_metrics>& from, const std::string& prefix,
+std::string merge_metrics(const std::vector<process_metrics>& from, std::string_view more,
                           bool openmetrics) {
-  merger all(prefix);
+  merger all;
   for (const process_metrics& one : from) all.add(one);
-  return all.text(openmetrics);
+  return all.text(more, openmetrics);
 }
 
 std::string process_instance(const std::string& service, const std::string& instance) {

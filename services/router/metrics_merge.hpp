@@ -13,8 +13,8 @@ struct process_metrics {
 };
 inline constexpr std::size_t max_metrics_bytes = 64u << 20;   // the rest is left out
 
-// `prefix` goes before every name (PgDog's openmetrics_namespace); empty: none.
-std::string merge_metrics(const std::vector<process_metrics>&, const std::string& prefix,
+// `more`: families that stand behind them as they are.
+std::string merge_metrics(const std::vector<process_metrics>&, std::string_view more,
                           bool openmetrics);
 
 // The process a worker belongs to: "frontend-1.0" → "frontend-1"; others as they are.

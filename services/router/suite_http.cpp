@@ -4,7 +4,9 @@
 
 #include "common/metrics/metrics.hpp"
 #include "services/router/admin_desk.hpp"
+#include "services/router/admin_views.hpp"
 #include "services/router/metrics_merge.hpp"
+#include "services/router/pgdog_metrics.hpp"
 #include "services/router/shard_service.hpp"
 
 namespace pgsled::router {
@@ -56,25 +58,42 @@ std::string suite_http::start(const config::general& general) {
 http::response suite_http::collect(bool openmetrics) {
   struct found {
     std::vector<process_metrics> processes;
+    pgdog_tables tables;
     std::string prefix;
+    int waits = 0;       // for answers of so many questions
   };
   // Shared: the answer may come after nobody waits for it any more.
   const auto promise = std::make_shared<std::promise<found>>();
   auto future = promise->get_future();
   loop_.post([this, promise, openmetrics] {
+    const auto all = std::make_shared<found>();
+    all->prefix = truth_.configuration().general.openmetrics_namespace;
+    const auto answered = [promise, all] {
+      if (--all->waits == 0) promise->set_value(std::move(*all));
+    };
+    all->waits = 4;
+    const auto table = [&](const char* question, admin_table& to, auto made) {
+      const auto whom = members_of(truth_, {"frontend", "pooler"});
+      questions_.ask(whom, question, steady_ms() + gather_wait,
+                     [this, all, answered, &to, made](gathered got) {
+                       to = made(truth_, read_rows(got));
+                       answered();
+                     });
+    };
+    table(R"({"what":"lists"})", all->tables.lists, show_lists);
+    table(R"({"what":"pools"})", all->tables.pools, show_pools);
+    table(R"({"what":"stats"})", all->tables.stats, show_stats);
     const std::string question =
         openmetrics ? R"({"what":"metrics","openmetrics":true})" : R"({"what":"metrics"})";
     const auto whom = members_of(truth_, {"frontend", "pooler", "replicator"});
-    questions_.ask(whom, question, steady_ms() + gather_wait, [this, promise](gathered got) {
-      found all;
-      all.prefix = truth_.configuration().general.openmetrics_namespace;
+    questions_.ask(whom, question, steady_ms() + gather_wait, [this, all, answered](gathered got) {
       for (const auto& [name, json] : got.answers) {
         const auto who = truth_.members().all().find(name);
         if (who == truth_.members().all().end()) continue;
         const std::string& service = who->second.hello.service;
-        all.processes.push_back({service, process_instance(service, name), read_text(json)});
+        all->processes.push_back({service, process_instance(service, name), read_text(json)});
       }
-      promise->set_value(std::move(all));
+      answered();
     });
   });
   if (future.wait_for(http_wait) != std::future_status::ready) {
@@ -90,7 +109,9 @@ http::response suite_http::collect(bool openmetrics) {
                        {"router", instance_, metrics::process_registry().expose({}, openmetrics)});
   http::response yes;
   yes.content_type = content_type(openmetrics);
-  yes.body = merge_metrics(all.processes, all.prefix, openmetrics);
+  yes.body = merge_metrics(
+      all.processes, pgdog_metrics(all.tables, all.prefix, openmetrics, max_metrics_bytes),
+      openmetrics);
   return yes;
 }
 

@@ -644,7 +644,7 @@ def test_replicators_share_the_work(server, empty):
 
         def shared():
             busy = [value for (name, labels), value in suite.metrics().items()
-                    if name == "pgsled_copies"]
+                    if name == "pgsled_copies_running"]
             return len(busy) == 2 and min(busy) >= 1
         wait_until(shared, 5, 0.1, "one replicator has all COPYs")
         for client in clients:

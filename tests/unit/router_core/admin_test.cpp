@@ -5,6 +5,7 @@
 #include "services/router/admin_views.hpp"
 #include "services/router/gatherer.hpp"
 #include "services/router/metrics_merge.hpp"
+#include "services/router/pgdog_metrics.hpp"
 
 namespace pgsled::router {
 namespace {
@@ -166,10 +167,63 @@ TEST(metrics_merge, families_once_and_labels_added) {
             "lone{service=\"pooler\",instance=\"p\"} 9\n");
 }
 
-TEST(metrics_merge, prefix_and_end_of_file) {
-  EXPECT_EQ(merge_metrics({{"r", "i", "# TYPE a gauge\na 1\n# EOF\n"}}, "ns", true),
-            "# TYPE ns_a gauge\nns_a{service=\"r\",instance=\"i\"} 1\n# EOF\n");
+TEST(metrics_merge, more_families_and_end_of_file) {
+  EXPECT_EQ(merge_metrics({{"r", "i", "# TYPE a gauge\na 1\n# EOF\n"}}, "b 2\n", true),
+            "# TYPE a gauge\na{service=\"r\",instance=\"i\"} 1\nb 2\n# EOF\n");
   EXPECT_EQ(merge_metrics({{"r", "i", "\n#\n#x\n{\n \n"}}, "", false), "");
+}
+
+pgdog_tables pgdog_example() {
+  pgdog_tables tables;
+  for (const char* name : {"user", "database", "addr", "port", "shard", "role", "cl_waiting",
+                           "maxwait", "maxwait_us"}) {
+    tables.pools.column(name);
+  }
+  tables.pools.rows.push_back({"a\"b\\", "d\nb", "h", "5432", "0", "primary", "7", "2", "500000"});
+  tables.stats.column("total_query_time");
+  tables.stats.rows.push_back({"1500"});
+  return tables;
+}
+
+TEST(pgdog_metrics, names_labels_and_units) {
+  const auto text = pgdog_metrics(pgdog_example(), "pgdog", false, 10'000);
+  const std::string labels = "{user=\"a\\\"b\\\\\",database=\"d\\nb\",host=\"h\",port=\"5432\","
+                             "shard=\"0\",role=\"primary\"}";
+  EXPECT_NE(text.find("# TYPE pgdog_cl_waiting gauge\npgdog_cl_waiting" + labels + " 7\n"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("pgdog_maxwait" + labels + " 2.5\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("# TYPE pgdog_total_query_time counter\npgdog_total_query_time 1.5\n"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(text.find("pgdog_clients"), std::string::npos) << "a table without the column";
+}
+
+TEST(pgdog_metrics, openmetrics_knows_no_counter_of_such_a_name) {
+  const auto text = pgdog_metrics(pgdog_example(), "", true, 10'000);
+  EXPECT_NE(text.find("# TYPE total_query_time unknown\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find("counter"), std::string::npos) << text;
+}
+
+TEST(pgdog_metrics, whole_families_up_to_the_limit) {
+  const auto all = pgdog_metrics(pgdog_example(), "", false, 10'000);
+  const auto cut = pgdog_metrics(pgdog_example(), "", false, all.size() - 1);
+  EXPECT_LT(cut.size(), all.size());
+  EXPECT_EQ(all.substr(0, cut.size()), cut);
+  EXPECT_TRUE(cut.empty() || cut.back() == '\n');
+  EXPECT_EQ(pgdog_metrics(pgdog_example(), "", false, 0), "");
+}
+
+TEST(pgdog_metrics, every_column_is_one_of_show) {
+  const auto has = [](const admin_table& in, std::string_view name) {
+    return std::any_of(in.columns.begin(), in.columns.end(),
+                       [&](const auto& one) { return one.first == name; });
+  };
+  const control truth(1, 0);
+  const admin_table tables[] = {show_lists(truth, {}), show_pools(truth, {}), show_stats(truth, {})};
+  for (const auto& one : declared_pgdog_metrics()) {
+    EXPECT_TRUE(has(tables[static_cast<std::size_t>(one.from)], one.column)) << one.what.name;
+  }
 }
 
 TEST(metrics_merge, workers_stand_for_their_process) {
