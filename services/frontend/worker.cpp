@@ -239,19 +239,21 @@ void worker::apply(snapshot::frontend next) {
 void worker::apply_poolers() {
   std::unordered_map<std::string, std::unique_ptr<lease_line>> kept;
   for (const auto& pooler : snapshot_.poolers) {
-    if (auto known = lines_.extract(pooler.instance)) {
-      kept.insert(std::move(known));
+    const auto known = lines_.find(pooler.instance);
+    // One that has been started again elsewhere has another address.
+    if (known != lines_.end() && known->second->pooler() == pooler) {
+      kept.insert(lines_.extract(known));
     }
   }
   auto gone = std::exchange(lines_, std::move(kept));
   for (auto& [instance, line] : gone) {
+    const bool sockets_live = lives_on(line->pooler());
     line.reset();
-    pooler_down(instance);
+    pooler_down(instance, sockets_live);
   }
   for (const auto& pooler : snapshot_.poolers) {
     if (lines_.contains(pooler.instance)) continue;
-    const bool here = pooler.host == app::host_identity() && settings().lane != "relay";
-    if (here) {
+    if (within_reach(pooler) && settings().lane != "relay") {
       lines_[pooler.instance] = std::make_unique<lease_channel>(*this, pooler);
     } else if (!pooler.relay.empty()) {
       lines_[pooler.instance] = make_relay_line(*this, pooler);
@@ -529,9 +531,9 @@ void worker::pooler_up() {
   });
 }
 
-void worker::pooler_down(const std::string& pooler) {
-  for (const auto& [id, pool] : pools_) pool->pooler_gone(pooler);
-  for (const auto& pool : withdrawn_pools_) pool->pooler_gone(pooler);
+void worker::pooler_down(const std::string& pooler, bool sockets_live) {
+  for (const auto& [id, pool] : pools_) pool->pooler_gone(pooler, sockets_live);
+  for (const auto& pool : withdrawn_pools_) pool->pooler_gone(pooler, sockets_live);
 }
 
 void worker::from_pooler(const std::string& pooler, lease::message&& message,
