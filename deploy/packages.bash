@@ -17,6 +17,7 @@ packages_test=(
   python3-pytest python3-pytest-asyncio systemd)
 packages_bench=(pgbouncer)
 packages_deploy=(docker.io docker-compose debootstrap iptables)
+packages_package=(debootstrap systemd-container dpkg-dev)  # tests/deploy/package
 
 # Prints those of the given packages that are not installed, one a line.
 missing_packages() {

@@ -49,11 +49,14 @@ std::string random_id();      // 16 hex digits
 
 // The process around a service: starts logs, HTTP and signal handling, calls `run` on the calling
 // thread, returns the exit status. SIGTERM and SIGINT call `drain` once on an unspecified thread
-// (post to your reactor); a second one exits at once. SIGHUP calls `reload`.
+// (post to your reactor); a second one exits at once. SIGHUP calls `reload`. A service manager that
+// asks for it (systemd, Type=notify) is told when the service is ready, reloads and stops.
 struct hooks {
   std::function<int()> run;
   std::function<void()> drain;
-  std::function<void()> reload;                // may be empty
+  // May be empty. `done` gets a line that says how it went; from any thread, and not at all when
+  // the process ends first.
+  std::function<void(std::function<void(std::string said)> done)> reload;
   // The last two are called on the HTTP thread, also while `run` is starting or ending.
   std::function<std::string()> ready;          // empty text: ready; else what is missing
   std::function<std::string(bool openmetrics)> metrics;  // empty: the process registry

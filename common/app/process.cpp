@@ -8,12 +8,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
 #include <thread>
 
 #include "common/app/app.hpp"
+#include "common/app/notifier.hpp"
 #include "common/app/process_metrics.hpp"
 #include "common/http/server.hpp"
 #include "common/log/log.hpp"
@@ -24,6 +26,7 @@ namespace pgsled::app {
 namespace {
 
 constexpr rlim_t enough_descriptors = 16'384;
+constexpr int ready_look_ms = 100;  // between two looks, until a service manager has been told
 
 sigset_t handled_signals() {
   sigset_t set;
@@ -40,6 +43,11 @@ void raise_descriptor_limit() {
   if (limit.rlim_max < enough_descriptors)
     log::warn("app", "only {} open files are allowed, too few for many connections (ulimit -Hn)",
               limit.rlim_max);
+}
+
+std::string_view address_of_manager() {
+  const char* address = std::getenv("NOTIFY_SOCKET");
+  return address == nullptr ? std::string_view() : std::string_view(address);
 }
 
 void make_run_dir(const std::string& path) {
@@ -62,6 +70,7 @@ struct process::state {
   std::vector<std::shared_ptr<void>> metrics;
   net::unique_fd signals, quit;
   std::thread signal_thread;
+  std::shared_ptr<notifier> manager = std::make_shared<notifier>(address_of_manager());
   app::hooks hooks;
   std::unique_ptr<http::server> http = std::make_unique<http::server>();
 
@@ -86,22 +95,43 @@ struct process::state {
 
   void watch_signals() {
     pthread_setname_np(pthread_self(), "signals");
-    bool draining = false;
+    bool draining = false, told_ready = !manager->wanted();
+    std::string told_missing;
     for (;;) {
+      if (!told_ready && !draining) told_ready = tell_readiness(told_missing);
       pollfd waits[2] = {{signals.get(), POLLIN, 0}, {quit.get(), POLLIN, 0}};
-      if (::poll(waits, 2, -1) < 0 && errno != EINTR) return;
+      if (::poll(waits, 2, told_ready || draining ? -1 : ready_look_ms) < 0 && errno != EINTR)
+        return;
       if (waits[1].revents != 0) return;
       signalfd_siginfo got{};
       if (::read(signals.get(), &got, sizeof got) != sizeof got) continue;
       if (got.ssi_signo == SIGHUP) {
-        if (hooks.reload) hooks.reload();
+        if (hooks.reload) reload();
         continue;
       }
       if (draining) ::_exit(128 + static_cast<int>(got.ssi_signo));
       draining = true;
       log::info("app", "draining; a second signal ends the process at once");
+      manager->stopping();
       if (hooks.drain) hooks.drain();
     }
+  }
+
+  // True: it is ready, and the manager knows.
+  bool tell_readiness(std::string& told_missing) const {
+    const std::string missing = hooks.ready ? hooks.ready() : "";
+    if (missing.empty()) {
+      manager->ready("ready");
+      return true;
+    }
+    if (missing != told_missing) manager->starting("waits: " + missing);
+    told_missing = missing;
+    return false;
+  }
+
+  void reload() const {
+    manager->reloading();
+    hooks.reload([manager = manager](const std::string& said) { manager->ready(said); });
   }
 
   void stop_signals() {

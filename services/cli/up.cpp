@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <thread>
@@ -256,6 +257,7 @@ int up(const up_options& options) {
     fmt::print(stderr, "pgsled up: {}\n", problem);
     return 1;
   }
+  ::unsetenv("NOTIFY_SOCKET");  // it is for us, and not for what we start
   log::start("up", "up");
   log::configure(checked.config->general.log_level, checked.config->general.log_format);
   if (const int removed = locked->remove_stale_sockets(); removed > 0) {

@@ -691,8 +691,15 @@ app::hooks router_service::hooks() {
   state* s = state_.get();
   made.run = [s] { return s->run(); };
   made.drain = [s] { s->loop.post([s] { s->loop.stop(); }); };
-  made.reload = [s] {
-    s->loop.post([s] { s->reload([](const std::string&, const std::vector<std::string>&) {}); });
+  made.reload = [s](auto done) {
+    s->loop.post([s, done = std::move(done)] {
+      s->reload([done](const std::string& mistakes, const std::vector<std::string>& behind) {
+        done(!mistakes.empty() ? "reload refused: " + mistakes
+             : behind.empty()  ? "reloaded"
+                               : fmt::format("reloaded, and not acknowledged yet by {}",
+                                             fmt::join(behind, ", ")));
+      });
+    });
   };
   made.ready = [] { return std::string(); };
   return made;

@@ -6,7 +6,9 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -164,6 +166,63 @@ options in(const std::string& dir) {
   return o;
 }
 
+struct manager {   // the other end of NOTIFY_SOCKET
+  explicit manager(const std::string& path) : fd(::socket(AF_UNIX, SOCK_DGRAM, 0)) {
+    sockaddr_un at{};
+    at.sun_family = AF_UNIX;
+    path.copy(at.sun_path, sizeof at.sun_path - 1);
+    EXPECT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+    timeval most{5, 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
+  }
+  ~manager() { ::close(fd); }
+  std::string next() const {
+    char text[2000];
+    const auto n = ::recv(fd, text, sizeof text, 0);
+    return n < 0 ? "nothing" : std::string(text, static_cast<std::size_t>(n));
+  }
+  int fd;
+};
+
+TEST(process, tells_a_service_manager_how_it_fares) {
+  std::string name = "/tmp/pgsled-app-XXXXXX";
+  const std::string dir = ::mkdtemp(name.data());
+  const int status = in_child([&] {
+    const manager systemd(dir + "/notify");
+    ::setenv("NOTIFY_SOCKET", (dir + "/notify").c_str(), 1);
+    process p(in(dir + "/run"));
+    std::atomic<bool> configured{false};
+    std::function<void(std::string)> finish;
+    std::atomic<bool> reload_begun{false};
+    std::atomic<bool> drained{false};
+    hooks h;
+    h.ready = [&] { return configured ? "" : "no router\nSTOPPING=1"; };
+    h.drain = [&] { drained = true; };
+    h.reload = [&](auto done) {
+      finish = std::move(done);
+      reload_begun = true;
+    };
+    h.run = [&] {
+      EXPECT_EQ(systemd.next(), "STATUS=waits: no router");
+      configured = true;
+      EXPECT_EQ(systemd.next(), "READY=1\nSTATUS=ready");
+      ::kill(::getpid(), SIGHUP);
+      EXPECT_THAT(systemd.next(),
+                  testing::MatchesRegex("RELOADING=1\nMONOTONIC_USEC=[0-9]+\nSTATUS=reloading"));
+      while (!reload_begun) ::usleep(1000);
+      finish("reload refused: pgdog.toml:3: no such key\nmore");
+      EXPECT_EQ(systemd.next(), "READY=1\nSTATUS=reload refused: pgdog.toml:3: no such key");
+      ::kill(::getpid(), SIGTERM);
+      EXPECT_EQ(systemd.next(), "STOPPING=1\nSTATUS=draining");
+      while (!drained) ::usleep(1000);
+      return 0;
+    };
+    return p.run(h);
+  });
+  EXPECT_EQ(status, 0);
+  std::filesystem::remove_all(dir);
+}
+
 TEST(process, serves_http_reloads_and_drains) {
   std::string name = "/tmp/pgsled-app-XXXXXX";
   const std::string dir = std::string(::mkdtemp(name.data())) + "/deep/run";
@@ -175,7 +234,11 @@ TEST(process, serves_http_reloads_and_drains) {
     hooks h;
     h.ready = [&] { return missing; };
     h.drain = [&] { loop.stop(); };
-    h.reload = [&] { ++reloads; ::kill(::getpid(), SIGTERM); };
+    h.reload = [&](auto done) {
+      ++reloads;
+      done("");
+      ::kill(::getpid(), SIGTERM);
+    };
     h.run = [&] {
       EXPECT_THAT(fetch(p.http_address(), "/healthz"), HasSubstr(" 200 "));
       EXPECT_THAT(fetch(p.http_address(), "/readyz"),
