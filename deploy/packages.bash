@@ -12,6 +12,7 @@ packages_test=(
   clang-14 libclang-rt-14-dev prometheus python3-prometheus-client python3-psycopg python3-psycopg2
   python3-pytest python3-pytest-asyncio systemd)
 packages_bench=(pgbouncer)
+packages_helm=(python3-yaml openssl)  # tests/deploy/helm
 packages_package=(debootstrap systemd-container dpkg-dev)  # tests/deploy/package
 
 # Prints those of the given packages that are not installed, one a line.

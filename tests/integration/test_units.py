@@ -1,5 +1,5 @@
-"""systemd units and manual pages, as far as they can be held to something without installing them:
-tests/deploy/package does that."""
+"""systemd units, manual pages and the Helm chart, as far as they can be held to something without
+installing them: tests/deploy/package and tests/deploy/helm do more."""
 
 import gzip
 import re
@@ -72,3 +72,14 @@ def test_manual_pages_name_every_option(tmp_path):
         for option in re.findall(r"^  (--[\w-]+)", help_of("pgsled", command), re.M):
             if option != "--help":
                 assert f".B {option}" in text, (command, option)
+
+
+def test_chart_knows_every_key_of_general():
+    """Values of the chart in camelCase are the keys of [general]; the rest of it is tested where a helm
+    can be had: tests/deploy/helm."""
+    listed = (ROOT / "deploy" / "helm" / "pgsled" / "files" / "general-keys").read_text().split("\n")
+    listed = {key for key in listed if key and not key.startswith("#")}
+    part = (ROOT / "docs" / "configuration.md").read_text().split("## [general]")[1].split("\n## ")[0]
+    wanted = set(re.findall(r"^\| `(\w+)`", part, re.M))
+    wanted |= set(re.findall(r"\(also `(\w+)`\)", part))
+    assert listed == wanted
