@@ -49,7 +49,8 @@ def test_units_use_options_that_exist(service):
 
 
 def test_target_wants_what_is_there():
-    wanted = re.findall(r"(pgsled-[\w@]+\.(?:service|target))", (UNITS / "pgsled.target").read_text())
+    wanted = re.findall(r"(pgsled-[\w@]+\.(?:service|target))",
+                        (UNITS / "pgsled.target").read_text())
     assert len(wanted) == 5
     for name in wanted:
         assert (UNITS / re.sub(r"@\d+", "@", name)).exists(), name
@@ -75,11 +76,12 @@ def test_manual_pages_name_every_option(tmp_path):
 
 
 def test_chart_knows_every_key_of_general():
-    """Values of the chart in camelCase are the keys of [general]; the rest of it is tested where a helm
-    can be had: tests/deploy/helm."""
-    listed = (ROOT / "deploy" / "helm" / "pgsled" / "files" / "general-keys").read_text().split("\n")
-    listed = {key for key in listed if key and not key.startswith("#")}
-    part = (ROOT / "docs" / "configuration.md").read_text().split("## [general]")[1].split("\n## ")[0]
+    """Values of the chart in camelCase are the keys of [general]; the rest of it is tested where a
+    helm can be had: tests/deploy/helm."""
+    listed = (ROOT / "deploy" / "helm" / "pgsled" / "files" / "general-keys").read_text()
+    listed = {key for key in listed.split("\n") if key and not key.startswith("#")}
+    part = (ROOT / "docs" / "configuration.md").read_text().split("## [general]")[1]
+    part = part.split("\n## ")[0]
     wanted = set(re.findall(r"^\| `(\w+)`", part, re.M))
     wanted |= set(re.findall(r"\(also `(\w+)`\)", part))
     assert listed == wanted
