@@ -1,10 +1,14 @@
-# The one list of Debian 12 packages, by what needs them, and their installation. Sourced by
-# deploy/quickstart, tests/run and tests/bench/run; it defines names only.
+# The one list of Debian packages, by what needs them, and their installation. Sourced by
+# deploy/quickstart, deploy/Dockerfile, tests/run, tests/bench/run and tests/deploy/run; it defines
+# names only. Debian 12; the build works on 13 as well, with what it calls otherwise.
 #   require_packages LIST…   installs what is missing of the named lists, or exits 3 with the
 #                            apt-get line when that would need root
 
+packages_boost=libboost1.81-dev
+! grep -qs '^VERSION_CODENAME=trixie' /etc/os-release || packages_boost=libboost1.83-dev
+
 packages_build=(
-  cmake ninja-build g++ ccache lld pkg-config libboost1.81-dev libzmq3-dev libpq-dev
+  cmake ninja-build g++ ccache lld pkg-config "$packages_boost" libzmq3-dev libpq-dev
   libpg-query-dev libprotobuf-c-dev libssl-dev libtoml11-dev prometheus-cpp-dev libfmt-dev
   libspdlog-dev libexpected-dev libcli11-dev libgtest-dev libgmock-dev)
 packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
@@ -14,6 +18,7 @@ packages_test=(
 packages_bench=(pgbouncer)
 packages_helm=(python3-yaml openssl)  # tests/deploy/helm
 packages_package=(debootstrap systemd-container dpkg-dev)  # tests/deploy/package
+packages_deploy=(docker.io docker-compose debootstrap iptables)
 
 # Prints those of the given packages that are not installed, one a line.
 missing_packages() {

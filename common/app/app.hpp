@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/bus/peer.hpp"
@@ -17,7 +18,8 @@ namespace pgsled::app {
 struct options {
   std::string service;             // frontend, router, pooler, replicator
   std::string router = "ipc://./router.bus";  // --router: endpoint to find (router: to bind)
-  std::string instance;            // --instance, default <service>-<pid>; letters, digits, . _ -
+  // --instance; letters, digits, . _ -. Default <service>-<pid>, in a container <service>-<its name>
+  std::string instance;
   std::string http = "127.0.0.1:0";  // --http
   std::string run_dir = ".";       // --run-dir: sockets of this process, mode 0700
   std::string config, users;       // router only
@@ -27,7 +29,8 @@ struct options {
   std::string log_level = "info", log_format = "text";
 };
 
-// Handles --help and --version itself (returns nullopt and sets exit_status).
+// Handles --help and --version itself (returns nullopt and sets exit_status). What is not on the
+// command line is taken from the environment: PGSLED_RUN_DIR is --run-dir, and so on.
 std::optional<options> parse_command_line(const std::string& service, int argc, char** argv,
                                           int& exit_status);
 
@@ -40,6 +43,8 @@ bus::curve_keys load_curve_server(const std::string& directory);
 // client.public and every clients/*.public: whom the router admits.
 std::vector<std::string> load_curve_clients(const std::string& directory);
 std::string host_identity();  // boot id + network namespace: equal means same host
+// The same kernel: in containers beside each other, each with a network namespace of its own.
+bool same_machine(std::string_view one_identity, std::string_view other);
 std::string random_id();      // 16 hex digits
 
 // The process around a service: starts logs, HTTP and signal handling, calls `run` on the calling

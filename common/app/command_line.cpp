@@ -1,10 +1,15 @@
 // The only file that includes CLI11: it is slow to compile.
+#include <limits.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cctype>
 #include <cstdio>
+#include <cstdlib>
 
 #include "common/app/app.hpp"
 
@@ -44,13 +49,43 @@ std::string check_endpoint(const std::string& endpoint, bool has_keys) {
   return problem;
 }
 
+// The first process of a container has the same number in all of them.
+std::string default_instance(const std::string& service) {
+  std::array<char, HOST_NAME_MAX + 1> host{};
+  if (::getpid() == 1 && ::gethostname(host.data(), host.size() - 1) == 0) {
+    const auto named = fmt::format("{}-{}", service, host.data());
+    if (check_instance(named).empty()) return named;
+  }
+  return fmt::format("{}-{}", service, ::getpid());
+}
+
+// --run-dir is PGSLED_RUN_DIR, as containers like it; the command line goes first. Not left to
+// CLI11, which from 2.4 on takes no notice of a wrong value there.
+std::vector<std::string> with_environment(CLI::App& parser, int argc, char** argv) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  for (const auto* option : parser.get_options()) {
+    const auto& names = option->get_lnames();
+    if (names.empty() || names[0] == "help" || names[0] == "version") continue;
+    const auto flag = "--" + names[0];
+    std::string variable = "PGSLED_" + names[0];
+    for (char& c : variable) c = c == '-' ? '_' : static_cast<char>(std::toupper(c));
+    const char* value = std::getenv(variable.c_str());
+    const bool given = std::any_of(argv + 1, argv + argc, [&](std::string_view word) {
+      return word == flag || word.starts_with(flag + "=");
+    });
+    if (value != nullptr && *value != 0 && !given) words.push_back(flag + "=" + value);
+  }
+  std::reverse(words.begin(), words.end());  // as CLI11 wants them
+  return words;
+}
+
 }  // namespace
 
 std::optional<options> parse_command_line(const std::string& service, int argc, char** argv,
                                           int& exit_status) {
   options out;
   out.service = service;
-  out.instance = fmt::format("{}-{}", service, ::getpid());
+  out.instance = default_instance(service);
   CLI::App parser(fmt::format("pgsled {}: one process of the pgsled suite", service),
                   "pgsled-" + service);
   parser.set_version_flag("--version", fmt::format("pgsled-{} {}", service, PGSLED_VERSION));
@@ -61,7 +96,7 @@ std::optional<options> parse_command_line(const std::string& service, int argc, 
   parser.add_option("--instance", out.instance, "name of this process, unique in the suite")
       ->check(check_instance)
       ->type_name("NAME")
-      ->default_str(service + "-PID");
+      ->default_str(service + "-PID, in a container SERVICE-HOSTNAME");
   parser.add_option("--http", out.http, "where /metrics, /healthz and /readyz are served")
       ->check(check_address)
       ->type_name("HOST:PORT")
@@ -92,8 +127,9 @@ std::optional<options> parse_command_line(const std::string& service, int argc, 
     parser.add_option("--relay", out.relay, "endpoint for frontends' COPY, tcp://HOST:PORT")
         ->type_name("ENDPOINT");
   }
+  parser.footer("Each can come from the environment: --run-dir is PGSLED_RUN_DIR, and so on.");
   try {
-    parser.parse(argc, argv);
+    parser.parse(with_environment(parser, argc, argv));
     if (router->count() == 0) out.router = "ipc://" + out.run_dir + "/router.bus";
     const bool keys = !out.curve_dir.empty();
     if (auto problem = check_endpoint(out.router, keys); !problem.empty())

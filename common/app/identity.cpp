@@ -68,6 +68,11 @@ std::string host_identity() {
   return boot + "/" + std::string(space.data(), n > 0 ? static_cast<std::size_t>(n) : 0);
 }
 
+bool same_machine(std::string_view one_identity, std::string_view other) {
+  const auto boot = one_identity.substr(0, one_identity.find('/'));
+  return !boot.empty() && boot == other.substr(0, other.find('/'));
+}
+
 std::string random_id() {
   std::uint64_t number = 0;
   if (::getrandom(&number, sizeof number, 0) != sizeof number) std::abort();

@@ -26,13 +26,13 @@ std::string value(const wal::field& from) {
 result<std::string> one_of_equal(const table& of, const wal::tuple& from) {
   std::string where;
   if (!of.whole() && from[of.key].what == kind::text) {
-    where = quoted(of.columns[of.key].name) + " =" + literal(from[of.key].value) + " AND ";
+    where = moving::quoted(of.columns[of.key].name) + " =" + literal(from[of.key].value) + " AND ";
   }
   for (std::size_t i = 0; i < from.size(); ++i) {
     if (from[i].what != kind::text && from[i].what != kind::null) {
       return tl::unexpected(lost(of, "a row came without all of its columns"));
     }
-    const auto name = quoted(of.columns[i].name);
+    const auto name = moving::quoted(of.columns[i].name);
     if (i > 0) where += " AND ";
     // num_nulls(): IS NULL is also true of a composite value of nulls.
     where += fmt::format("num_nulls({}) = {}", name, from[i].what == kind::null ? 1 : 0);
@@ -50,7 +50,7 @@ result<std::string> named(const table& of, const wal::tuple& from) {
   const auto add = [&](std::size_t place) {
     if (from[place].what != kind::text) return false;
     if (!where.empty()) where += " AND ";
-    where += quoted(of.columns[place].name) + " =" + literal(from[place].value);
+    where += moving::quoted(of.columns[place].name) + " =" + literal(from[place].value);
     return true;
   };
   for (const std::size_t place : of.primary) {
@@ -98,7 +98,7 @@ std::string update_sql(const table& of, const wal::tuple& row, const std::string
     // What is always generated cannot be set, nor can it have been changed.
     if (row[i].what == kind::unchanged || of.columns[i].identity_always) continue;
     if (!set.empty()) set += ", ";
-    set += quoted(of.columns[i].name) + " =" + value(row[i]);
+    set += moving::quoted(of.columns[i].name) + " =" + value(row[i]);
   }
   if (set.empty()) return {};
   return fmt::format("UPDATE ONLY {} SET {} WHERE {}", in_sql(of), set, where);

@@ -21,13 +21,15 @@ std::string quoted(std::string_view identifier) {
   return made + '"';
 }
 
-std::string in_sql(const table& of) { return quoted(of.schema) + "." + quoted(of.name); }
+std::string in_sql(const table& of) {
+  return moving::quoted(of.schema) + "." + moving::quoted(of.name);
+}
 
 std::string column_list(const table& of) {
   std::string list;
   for (const table_column& one : of.columns) {
     if (!list.empty()) list += ", ";
-    list += quoted(one.name);
+    list += moving::quoted(one.name);
   }
   return list;
 }
@@ -62,7 +64,7 @@ std::string bucket_in_sql(placement::key_type type, const std::string& expressio
 std::string where_moving(const table& of, const selection& rows) {
   if (of.whole()) return "true";
   return fmt::format("{} = ANY ('{{{}}}'::integer[])",
-                     bucket_in_sql(of.type, quoted(of.columns[of.key].name), rows.buckets),
+                     bucket_in_sql(of.type, moving::quoted(of.columns[of.key].name), rows.buckets),
                      fmt::join(rows.moving, ","));
 }
 
@@ -97,7 +99,8 @@ std::string copy_in(const table& of, bool binary) {
 std::string checksum(const table& of, const selection& rows, std::span<const std::string> among) {
   std::string some;
   if (of.primary.empty() && !of.whole() && !among.empty()) {
-    some = fmt::format(" AND {} IN ({})", quoted(of.columns[of.key].name), fmt::join(among, ","));
+    some = fmt::format(" AND {} IN ({})", moving::quoted(of.columns[of.key].name),
+                       fmt::join(among, ","));
   } else {
     for (const std::string& one : among) some += (some.empty() ? " AND ((" : ") OR (") + one;
     if (!some.empty()) some += "))";

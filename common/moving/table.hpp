@@ -42,6 +42,7 @@ struct table {
   std::string label() const { return schema + "." + name; }   // for people
 };
 
+// Called as moving::quoted: with a std::string alone std::quoted would be meant, too.
 std::string quoted(std::string_view identifier);
 std::string in_sql(const table&);                  // "schema"."name"
 std::string column_list(const table&);

@@ -28,6 +28,7 @@ void analysis::refuse(std::string why, std::string hint, std::string detail) {
 void analysis::statement(const node* root) {
   const scope outermost;
   switch (root->node_case) {
+    case PG_QUERY__NODE__NODE_SELECT_STMT: selected_ = root->select_stmt; break;
     case PG_QUERY__NODE__NODE_INSERT_STMT: written_ = root->insert_stmt->relation; break;
     case PG_QUERY__NODE__NODE_UPDATE_STMT: written_ = root->update_stmt->relation; break;
     case PG_QUERY__NODE__NODE_DELETE_STMT: written_ = root->delete_stmt->relation; break;
@@ -79,6 +80,7 @@ plan analysis::finish() {
     p.error = *refusal_;
     return p;
   }
+  if (rows_.locks() && !occurrences_.empty()) return lock_on_one_only();
   if (!rows_.table.empty() && !occurrences_.empty()) {
     return refused("table " + rows_.table + " is on every shard, and what is written to it " +
                        "depends on " + all_tables() + ", of which each shard has other rows",
@@ -91,7 +93,8 @@ plan analysis::finish() {
     return all ? one_shard() : unbound();
   }
   if (!unsafe_function_.empty()) {
-    return refused("function " + quoted(unsafe_function_) + " may read or write sharded tables",
+    const auto function = "function " + in_quotes(unsafe_function_);
+    return refused(function + " may read or write sharded tables",
                    "Call it in a statement that is bound to one shard by the sharding key of a "
                    "table, or make it a function in C that reads no tables.");
   }
@@ -100,6 +103,13 @@ plan analysis::finish() {
   p.destination = destination::any_shard;
   p.access = writes_ ? access::write : access::read;
   return p;
+}
+
+plan analysis::lock_on_one_only() {
+  return refused("FOR UPDATE or FOR SHARE would lock rows of a table that is present on every shard, "
+                 "on one of them only",
+                 "Name the sharded tables to lock with FOR UPDATE OF, or lock the rows in a "
+                 "statement of its own, without SKIP LOCKED.");
 }
 
 plan analysis::everywhere() {
@@ -174,19 +184,19 @@ plan analysis::unbound() {
   for (const auto& o : occurrences_) {
     if (!o.sources.empty()) continue;
     if (!missing) missing = &o;
-    const std::string part = "table " + o.shown + " by its sharding key " + quoted(o.column);
+    const std::string part = "table " + o.shown + " by its sharding key " + in_quotes(o.column);
     if (tables.find(part) == tables.npos) tables += (tables.empty() ? "" : ", ") + part;
   }
   if (missing->inserted) {
     return refused("INSERT into table " + missing->shown + " needs a value for its sharding key " +
-                       quoted(missing->column),
+                       in_quotes(missing->column),
                    std::string{"Give the column a parameter or "} + literal(*missing) +
                        " in VALUES.",
                    why_not_);
   }
   const bool joined = occurrences_.size() > 1;
   return refused("the statement is not bound to one shard: it does not restrict " + tables,
-                 "Add " + quoted(missing->column) +
+                 "Add " + in_quotes(missing->column) +
                      " = value, as a parameter or " + literal(*missing) +
                      ", to the conditions joined by AND in WHERE" +
                      (joined ? " of each SELECT, or join the tables on their sharding keys."

@@ -81,6 +81,7 @@ class analysis {
   plan one_shard();
   plan unbound();
   plan everywhere();
+  static plan lock_on_one_only();
   std::string all_tables() const;
 
   // analysis_walk.cpp
@@ -127,6 +128,7 @@ class analysis {
   std::string unsafe_function_;
   bool writes_ = false;
   const PgQuery__RangeVar* written_ = nullptr;   // the table that the statement itself writes to
+  const PgQuery__SelectStmt* selected_ = nullptr;   // the statement itself, if it is a SELECT
   row_write rows_;                               // of that, if it is on every shard
   std::optional<pg_error> refusal_;
 };

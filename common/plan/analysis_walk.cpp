@@ -225,7 +225,7 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
       break;
     case relation_kind::unplaceable:
       refuse("rows of table " + shown + " cannot be placed by its sharding key " +
-                 quoted(found.table->column) + ", " + found.why,
+                 in_quotes(found.table->column) + ", " + found.why,
              found.hint);
       break;
     case relation_kind::omni:
@@ -237,9 +237,9 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
                "Make it a statement of its own.");
         break;
       }
-      rows_.table = (one.schema.empty() ? "" : quoted(one.schema) + ".") +
-                    quoted(text(range.relname));
-      rows_.reference = quoted(one.alias);
+      rows_.table = (one.schema.empty() ? "" : in_quotes(one.schema) + ".") +
+                    in_quotes(text(range.relname));
+      rows_.reference = in_quotes(one.alias);
       break;
     case relation_kind::system:
       ++omni_seen_;
@@ -335,11 +335,15 @@ void analysis::locking(const PgQuery__SelectStmt& s, const scope& block, std::si
         return i.alias == name && i.occurrence != nothing;
       });
     }
-    if (locks_other) {
-      refuse("FOR UPDATE or FOR SHARE would lock rows of a table that is present on every shard, "
-             "on one of them only",
-             "Name the sharded tables to lock with FOR UPDATE OF, or lock a row of a sharded "
-             "table.");
+    if (!locks_other) continue;
+    // Which rows are skipped may differ between the shards.
+    const bool alike = clause.wait_policy != PG_QUERY__LOCK_WAIT_POLICY__LockWaitSkip;
+    if (&s == selected_ && alike && !block.items.empty()) {
+      rows_.table = in_quotes(block.items.front().alias);
+      rows_.returning = true;
+    } else {
+      const auto why = lock_on_one_only().error;
+      refuse(why.message, why.hint);
     }
   }
 }
@@ -369,7 +373,8 @@ void analysis::insert(const PgQuery__InsertStmt& s, const scope& outer) {
       if (each->node_case == PG_QUERY__NODE__NODE_RES_TARGET &&
           found.table && text(each->res_target->name) == found.table->column) {
         return refuse("ON CONFLICT DO UPDATE changes the sharding key " +
-                          quoted(found.table->column) + " of table " + shown_name(*s.relation),
+                          in_quotes(found.table->column) + " of table " +
+                          shown_name(*s.relation),
                       "Delete the row and insert it anew.");
       }
     }
@@ -383,7 +388,7 @@ void analysis::insert(const PgQuery__InsertStmt& s, const scope& outer) {
 }
 
 void analysis::insert_row(const PgQuery__InsertStmt& s, const relation& found, int of) {
-  const std::string shown = shown_name(*s.relation), column = quoted(found.table->column);
+  const std::string shown = shown_name(*s.relation), column = in_quotes(found.table->column);
   if (!s.select_stmt || s.select_stmt->node_case != PG_QUERY__NODE__NODE_SELECT_STMT) {
     why_not_ = "DEFAULT VALUES gives it no value.";
     return;
@@ -447,7 +452,7 @@ void analysis::update(const PgQuery__UpdateStmt& s, const scope& outer) {
   for (const node* each : list(s.n_target_list, s.target_list)) {
     if (each->node_case == PG_QUERY__NODE__NODE_RES_TARGET && found.table &&
         text(each->res_target->name) == found.table->column) {
-      return refuse("UPDATE changes the sharding key " + quoted(found.table->column) +
+      return refuse("UPDATE changes the sharding key " + in_quotes(found.table->column) +
                         " of table " + shown_name(*s.relation) +
                         ", which may move rows to other shards",
                     "Delete the row and insert it anew.");
@@ -502,7 +507,7 @@ void analysis::call(const PgQuery__FuncCall& f) {
                   "Keep the data in a bytea column.");
   }
   if (runs_sql(name)) {
-    return refuse("function " + quoted(name) + " may read any table", one_key_hint);
+    return refuse("function " + in_quotes(name) + " may read any table", one_key_hint);
   }
   if (name == "nextval") writes_ = true;
   const auto& known = database_.catalog;

@@ -91,7 +91,7 @@ reading read_options(node_list from) {
     } else if (name == "encoding") {
       o.encoding = value_of(value);
       if (copy::embeds_ascii(o.encoding)) {
-        out.problem = "in encoding " + quoted(o.encoding) + " rows cannot be told apart";
+        out.problem = "in encoding " + in_quotes(o.encoding) + " rows cannot be told apart";
         out.hint = "Send the data in UTF8.";
       }
     } else if (name == "on_error") {
@@ -99,7 +99,7 @@ reading read_options(node_list from) {
       out.problem = "ON_ERROR " + value_of(value) + " leaves rows out that have no place";
       out.hint = "Use ON_ERROR stop.";
     } else if (name != "freeze" && name != "force_quote" && name != "log_verbosity") {
-      out.problem = "its option " + quoted(name) + " is not known";
+      out.problem = "its option " + in_quotes(name) + " is not known";
     }
   }
   const bool csv = o.format == copy::format::csv;
@@ -173,7 +173,7 @@ plan plan_copy(const PgQuery__CopyStmt& s, const database_view& database, const 
   const auto& columns = p.copy.columns;
   if (!columns.empty() && std::find(columns.begin(), columns.end(), p.copy.key) == columns.end()) {
     return refused("COPY into sharded table " + shown + " without its sharding key, column " +
-                       quoted(p.copy.key),
+                       in_quotes(p.copy.key),
                    "A row is placed by its key: name the column.");
   }
   return p;

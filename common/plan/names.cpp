@@ -38,7 +38,7 @@ bool fits(placement::key_type wanted, const std::string& type) {
 
 }  // namespace
 
-std::string quoted(std::string_view identifier) {
+std::string in_quotes(std::string_view identifier) {
   std::string out = "\"";
   for (const char c : identifier) {
     out += c;
@@ -51,7 +51,7 @@ std::string sql_identifier(std::string_view identifier) {
   const bool plain =
       !identifier.empty() && !(identifier.front() >= '0' && identifier.front() <= '9') &&
       identifier.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == identifier.npos;
-  return plain ? std::string{identifier} : quoted(identifier);
+  return plain ? std::string{identifier} : in_quotes(identifier);
 }
 
 std::string written_name(const PgQuery__RangeVar& range) {
@@ -61,7 +61,7 @@ std::string written_name(const PgQuery__RangeVar& range) {
 
 std::string shown_name(const PgQuery__RangeVar& range) {
   const std::string schema = text(range.schemaname);
-  return quoted((schema.empty() ? "" : schema + ".") + text(range.relname));
+  return in_quotes((schema.empty() ? "" : schema + ".") + text(range.relname));
 }
 
 names::names(const database_view& database, const request& from)
@@ -128,7 +128,7 @@ relation names::placed(const sharded_table& table, const catalog::table_columns*
   relation found{relation_kind::unplaceable, &table, columns};
   const auto rule = rule_of(table);
   if (!rule) {
-    found.why = "which has data_type " + quoted(table.data_type);
+    found.why = "which has data_type " + in_quotes(table.data_type);
     found.hint = "This version places keys of data_type bigint, uuid and varchar.";
     return found;
   }

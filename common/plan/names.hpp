@@ -11,7 +11,7 @@
 
 namespace pgsled::plan {
 
-std::string quoted(std::string_view identifier);               // "…" always, for messages
+std::string in_quotes(std::string_view identifier);            // "…" always, for messages
 std::string sql_identifier(std::string_view identifier);       // quotes only where needed
 std::string written_name(const PgQuery__RangeVar&);            // schema.name as sql_identifier
 std::string shown_name(const PgQuery__RangeVar&);              // "schema.name", for messages

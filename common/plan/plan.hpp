@@ -44,12 +44,14 @@ struct copy_plan {
   copy::options options;
 };
 
-// all_shards: INSERT, UPDATE or DELETE of rows that are on every shard and must be the same there.
+// all_shards: INSERT, UPDATE, DELETE or locks of rows that are on every shard and must be the same.
 // What each shard has written is compared (services/frontend/same_rows).
 struct row_write {
   std::string table;        // as SQL; empty: the statement writes no such rows (DDL)
   std::string reference;    // what its rows are called in the statement's RETURNING, as SQL
   bool returning = false;   // the client asks for rows
+  // SELECT … FOR UPDATE: rows are locked, and those that the client gets are compared.
+  bool locks() const { return !table.empty() && reference.empty(); }
   // The rows that it has made on one shard are all there is to it (INSERT without ON CONFLICT): the
   // others can be given these, so that sequences and clocks count once.
   bool repeatable = false;
@@ -65,7 +67,8 @@ struct plan {
   // compares the normalised values and refuses the statement with `error` when they differ.
   std::vector<pgsled::plan::key> also_equal;
   bool changes_catalog = false;    // DDL: plans and prepared statements made before it may be stale
-  // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM).
+  // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM): on one shard after
+  // the other, each for itself. Only what changes no answer where it has run on some shards alone.
   bool own_transaction = false;
   // all_shards: tables whose sequences become disjoint per shard.
   std::vector<std::string> spread_sequences_of;

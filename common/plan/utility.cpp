@@ -26,6 +26,12 @@ plan all_shards(bool changes_catalog, bool own_transaction = false) {
 
 plan ddl(bool own_transaction = false) { return all_shards(true, own_transaction); }
 
+// What cannot be taken back on the shards where it has run, and matters there.
+plan not_together() {
+  return refused("this statement cannot run inside a transaction block and so not on all shards "
+                 "together", "Run it on each shard directly.");
+}
+
 bool is_temporary(const PgQuery__RangeVar* range) {
   if (!range) return false;
   return text(range->relpersistence) == "t" || text(range->schemaname).starts_with("pg_temp");
@@ -115,14 +121,21 @@ plan alter_table(const PgQuery__AlterTableStmt& s) {
     if (!command.def) continue;
     sequences |= command.def->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF &&
                  has_sequence(*command.def->column_def);
-    p.own_transaction |= command.def->node_case == PG_QUERY__NODE__NODE_PARTITION_CMD &&
-                         command.def->partition_cmd->concurrent;
+    if (command.def->node_case == PG_QUERY__NODE__NODE_PARTITION_CMD &&
+        command.def->partition_cmd->concurrent) {
+      return not_together();
+    }
   }
   if (sequences && s.relation) p.spread_sequences_of.push_back(written_name(*s.relation));
   return p;
 }
 
 plan reindex(const PgQuery__ReindexStmt& s) {
+  // They name the database, which has another name on each shard.
+  if (s.kind == PG_QUERY__REINDEX_OBJECT_TYPE__REINDEX_OBJECT_DATABASE ||
+      s.kind == PG_QUERY__REINDEX_OBJECT_TYPE__REINDEX_OBJECT_SYSTEM) {
+    return not_together();
+  }
   const bool table = s.kind == PG_QUERY__REINDEX_OBJECT_TYPE__REINDEX_OBJECT_INDEX ||
                      s.kind == PG_QUERY__REINDEX_OBJECT_TYPE__REINDEX_OBJECT_TABLE;
   return all_shards(false, !table || has_option(list(s.n_params, s.params), "concurrently"));
@@ -245,7 +258,7 @@ plan object_statement(const node& s) {
     case PG_QUERY__NODE__NODE_CREATE_SUBSCRIPTION_STMT:
     case PG_QUERY__NODE__NODE_ALTER_SUBSCRIPTION_STMT:
     case PG_QUERY__NODE__NODE_DROP_SUBSCRIPTION_STMT:
-      return ddl(true);
+      return not_together();
     default: break;
   }
   // Every other kind that has a Stmt in its name creates, alters, drops, grants or comments.
@@ -253,7 +266,7 @@ plan object_statement(const node& s) {
   children(reinterpret_cast<const tree_message&>(s), inner);
   const std::string kind = inner.empty() ? "" : text(inner.front()->descriptor->short_name);
   if (kind.ends_with("Stmt")) return ddl();
-  return refused("a statement of kind " + quoted(kind) + " cannot be planned for shards");
+  return refused("a statement of kind " + in_quotes(kind) + " cannot be planned for shards");
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ namespace pgsled::session {
 
 namespace {
 
-std::string quoted(std::string_view name) {
+std::string in_quotes(std::string_view name) {
   std::string made = "\"";
   for (const char c : name) {
     if (c == '"') made += c;
@@ -32,7 +32,7 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
     case effect::commit:
     case effect::rollback: return clear();
     case effect::savepoint:
-      return add(done.name, "SAVEPOINT " + quoted(done.name));
+      return add(done.name, "SAVEPOINT " + in_quotes(done.name));
     case effect::set:
       // set_config(…, false) takes its value as a string, which is a value for SET as well.
       return add({}, "SET " + quote_setting_name(done.name) + " TO " + done.value);
@@ -70,6 +70,12 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
     }
     default: return;
   }
+}
+
+bool script::has_savepoint(std::string_view name) const {
+  return std::any_of(lines_.begin(), lines_.end(), [&](const line& one) {
+    return !one.savepoint.empty() && one.savepoint == name;
+  });
 }
 
 void script::add(std::string savepoint, std::string text) {

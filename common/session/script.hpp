@@ -26,6 +26,7 @@ class script {
   bool open() const { return !begin_.empty(); }
   // sql() says all of it: nothing was too long, or a setting whose text is not known.
   bool complete() const { return open() && complete_; }
+  bool has_savepoint(std::string_view name) const;
   bool has_room(std::size_t bytes) const { return bytes_ + bytes <= max_bytes; }
   // One text of statements, beginning with BEGIN.
   std::string sql() const;

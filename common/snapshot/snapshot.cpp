@@ -5,13 +5,6 @@
 #include "common/snapshot/fields.hpp"
 #include "common/snapshot/move.hpp"
 
-namespace pgsled::placement {
-
-BOOST_DESCRIBE_STRUCT(mapping_range, (), (start, end, has_start, has_end, shard))
-BOOST_DESCRIBE_STRUCT(mapping, (), (id, type, list, ranges, fallback))
-
-}  // namespace pgsled::placement
-
 namespace pgsled::snapshot {
 
 BOOST_DESCRIBE_STRUCT(hello, (), (service, instance, version, pid, boot, host, http, lease_path,
@@ -22,7 +15,7 @@ BOOST_DESCRIBE_STRUCT(user, (), (name, database, auth, verifiers, md5, pooler_mo
 BOOST_DESCRIBE_STRUCT(sharded_table, (), (schema, name, column, data_type))
 BOOST_DESCRIBE_STRUCT(database, (),
                       (name, shards, sharded, admin, bucket_map, map_epoch, mappings, catalog,
-                       dispatch, moving, fence, fenced))
+                       dispatch, moving, fence, fenced, held, leaving, served, resharding_only))
 BOOST_DESCRIBE_STRUCT(pool_target, (), (pooler, budget))
 BOOST_DESCRIBE_STRUCT(pool, (), (id, user, database, shard, host, port, role, targets))
 BOOST_DESCRIBE_STRUCT(pooler_ref, (), (instance, host, lease_path, relay, relay_key))
@@ -50,8 +43,9 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys, fences,
                             holders))
-BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, joining, log_level,
-                                       log_format, shutdown_timeout, relay_client_keys))
+BOOST_DESCRIBE_STRUCT(cluster_job, (), (database, other, job))
+BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, clusters, joining,
+                                       log_level, log_format, shutdown_timeout, relay_client_keys))
 BOOST_DESCRIBE_STRUCT(placed_table, (), (schema, name, column, data_type, hasher, mapping))
 BOOST_DESCRIBE_STRUCT(in_effect, (), (over, drained))
 

@@ -70,6 +70,14 @@ struct database {
   // shards. Who has none left that began before says so (in_effect::drained).
   std::string fence;
   std::vector<std::uint32_t> fenced;
+  // Why no transaction may begin now, whatever it touches; empty: they may. With a fence, who has
+  // none left that began before says so, too.
+  std::string held;
+  // A job moves all of it to other servers: without the router nothing runs.
+  bool leaving = false;
+  // Of the servers that have this name; another one: sessions that keep a connection of others end.
+  std::uint64_t served = 0;
+  bool resharding_only = false;  // no client may log in to it
 };
 
 struct pool_target {       // where a pool is served from
@@ -77,8 +85,8 @@ struct pool_target {       // where a pool is served from
   std::uint32_t budget = 0;
 };
 
-struct pool {              // user × database × shard × host
-  std::uint32_t id = 0;    // stable while the four stay the same
+struct pool {              // user × database × shard × host × its database there
+  std::uint32_t id = 0;    // stable while the five stay the same
   std::string user, database;
   std::uint32_t shard = 0;
   std::string host;        // for errors and SHOW
@@ -89,6 +97,7 @@ struct pool {              // user × database × shard × host
 
 struct pooler_ref {
   std::string instance, host, lease_path, relay, relay_key;
+  bool operator==(const pooler_ref&) const = default;
 };
 
 struct replicator_ref {    // who splits COPY; one that drains is not among them
@@ -171,12 +180,18 @@ struct pooler {
   std::vector<std::string> fences, holders;
 };
 
+struct cluster_job {       // a move of all of `database` to the servers of `other`
+  std::string database, other, job;
+  bool operator==(const cluster_job&) const = default;
+};
+
 struct replicator {
   std::uint64_t epoch = 0;
   std::string version;
   std::vector<std::string> databases;   // those with tables sharded by hash: whose buckets may move
   // Moves that are registered, database and job: somebody has to go on with each.
   std::vector<std::pair<std::string, std::string>> moving;
+  std::vector<cluster_job> clusters;    // the same of moves to other clusters; not in `moving`
   // Only for one replicator, if [resharding] automatic: databases with a shard that owns nothing,
   // and a number for the configuration, another one after each RELOAD.
   std::vector<std::pair<std::string, std::uint64_t>> joining;

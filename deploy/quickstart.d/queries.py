@@ -45,4 +45,5 @@ async def main(url, ports):
         raise SystemExit(f"only shards {sorted(answered)} were asked")
 
 
-asyncio.run(main(sys.argv[1], [int(port) for port in sys.argv[2].split()]))
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], [int(port) for port in sys.argv[2].split()]))

@@ -13,6 +13,7 @@
 #include "common/auth/scram.hpp"
 #include "common/config/config.hpp"
 #include "services/cli/hash.hpp"
+#include "services/cli/health.hpp"
 #include "services/cli/import.hpp"
 #include "services/cli/keys.hpp"
 #include "services/cli/reshard.hpp"
@@ -133,6 +134,13 @@ int run(int argc, const char* const* argv) {
   status_command->add_option("--router", status_flags.router, "endpoint of its router")
       ->excludes(directory);
   status_command->callback([&] { exit_status = status(status_flags); });
+
+  std::string http;
+  auto* health_command = app.add_subcommand("health", "whether a process is ready, else why not");
+  health_command->add_option("--http", http, "as it was given to the process, HOST:PORT")
+      ->envname("PGSLED_HTTP")
+      ->required();
+  health_command->callback([&] { exit_status = health(http); });
 
   reshard_options moving;
   auto* reshard = app.add_subcommand("reshard", "move rows between shards");

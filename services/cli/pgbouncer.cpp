@@ -17,7 +17,7 @@ namespace pgsled::cli {
 namespace {
 
 // TOML's basic string.
-std::string quoted(std::string_view text) {
+std::string toml_string(std::string_view text) {
   std::string to = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') to.push_back('\\');
@@ -35,7 +35,7 @@ class section_writer {
   section_writer(std::string& to, std::string_view header) : to_(to) {
     to_ += fmt::format("{}{}\n", to_.empty() ? "" : "\n", header);
   }
-  void text(std::string_view key, std::string_view value) { raw(key, quoted(value)); }
+  void text(std::string_view key, std::string_view value) { raw(key, toml_string(value)); }
   void raw(std::string_view key, std::string_view value) {
     to_ += fmt::format("{} = {}\n", key, value);
   }
@@ -120,7 +120,7 @@ class importer {
   void note(const listed_user& of, std::string_view text) {
     notes_.emplace_back(behind + of.number,
                         fmt::format("{}:{}: user {}: {}", from_.userlist_name, of.number,
-                                    quoted(of.name), text));
+                                    toml_string(of.name), text));
   }
   void mistake(const std::string& file, std::size_t number, std::string_view text) {
     mistakes_.emplace_back(number + (&file == &from_.userlist_name ? behind : 0),

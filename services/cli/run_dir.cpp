@@ -56,6 +56,9 @@ std::string holder(int fd) {
 }  // namespace
 
 std::string default_run_dir() {
+  if (const char* given = std::getenv("PGSLED_RUN_DIR"); given != nullptr && *given != 0) {
+    return given;
+  }
   if (::geteuid() == 0) return "/run/pgsled";
   if (const char* base = std::getenv("XDG_RUNTIME_DIR"); base != nullptr && *base == '/') {
     return std::string(base) + "/pgsled";

@@ -7,8 +7,8 @@
 
 namespace pgsled::cli {
 
-// Where `pgsled up` and `pgsled status` look when they are not told: /run/pgsled for root,
-// $XDG_RUNTIME_DIR/pgsled, else /tmp/pgsled-<user id>.
+// Where `pgsled up` and `pgsled status` look when they are not told: $PGSLED_RUN_DIR, else
+// /run/pgsled for root, $XDG_RUNTIME_DIR/pgsled, else /tmp/pgsled-<user id>.
 std::string default_run_dir();
 
 // Holds the lock for as long as it lives; the kernel frees it when the process dies.

@@ -331,11 +331,13 @@ client::routed client::route_everywhere(const unit& now, byte_span bytes, const 
   }
   if (status() == 'E') return refused(aborted());
   if (planned.own_transaction) {
-    return refused(
-        {"0A000",
-         "this statement cannot run inside a transaction block and so not on all shards together",
-         "Run it on each shard directly.",
-         {}});
+    if (status() != 'I' || spread_) {
+      return refused({"25001", "this statement cannot run inside a transaction block", {}, {}});
+    }
+    if (!now.simple && !now.ends_with_sync) {
+      return refused({"0A000", "a statement that cannot run inside a transaction block is not "
+                               "followed by Sync", "Send Sync behind it instead of Flush.", {}});
+    }
   }
   std::shared_ptr<same_rows> writes;
   if (!now.writes.empty() && !read_writes(now, writes)) {
@@ -377,6 +379,7 @@ void client::run_everywhere(std::string unit_bytes, const plan::plan& planned, s
   spread_->join(std::move(all), implicit ? "BEGIN" : script_.sql(), [=, this](const pg_error* why) {
     if (state_ != state::spreading) return;
     if (why != nullptr) return ran_everywhere(*unit_copy, {}, why, implicit);
+    if (planned.own_transaction) return run_in_turn(unit_copy, sql);
     spread_->defined();
     spread_->tell_in_order([sql](std::uint32_t) { return sql; }, [=, this](const pg_error* error) {
       if (state_ != state::spreading) return;
@@ -390,6 +393,41 @@ void client::run_everywhere(std::string unit_bytes, const plan::plan& planned, s
             if (state_ != state::spreading) return;
             ran_everywhere(*unit_copy, tags, last, implicit);
           });
+    });
+  });
+}
+
+// What cannot run inside a transaction. It is not undone where it has run.
+void client::run_in_turn(std::shared_ptr<const std::string> unit_bytes, std::string sql) {
+  const auto begun = std::make_shared<std::size_t>(0);
+  const auto failed = std::make_shared<std::optional<pg_error>>();
+  const auto over = [=, this](std::string tags) {
+    spread_->tell("BEGIN", [=, this](const pg_error* why) {
+      if (state_ != state::spreading) return;
+      ran_everywhere(*unit_bytes, tags, *failed ? &**failed : why, true);
+    });
+  };
+  spread_->tell("COMMIT", [=, this](const pg_error* why) {
+    if (state_ != state::spreading) return;
+    if (why != nullptr) return ran_everywhere(*unit_bytes, {}, why, true);
+    const auto said = [=](std::uint32_t) {
+      ++*begun;
+      return sql;
+    };
+    spread_->tell_in_order(said, [=, this](const pg_error* error) {
+      if (state_ != state::spreading) return;
+      if (error != nullptr) {
+        auto& told = failed->emplace(*error);
+        if (told.detail.empty() && *begun > 1) {
+          told.detail = "It has run on " + std::to_string(*begun - 1) + " of " +
+                        std::to_string(spread_->size()) + " shards already, and is not undone there.";
+        }
+        if (told.hint.empty()) {
+          told.hint = "Say it again when the reason is gone: IF EXISTS and IF NOT EXISTS leave out "
+                      "where it is done. An index that is left invalid has to be dropped first.";
+        }
+      }
+      over(spread_->tags());
     });
   });
 }

@@ -1,13 +1,23 @@
 #include "services/frontend/lease_channel.hpp"
 
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <cerrno>
 
+#include "common/app/app.hpp"
 #include "common/log/log.hpp"
 #include "services/frontend/worker.hpp"
 
 namespace pgsled::frontend {
+
+bool within_reach(const snapshot::pooler_ref& pooler) {
+  const auto here = app::host_identity();
+  if (pooler.host == here) return true;
+  return app::same_machine(pooler.host, here) && ::access(pooler.lease_path.c_str(), W_OK) == 0;
+}
+
+bool lives_on(const snapshot::pooler_ref& pooler) { return pooler.host == app::host_identity(); }
 
 lease_channel::lease_channel(worker& w, snapshot::pooler_ref pooler)
     : worker_(w), pooler_(std::move(pooler)) {
@@ -40,7 +50,7 @@ void lease_channel::down() {
   fd_.reset();
   queue_.clear();
   log::warn("lease", "the line to {} is gone", pooler_.instance);
-  worker_.pooler_down(pooler_.instance);
+  worker_.pooler_down(pooler_.instance, lives_on(pooler_));
   retry();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
-// lease_channel: a worker's SOCK_SEQPACKET connection to one pooler on this host. Connects again
-// after the pooler has died (50 ms, doubling to 1 s). Thread rule: its worker's.
+// lease_channel: a worker's SOCK_SEQPACKET connection to one pooler on this host, perhaps in another
+// container. Connects again after the pooler has died (50 ms, doubling to 1 s). Thread rule: its
+// worker's.
 
 #include <deque>
 #include <string>
@@ -14,11 +15,19 @@ namespace pgsled::frontend {
 
 class worker;
 
+// Whether descriptors can be passed: on this host; and between containers of this machine that
+// share the folder of sockets.
+bool within_reach(const snapshot::pooler_ref&);
+// Whether what it has passed on outlives it. A container's network goes with it, without a word to
+// those whose sockets are in it.
+bool lives_on(const snapshot::pooler_ref&);
+
 // What carries lease messages to one pooler: this, or the relay lane.
 class lease_line {
  public:
   virtual ~lease_line() = default;
   virtual void tell(const lease::message&) = 0;
+  virtual const snapshot::pooler_ref& pooler() const = 0;
 };
 
 class lease_channel final : public lease_line, public net::watcher {
@@ -26,6 +35,7 @@ class lease_channel final : public lease_line, public net::watcher {
   lease_channel(worker&, snapshot::pooler_ref pooler);
   ~lease_channel() override;
   void tell(const lease::message&) override;
+  const snapshot::pooler_ref& pooler() const override { return pooler_; }
   bool up() const { return static_cast<bool>(fd_); }
 
  private:

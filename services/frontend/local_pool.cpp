@@ -206,14 +206,18 @@ server* local_pool::find(const std::string& pooler, lease::lease_id id) {
   return nullptr;
 }
 
-void local_pool::pooler_gone(const std::string& pooler) {
+void local_pool::pooler_gone(const std::string& pooler, bool sockets_live) {
   recalled_.erase(pooler);
   told_demand_ = 0;
   std::vector<server*> lost;
   for (const auto& s : servers_) {
     if (s->pooler() != pooler || s->orphan) continue;
     s->orphan = true;
-    if (s->user() == nullptr) lost.push_back(s.get());
+    if (s->user() == nullptr) {
+      lost.push_back(s.get());
+    } else if (!sockets_live) {
+      s->cut();
+    }
   }
   for (auto* s : lost) erase(*s);
 }

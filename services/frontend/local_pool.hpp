@@ -49,7 +49,7 @@ class local_pool {
   void recall(const std::string& pooler, std::uint32_t count);
   void failed(const pg_error& why);
   void cancel_done(server& lent);
-  void pooler_gone(const std::string& pooler);
+  void pooler_gone(const std::string& pooler, bool sockets_live);
   void channel_up();
   void remove(server& lent);  // dead: tell the pooler, delete
   server* find(const std::string& pooler, lease::lease_id id);
@@ -64,6 +64,7 @@ class local_pool {
                        [](const auto& one) { return one.second > 0; });
   }
   std::size_t waiting() const { return waiters_.size(); }
+  bool withdrawn() const { return withdrawn_; }   // not of the newest configuration
   std::size_t leases() const { return servers_.size(); }
   std::size_t idle() const { return idle_.size(); }
   std::size_t idle_in_transaction() const;

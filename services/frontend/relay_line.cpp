@@ -39,6 +39,8 @@ class relay_line final : public lease_line {
     if (!link_->send(head, as_bytes(bytes))) down("its queue is full");
   }
 
+  const snapshot::pooler_ref& pooler() const override { return pooler_; }
+
  private:
   class flow;
 
@@ -130,9 +132,7 @@ class relay_line::flow final : public server_stream {
   }
   ~flow() override {
     worker_.loop().cancel(timer_);
-    if (line_ == nullptr) return;
-    const auto at = line_->flows_.find(id_);
-    if (at != line_->flows_.end() && at->second == this) line_->flows_.erase(at);
+    leave();
   }
 
   void start(server_stream_user& user) override { user_ = &user; }
@@ -175,7 +175,8 @@ class relay_line::flow final : public server_stream {
     if (wants_bytes_) deliver_later();
   }
   // The line is gone. What it has brought is still read, then the end.
-  void cut() {
+  void cut() override {
+    leave();
     line_ = nullptr;
     ended_ = true;
     deliver_later();
@@ -202,6 +203,11 @@ class relay_line::flow final : public server_stream {
     gave(piece.size());
     if (!held_.empty() || ended_) deliver_later();
     user_->stream_bytes(as_bytes(piece));  // *this may be gone
+  }
+  void leave() {
+    if (line_ == nullptr) return;
+    const auto at = line_->flows_.find(id_);
+    if (at != line_->flows_.end() && at->second == this) line_->flows_.erase(at);
   }
   void gave(std::size_t bytes) {
     written_ += bytes;

@@ -1,5 +1,8 @@
 #include "services/frontend/same_rows.hpp"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <charconv>
 
 #include "common/placement/hash.hpp"
@@ -72,6 +75,7 @@ std::string with_formats(const std::string& values, std::size_t more) {
 }  // namespace
 
 std::string same_rows::with_digest(const statement& of, bool standard_strings) {
+  if (of.rows.locks()) return of.sql;
   const auto digest = digest_of(of.rows.reference);
   return of.sql.substr(0, end_of(of.sql, standard_strings)) +
          (of.rows.returning ? "\n, " : "\nRETURNING ") + digest +
@@ -255,11 +259,11 @@ void same_rows::row(task& one, byte_span body) {
   for (std::size_t i = 0; i < count - ours; ++i) malformed_ |= !next_field(rest, field);
   const auto shown = body.subspan(2, body.size() - 2 - rest.size());
   std::string_view digest, made;
-  malformed_ |= !next_field(rest, digest);
+  if (ours > 0) malformed_ |= !next_field(rest, digest);
   if (ours == 2) malformed_ |= !next_field(rest, made);
   std::uint64_t high = 0, low = 0;
-  malformed_ |= digest.size() != digest_size || !read_half(digest.substr(0, 16), high) ||
-                !read_half(digest.substr(16), low);
+  malformed_ |= ours > 0 && (digest.size() != digest_size || !read_half(digest.substr(0, 16), high) ||
+                             !read_half(digest.substr(16), low));
   if (malformed_) return;
   ++one.now.count;
   one.now.digest[0] += high;
@@ -302,7 +306,10 @@ std::string same_rows::error_for(const pg_error& why) const {
     }
     told.append(field).push_back('\0');
   }
-  if (said->sqlstate == "42501" && said->hint.empty()) {
+  const bool writes = std::none_of(run_.begin(), run_.end(), [](const task& one) {
+    return one.statement.rows.locks();
+  });
+  if (said->sqlstate == "42501" && said->hint.empty() && writes) {
     told += "HTo write to a table on every shard the rows are compared, which needs the right to "
             "SELECT them.";
     told.push_back('\0');
@@ -312,6 +319,14 @@ std::string same_rows::error_for(const pg_error& why) const {
 }
 
 pg_error same_rows::differs(std::uint32_t shard, const task& one) const {
+  if (one.statement.rows.locks()) {
+    return {"0A000",
+            fmt::format("the statement does not find and lock the same rows of table {} on every "
+                        "shard: shard {} differs from shard {}", one.statement.rows.table, shard,
+                        first_shard_),
+            "Name the rows by their key, without LIMIT, now() and the like. Do the rows of the "
+            "table differ already? Compare it on the shards.", {}};
+  }
   return {"0A000",
           "the statement does not write the same rows to table " + one.statement.rows.table +
               " on every shard: shard " + std::to_string(shard) + " differs from shard " +
@@ -331,8 +346,8 @@ std::optional<pg_error> same_rows::answered(std::uint32_t shard) {
   }
   if (held_ > max_held) {
     return pg_error{"54000",
-                    "a statement that writes to every shard has more than " +
-                        std::to_string(max_held) + " bytes of rows",
+                    fmt::format("a statement that writes to every shard has more than {} bytes of "
+                                "rows", max_held),
                     "Write fewer rows with a statement, or use COPY.", {}};
   }
   for (auto& one : run_) {

@@ -10,6 +10,8 @@
 //     get the client's text like the rest, and the digests decide.
 //   - The rows that the client gets are the first shard's; of statements said again they must be
 //     the same on all.
+//   - SELECT … FOR UPDATE locks rows on all shards in that order, so that who waits for a row waits
+//     on the first; its rows must be the same on all, and have no digest.
 // What triggers write elsewhere is not seen. Pure; one conversation is one object.
 // Bounds: max_held bytes of the first shard's rows (54000).
 
@@ -82,7 +84,9 @@ class same_rows final : public conversation {
   void ask_columns(speech& to, const task&) const;
   void columns_known(task&, byte_span body);
   // Fields at the end of a row that are ours.
-  std::size_t own_fields(const task& t) const { return t.statement.rows.repeatable ? 2 : 1; }
+  std::size_t own_fields(const task& t) const {
+    return t.statement.rows.locks() ? 0 : t.statement.rows.repeatable ? 2 : 1;
+  }
   pg_error differs(std::uint32_t shard, const task&) const;
 
   const bool simple_;

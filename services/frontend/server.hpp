@@ -72,6 +72,8 @@ class server final : private server_stream_user, private session::ledger_events 
   bool quiet() const;
   bool usable() const { return !broken_ && !ledger.violated() && !ledger.doubtful(); }
   void mark_broken() { broken_ = true; }
+  // Its network is gone: the user hears so from the loop, after what has come already.
+  void cut() { stream_->cut(); }
 
   lease::give_back hand_over(lease::condition) const;
 

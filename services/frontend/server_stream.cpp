@@ -37,6 +37,8 @@ class socket_stream final : public server_stream, public net::watcher {
     worker_.loop().modify(fd_.get(), wanted, this);
   }
 
+  void cut() override { ::shutdown(fd_.get(), SHUT_RDWR); }
+
  private:
   void on_events(std::uint32_t events) override {
     auto& owner = worker_;  // outlives this object, which may be deleted below

@@ -35,6 +35,8 @@ class server_stream {
   virtual std::ptrdiff_t send(std::string_view bytes) = 0;
   // What is wanted to be heard of.
   virtual void interest(bool bytes, bool writable) = 0;
+  // Ends it, in both directions: stream_ended follows what has come already.
+  virtual void cut() = 0;
 };
 
 std::unique_ptr<server_stream> make_socket_stream(worker&, net::unique_fd fd);

@@ -239,19 +239,21 @@ void worker::apply(snapshot::frontend next) {
 void worker::apply_poolers() {
   std::unordered_map<std::string, std::unique_ptr<lease_line>> kept;
   for (const auto& pooler : snapshot_.poolers) {
-    if (auto known = lines_.extract(pooler.instance)) {
-      kept.insert(std::move(known));
+    const auto known = lines_.find(pooler.instance);
+    // One that has been started again elsewhere has another address.
+    if (known != lines_.end() && known->second->pooler() == pooler) {
+      kept.insert(lines_.extract(known));
     }
   }
   auto gone = std::exchange(lines_, std::move(kept));
   for (auto& [instance, line] : gone) {
+    const bool sockets_live = lives_on(line->pooler());
     line.reset();
-    pooler_down(instance);
+    pooler_down(instance, sockets_live);
   }
   for (const auto& pooler : snapshot_.poolers) {
     if (lines_.contains(pooler.instance)) continue;
-    const bool here = pooler.host == app::host_identity() && settings().lane != "relay";
-    if (here) {
+    if (within_reach(pooler) && settings().lane != "relay") {
       lines_[pooler.instance] = std::make_unique<lease_channel>(*this, pooler);
     } else if (!pooler.relay.empty()) {
       lines_[pooler.instance] = make_relay_line(*this, pooler);
@@ -291,6 +293,13 @@ split_line* worker::splitter() const {
 }
 
 void worker::rebuild_endpoints() {
+  const bool withdrawing = std::any_of(pools_.begin(), pools_.end(), [this](const auto& pool) {
+    return std::none_of(snapshot_.pools.begin(), snapshot_.pools.end(),
+                        [&](const auto& wanted) { return wanted.id == pool.first; });
+  });
+  if (withdrawing) {
+    for (const auto& [key, each] : clients_) each->leave_login_queue();
+  }
   for (auto it = pools_.begin(); it != pools_.end();) {
     const auto& wanted = snapshot_.pools;
     const bool stays =
@@ -315,7 +324,7 @@ void worker::rebuild_endpoints() {
   endpoints_.clear();
   const auto fences_before = std::exchange(fences_, {});
   auto owners_before = std::exchange(owners_, {});
-  bool new_map = false;
+  bool new_map = false, new_hold = false;
   for (const auto& database : snapshot_.databases) {
     auto& owners = owners_[database.name] = std::move(owners_before[database.name]);
     if (!owners) owners = std::make_shared<ownership>();
@@ -329,6 +338,11 @@ void worker::rebuild_endpoints() {
       if (bucket < owners->fenced.size()) owners->fenced[bucket] = true;
     }
     if (!database.fence.empty()) fences_.push_back(database.fence);
+    new_hold = new_hold || (!database.held.empty() && owners->held != database.held);
+    owners->held = database.held;
+    owners->leaving = database.leaving;
+    owners->guarded = database.leaving || !database.held.empty();
+    owners->served = database.served;
   }
   std::map<std::string_view, std::shared_ptr<const std::vector<placement::mapping_index>>> mappings;
   for (const auto& database : snapshot_.databases) {
@@ -371,9 +385,11 @@ void worker::rebuild_endpoints() {
     return std::find(fences_before.begin(), fences_before.end(), fence) == fences_before.end();
   });
   for (const auto& [key, each] : clients_) {
-    if (new_map || new_fence) each->place_again();
+    if (withdrawing) each->enter_login_queue();
+    if (new_map || new_fence || new_hold) each->place_again();
     if (new_fence) each->fence_raised();
     each->fence_fell();
+    each->servers_changed();
     each->snapshot_changed();
   }
 }
@@ -529,9 +545,9 @@ void worker::pooler_up() {
   });
 }
 
-void worker::pooler_down(const std::string& pooler) {
-  for (const auto& [id, pool] : pools_) pool->pooler_gone(pooler);
-  for (const auto& pool : withdrawn_pools_) pool->pooler_gone(pooler);
+void worker::pooler_down(const std::string& pooler, bool sockets_live) {
+  for (const auto& [id, pool] : pools_) pool->pooler_gone(pooler, sockets_live);
+  for (const auto& pool : withdrawn_pools_) pool->pooler_gone(pooler, sockets_live);
 }
 
 void worker::from_pooler(const std::string& pooler, lease::message&& message,

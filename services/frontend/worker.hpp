@@ -117,7 +117,8 @@ class worker {
                    std::unique_ptr<server_stream> stream);
   lease::hello greeting(const std::string& pooler) const;
   void pooler_up();
-  void pooler_down(const std::string& pooler);
+  // `sockets_live`: what it has passed on goes on without it.
+  void pooler_down(const std::string& pooler, bool sockets_live = true);
   pg_error why_no_lease(const local_pool&) const;
   // A replicator for one more COPY; null: none can be reached now.
   split_line* splitter() const;

@@ -10,6 +10,7 @@
 
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
+#include "services/replicator/move_collisions.hpp"
 #include "services/replicator/move_flip.hpp"
 #include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_schema.hpp"
@@ -486,6 +487,11 @@ trouble move_runner::check() {
   }
   auto report = check_move(scene_);
   if (!report) return report.error();
+  if (auto found = find_collisions(scene_)) {
+    report->missing.insert(report->missing.end(), found->begin(), found->end());
+  } else if (report->missing.empty()) {
+    return found.error();
+  }
   if (report->no_schema && order_.dry_run) {
     report->warnings.push_back(fmt::format("shard {} has no tables; their definitions will be "
                                            "copied by pg_dump", scene_.destination));

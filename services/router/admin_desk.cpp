@@ -135,24 +135,28 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
   calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
 }
 
-void admin_desk::stop_task(const asker& who, const std::string& id) {
-  const auto json = fmt::format(R"({{"what":"abort_move","job":{}}})", json_text(id));
+void admin_desk::abort_move(const std::string& job,
+                            std::function<void(std::optional<pg_error>)> done) {
+  const auto json = fmt::format(R"({{"what":"abort_move","job":{}}})", json_text(job));
   const bool begun = questions_.ask(
       members_of(truth_, {"replicator"}), json, calls_.now() + gather_wait,
-      [this, who, id](gathered got) {
-        if (read_rows(got).empty()) {
-          return calls_.error(who.name, who.request,
-                              {"42704", "no replicator runs the task " + id.substr(0, 64),
-                               "SHOW TASKS lists them. One whose replicator has died is taken over "
-                               "within seconds.", {}});
-        }
-        admin_table done;
-        done.has_result = false;
-        done.tag = "STOP_TASK";
-        give(who, std::move(done), {});
+      [job, done](gathered got) {
+        if (!read_rows(got).empty()) return done({});
+        done(pg_error{"42704", "no replicator runs the move " + job.substr(0, 64),
+                      "SHOW TASKS and pgsled reshard status list them. One whose replicator has "
+                      "died is taken over within seconds.", {}});
       });
-  if (begun) return;
-  calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
+  if (!begun) done(pg_error{"53400", "too many views are being made", {}, {}});
+}
+
+void admin_desk::stop_task(const asker& who, const std::string& id) {
+  abort_move(id, [this, who](std::optional<pg_error> why) {
+    if (why) return calls_.error(who.name, who.request, *why);
+    admin_table done;
+    done.has_result = false;
+    done.tag = "STOP_TASK";
+    give(who, std::move(done), {});
+  });
 }
 
 void admin_desk::reload(const asker& who, const std::string& tag) {

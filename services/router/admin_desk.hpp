@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ class admin_desk {
       : truth_(truth), questions_(questions), calls_(std::move(calls)) {}
 
   void request(const std::string& from, std::uint64_t request, const std::string& sql);
+  // Whichever replicator runs the move hears of it. `done`, later, why it did not come to that.
+  void abort_move(const std::string& job, std::function<void(std::optional<pg_error>)> done);
 
  private:
   struct asker {

@@ -9,10 +9,12 @@
 namespace pgsled::router {
 
 std::uint32_t pool_ids::id(const std::string& user, const std::string& database,
-                           std::uint32_t shard, const std::string& host, std::uint16_t port) {
+                           std::uint32_t shard, const config::database& host) {
   std::string key = user;
   key.append(1, '\0').append(database).append(1, '\0').append(std::to_string(shard));
-  key.append(1, '\0').append(host).append(1, '\0').append(std::to_string(port));
+  key.append(1, '\0').append(host.host).append(1, '\0').append(std::to_string(host.port));
+  // Two clusters may live on one server.
+  if (host.database_name != database) key.append(1, '\0').append(host.database_name);
   const auto found = by_key_.find(key);
   if (found != by_key_.end()) return found->second;
   std::uint32_t number = stable_hash(key);
@@ -20,6 +22,14 @@ std::uint32_t pool_ids::id(const std::string& user, const std::string& database,
   by_key_[key] = number;
   by_id_[number] = key;
   return number;
+}
+
+std::uint32_t shards_of(const config::configuration& config, const std::string& database) {
+  std::uint32_t count = 0;
+  for (const config::database& one : config.databases) {
+    if (one.name == database) count = std::max(count, one.shard + 1);
+  }
+  return count;
 }
 
 const config::database* shard_host(const config::configuration& config, const std::string& database,
@@ -63,7 +73,7 @@ pool_definition define(const config::configuration& config, const config::user& 
   const config::general& general = config.general;
   pool_definition pool;
   snapshot::server_pool& server = pool.server;
-  server.id = ids.id(user.name, host.name, host.shard, host.host, host.port);
+  server.id = ids.id(user.name, host.name, host.shard, host);
   server.user = user.name;
   server.database = host.name;
   server.shard = host.shard;
@@ -94,14 +104,16 @@ pool_definition define(const config::configuration& config, const config::user& 
   }
   pool.pooler_mode = mode_of(config, user, &host);
   pool.schema_admin = user.schema_admin;
+  pool.resharding_only = host.resharding_only;
   return pool;
 }
 
 database_definition define(const config::configuration& config, const std::string& name) {
   database_definition database;
   database.name = name;
+  database.shards = std::max(1u, shards_of(config, name));
   for (const config::database& one : config.databases) {
-    if (one.name == name) database.shards = std::max(database.shards, one.shard + 1);
+    if (one.name == name) database.resharding_only = one.resharding_only;
   }
   for (const config::sharded_table& table : config.sharded_tables) {
     if (table.database != name) continue;

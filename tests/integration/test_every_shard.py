@@ -13,7 +13,7 @@ import pytest
 from support import wire
 from support.machine import HOST
 from support.raw_client import RawClient, ServerError
-from support.suite import Suite, eventually
+from support.suite import Suite, eventually, has_decisions
 
 SHARDS = ["each_0", "each_1", "each_2"]
 KEY = {0: 42, 1: 3, 2: 100}   # a key of each shard, by PARTITION BY HASH with modulus 3
@@ -40,14 +40,6 @@ def options(general=None, pgsled=None):
                                 "data_type": "bigint"}]}
 
 
-def has_decisions(server):
-    def check():
-        for name in SHARDS:
-            assert server.run("SELECT to_regprocedure('pgsled.decide(text,text,integer[])') "
-                              "IS NOT NULL", database=name) == [(True,)]
-    return check
-
-
 @pytest.fixture(scope="module")
 def suite(server, dispatch):
     for name in SHARDS + ["whole"]:
@@ -56,7 +48,7 @@ def suite(server, dispatch):
         with running.connect("app") as connection:
             connection.execute(SCHEMA)
         server.run(SCHEMA, database="whole")
-        eventually(has_decisions(server), 15)
+        eventually(has_decisions(server, SHARDS), 15)
         yield running
 
 
@@ -507,6 +499,53 @@ def test_role_of_a_transaction_that_commits_over_shards(both, suite, server):
     same(server)
     for name in SHARDS + ["whole"]:
         server.run("REVOKE ALL ON countries, t FROM app", database=name)
+
+
+LOCKS = [
+    "SELECT * FROM countries WHERE code = 'de' FOR UPDATE",
+    "select code from public.countries c order by code for share ; -- all",
+    "SELECT code FROM countries WHERE n > 5 FOR UPDATE",
+    "SELECT 1 FROM countries WHERE code = 'it' FOR NO KEY UPDATE NOWAIT",
+    "SELECT count(*) FROM countries FOR UPDATE",
+    "SELECT nothing FROM countries FOR UPDATE",
+]
+
+
+@pytest.mark.parametrize("sql", LOCKS)
+@pytest.mark.parametrize("begin", [True, False])
+def test_locks_as_on_one_server(both, sql, begin):
+    for client in both:
+        client.got = [say(client, "BEGIN")] if begin else []
+        client.got.append(say(client, sql))
+        client.got.append(answers(client, wire.parse("", sql), wire.describe("S", ""),
+                                  wire.bind(""), wire.execute(""), wire.SYNC))
+        client.got.append(say(client, "UPDATE countries SET n = n + 1 WHERE code = 'de'"))
+        client.got += [say(client, "COMMIT")] if begin else []
+    assert both[0].got == both[1].got
+
+
+def test_locks_hold_on_every_shard(both, suite, server):
+    """Who writes the row waits, and so does who refers to it from a row of any shard."""
+    through, _ = both
+    say(through, "BEGIN")
+    assert say(through, "SELECT n FROM countries WHERE code = 'de' FOR UPDATE")[0][-1] == "SELECT 1"
+    with suite.raw(database="app") as other:
+        say(other, "SET lock_timeout = '300ms'")
+        for sql in ("UPDATE countries SET n = 0 WHERE code = 'de'",
+                    "SELECT n FROM countries WHERE code = 'de' FOR UPDATE",
+                    *(f"INSERT INTO t VALUES ({key}, 'de')" for key in (42, 3, 100))):
+            assert say(other, sql)[0][-1][0] == "55P03", sql
+        assert say(other, "SELECT n FROM countries WHERE code = 'it' FOR UPDATE")[0][-1] == "SELECT 1"
+        refused = say(other, "SELECT n FROM countries FOR UPDATE SKIP LOCKED LIMIT 1")[0][-1]
+        assert refused[0] == "0A000" and "every shard" in refused[1]
+        say(through, "ROLLBACK")
+        assert say(other, "UPDATE countries SET n = 0 WHERE code = 'de'")[0] == ["UPDATE 1"]
+    # Rows that differ are no rows to be locked.
+    server.run("UPDATE countries SET n = 7 WHERE code = 'it'", database=SHARDS[1])
+    say(through, "BEGIN")
+    got, status = say(through, "SELECT n FROM countries WHERE code = 'it' FOR SHARE")
+    assert got[-1][0] == "0A000" and "shard 1 differs from shard 0" in got[-1][1] and status == "E"
+    say(through, "ROLLBACK")
 
 
 def test_cancel_while_it_waits_for_a_later_shard(both, suite, server):

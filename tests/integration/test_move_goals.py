@@ -15,7 +15,7 @@ import pytest
 
 from support.machine import binaries, wait_until
 from support.suite import Suite
-from test_reshard import (NEW, OLD, ROWS, SCHEMA, Writers, add_shard, check_nothing_left,
+from test_reshard import (NEW, OLD, ROWS, SCHEMA, Keepers, add_shard, check_nothing_left,
                           check_over, check_rows, copy_schema, databases, grown, moves,
                           sharded_tables, stored_map)
 
@@ -66,7 +66,7 @@ def step_count(suite, step):
 @pytest.mark.seconds(150)
 def test_a_shard_is_emptied_and_taken_out(three, server):
     before = stored_map(server, OLD[0])[0]
-    with Writers(three) as writers:
+    with Keepers(three) as writers:
         time.sleep(0.5)
         dry = reshard(three, "remove-shard", "2", "--database", "app", "--dry-run")
         assert dry.returncode == 0, dry.stdout + dry.stderr
@@ -97,7 +97,7 @@ def test_a_shard_is_emptied_and_taken_out(three, server):
 
 @pytest.mark.seconds(150)
 def test_one_in_the_middle_is_emptied_and_stays(three, server):
-    with Writers(three) as writers:
+    with Keepers(three) as writers:
         done = reshard(three, "remove-shard", "1", "--database", "app")
         assert done.returncode == 0, done.stdout + done.stderr + three.log_text()[-6000:]
         assert "lower number has to stay" in done.stderr
@@ -125,7 +125,7 @@ def test_one_in_the_middle_is_emptied_and_stays(three, server):
                                         ("clean", 2)])
 def test_the_replicator_dies_on_the_way(three, server, step, times):
     before = step_count(three, step)
-    with Writers(three, patient=step == "flip") as writers:
+    with Keepers(three, patient=step == "flip") as writers:
         command = begin(three, "remove-shard", "0", "--database", "app")
         wait_until(lambda: step_count(three, step) >= before + times, 60, 0.001)
         old = three.kill("replicator", signal.SIGKILL)
@@ -185,7 +185,7 @@ def test_shards_are_evened_out(server):
             server.run("UPDATE pgsled.shard_map SET buckets = '{0,0,1,0}', epoch = 2",
                        database=name)
         suite.start()
-        writers = Writers(suite)
+        writers = Keepers(suite)
         with suite.connect("app") as connection:
             for key in range(ROWS):
                 connection.execute("INSERT INTO accounts (user_id, balance) VALUES (%s, 0)", (key,))
@@ -329,7 +329,7 @@ def test_the_admin_database_begins_shows_and_stops_moves(server):
             suite.admin(f"STOP_TASK {task}")
             wait_until(lambda: suite.admin("SHOW TASKS")[0]["status"] == "cancelled", 30)
             holding.rollback()
-        with Writers(suite) as writers:
+        with Keepers(suite) as writers:
             suite.admin("RESHARD ADD SHARD app 2")
             slots = []
 
@@ -349,7 +349,7 @@ def test_the_admin_database_begins_shows_and_stops_moves(server):
 @pytest.mark.parametrize("late", [0, 1.2])
 def test_clients_wait_less_than_three_seconds_for_a_flip_that_died(growing, server, late):
     """Killed when all have prepared and one is about to decide; `late`: past its deadline."""
-    with Writers(growing) as writers, contextlib.ExitStack() as locks:
+    with Keepers(growing) as writers, contextlib.ExitStack() as locks:
         command = begin(growing, "add-shard", "--database", "app")
         wait_until(lambda: ": compare\n" in growing.log_text(), 60, 0.001)
         holding = [locks.enter_context(server.connect(name, autocommit=False)) for name in ALL]

@@ -14,6 +14,7 @@ import pytest
 
 from support.machine import wait_until
 from support.suite import Suite
+from support.writers import Writers
 from test_reshard import (NEW, OLD, add_shard, begin_to_add, copy_schema,
                           databases, moves, stored_map, where_it_belongs)
 
@@ -64,28 +65,12 @@ def fill(chance):
         yield "INSERT INTO quiet VALUES (%s, 'q')", (who,)
 
 
-class Writers:
+class Both(Writers):
     """Clients that say the same to the suite and to one server, each about keys of its own."""
 
     def __init__(self, suite, server, user, count=3):
+        super().__init__(count)
         self.suite, self.server, self.user = suite, server, user
-        self.ended, self.errors, self.written = False, [], 0
-        self.threads = [threading.Thread(target=self._run, args=(number, count), daemon=True)
-                        for number in range(count)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        self.ended = True
-        for thread in self.threads:
-            thread.join(30)
-            assert not thread.is_alive(), "a writer hangs"
 
     def _run(self, number, count):
         chance = random.Random(number)
@@ -242,7 +227,7 @@ def grown(server, user="postgres", with_schema=True, **pgsled):
 def test_tables_of_every_kind(server, schema):
     with grown(server, with_schema=schema == "by_the_operator") as suite:
         before = identities(server, OLD[0])
-        with Writers(suite, server, "postgres") as writers:
+        with Both(suite, server, "postgres") as writers:
             time.sleep(0.5)
             done = add_shard(suite)
             assert done.returncode == 0, done.stdout + done.stderr + suite.log_text()[-6000:]
@@ -258,7 +243,7 @@ def test_tables_of_every_kind(server, schema):
 def test_death_and_abort_without_indexes(server):
     with grown(server, resharding_copy_rate=400_000) as suite:
         before, whole = identities(server, OLD[0]), catalog(server, NEW)
-        with Writers(suite, server, "postgres") as writers:
+        with Both(suite, server, "postgres") as writers:
             command = begin_to_add(suite)
             wait_until(lambda: set_aside(server), 60, 0.01)
             time.sleep(0.3)
@@ -322,7 +307,7 @@ def test_a_role_that_is_no_superuser(server, mover):
             for table in SHARDED + ["countries", "parts_early", "parts_late"]:
                 server.run(f"ALTER TABLE {table} OWNER TO mover", database=name)
         before = identities(server, OLD[0])
-        with Writers(suite, server, mover) as writers:
+        with Both(suite, server, mover) as writers:
             time.sleep(0.3)
             done = add_shard(suite)
             assert done.returncode == 0, done.stdout + done.stderr + suite.log_text()[-6000:]

@@ -4,6 +4,7 @@ no client sees an error, and nothing is left behind, whatever is killed."""
 import contextlib
 import json
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -16,6 +17,7 @@ import pytest
 from support.machine import binaries, wait_until
 from support.postgres import Postgres
 from support.suite import Suite
+from support.writers import Writers
 
 OLD, NEW = ["old_0", "old_1"], "new_2"
 SCHEMA = """
@@ -85,32 +87,16 @@ def copy_schema(server, to):
                     to.url(NEW)], check=True, input=dump, capture_output=True, text=True)
 
 
-class Writers:
+class Keepers(Writers):
     """Clients that write all the time, each on keys of its own, and know what was acknowledged."""
 
     def __init__(self, suite, count=4, patient=False):
         """`patient` ones repeat what was refused because rows are being moved."""
-        self.suite, self.ended, self.errors, self.longest = suite, False, [], 0.0
-        self.patient = patient
+        super().__init__(count)
+        self.suite, self.patient, self.longest = suite, patient, 0.0
         self.accounts = {key: (0, None) for key in range(ROWS)}
-        self.orders, self.written, self.countries = [], 0, {}
+        self.orders, self.countries = [], {}
         self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self._run, args=(number, count), daemon=True)
-                        for number in range(count)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        self.ended = True
-        for thread in self.threads:
-            thread.join(30)
-            assert not thread.is_alive(), "a writer hangs"
 
     def _run(self, number, count):
         chance = random.Random(number)
@@ -262,7 +248,7 @@ def test_rows_move_while_clients_write(growing, server):
     assert stored_map(server, OLD[0])[0] == [0, 1], "a dry run changes nothing"
     odd = '(SELECT "Names"::text FROM "Names" UNION ALL SELECT tokens::text FROM tokens)'
     before = sorted(sum((server.run(odd, database=name) for name in OLD), []))
-    with Writers(growing) as writers:
+    with Keepers(growing) as writers:
         time.sleep(1)
         done = add_shard(growing)
         assert done.returncode == 0, done.stdout + done.stderr + growing.log_text()[-6000:]
@@ -287,7 +273,7 @@ def test_rows_move_while_clients_write(growing, server):
 def test_the_replicator_dies(growing, server, step):
     # A flip that is left in mid-commit holds clients back until the router has resolved it, which
     # may take longer than they wait.
-    with Writers(growing, patient=step == "flip") as writers:
+    with Keepers(growing, patient=step == "flip") as writers:
         time.sleep(0.3)
         command = begin_to_add(growing)
         wait_until(lambda: f": {step}\n" in growing.log_text(), 60, 0.001)
@@ -305,7 +291,7 @@ def test_the_replicator_dies(growing, server, step):
 @pytest.mark.seconds(120)
 def test_abort_leaves_nothing_behind(growing, server):
     # An old transaction on a source holds the slot up, and with it the move.
-    with server.connect(OLD[1], autocommit=False) as holding, Writers(growing) as writers:
+    with server.connect(OLD[1], autocommit=False) as holding, Keepers(growing) as writers:
         holding.execute("INSERT INTO countries VALUES ('zz', 'nowhere')")
         command = begin_to_add(growing)
         wait_until(lambda: ": prepare\n" in growing.log_text(), 30, 0.01)
@@ -327,7 +313,7 @@ def test_abort_leaves_nothing_behind(growing, server):
 @pytest.mark.seconds(120)
 @pytest.mark.parametrize("step", ["copy", "fence", "flipped"])
 def test_the_router_dies(growing, server, step):
-    with Writers(growing, patient=True) as writers:
+    with Keepers(growing, patient=True) as writers:
         time.sleep(0.3)
         command = begin_to_add(growing)
         wait_until(lambda: f": {step}\n" in growing.log_text(), 60, 0.001)
@@ -367,7 +353,7 @@ def test_the_new_server_dies(server):
         for name in OLD:
             server.make_database(name)
         other.make_database(NEW)
-        with grown(server, other) as suite, Writers(suite) as writers:
+        with grown(server, other) as suite, Keepers(suite) as writers:
             command = begin_to_add(suite)
             wait_until(lambda: ": compare\n" in suite.log_text(), 60, 0.001)
             other.restart(signal.SIGQUIT)
@@ -421,10 +407,37 @@ def test_all_that_is_missing_is_said_at_once(growing, server):
     assert said.returncode == 1 and "does not have the table public.accounts" in said.stderr, said
 
 
+@pytest.mark.seconds(90)
+def test_rows_that_would_be_equal_on_the_new_shard_are_found_before(growing, server):
+    for name in OLD + [NEW]:
+        server.run("CREATE UNIQUE INDEX often ON orders (lower(item), (price + 1)) "
+                   "WHERE price > 0", database=name)
+    with growing.connect("app") as connection:
+        for key in range(300):
+            connection.execute("INSERT INTO orders (user_id, item, price) VALUES (%s, %s, %s)",
+                               (key, f"Item {key}", key % 2))
+    said = add_shard(growing, "--dry-run")
+    assert said.returncode == 0, said.stdout + said.stderr
+    # Each stays unique on its own shard.
+    for name in OLD:
+        server.run("UPDATE orders SET item = 'iTEM ' || place FROM (SELECT id AS same, row_number() "
+                   "OVER (ORDER BY id) + 1000 AS place FROM orders) counted WHERE id = same",
+                   database=name)
+    said = add_shard(growing)
+    text = said.stdout + said.stderr
+    assert said.returncode == 1, text
+    assert re.search(r"table public\.orders: rows of shards 0 and 1 that will be on one shard are "
+                     r"equal in the unique index often: \(\"?item \d+\"?,2\)", text), text
+    check_nothing_left(server, OLD + [NEW])
+    server.run("UPDATE orders SET price = 0", database=OLD[1])
+    said = add_shard(growing)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
 @pytest.mark.seconds(60)
 def test_the_schema_is_copied_to_a_shard_without_tables(growing, server):
     server.run('DROP TABLE accounts, orders, tokens, "Names", countries', database=NEW)
-    with growing.connect("app") as connection, Writers(growing) as writers:
+    with growing.connect("app") as connection, Keepers(growing) as writers:
         before = server.run("SELECT last_value FROM orders_id_seq", database=OLD[0])
         done = add_shard(growing)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -10,7 +10,7 @@ import pytest
 from support import wire
 from support.machine import HOST
 from support.raw_client import ServerError
-from support.suite import Suite
+from support.suite import Suite, eventually
 
 SHARDS = 3
 # From PostgreSQL's PARTITION BY HASH with modulus 3.
@@ -272,6 +272,44 @@ def test_ddl_on_all_shards(both, server):
     through.execute("DROP TABLE made")
     for name in names():
         assert server.run("SELECT to_regclass('made')", database=name) == [(None,)]
+
+
+def test_statements_that_have_no_transaction_go_from_shard_to_shard(both, server):
+    through, _ = both
+
+    def on_shards(sql):
+        return [server.run(sql, database=name)[0][0] for name in names()]
+    indexes = ("SELECT coalesce(string_agg(indexrelid::regclass || ' ' || indisvalid, ', ' "
+               "ORDER BY indexrelid), '') "
+               "FROM pg_index WHERE indrelid = 'built'::regclass")
+    through.execute("CREATE TABLE built (user_id bigint, v int)")
+    try:
+        through.execute("CREATE INDEX CONCURRENTLY built_v ON built (v)")
+        assert on_shards(indexes) == ["built_v true"] * SHARDS
+        through.execute("REINDEX TABLE CONCURRENTLY built", prepare=True)
+        before = on_shards("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'built'")
+        through.execute("VACUUM (ANALYZE) built")
+        def vacuumed():
+            assert on_shards("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = "
+                             "'built'") == [one + 1 for one in before]
+        eventually(vacuumed)
+        assert on_shards(indexes) == ["built_v true"] * SHARDS
+        with through.transaction(), pytest.raises(psycopg.errors.ActiveSqlTransaction):
+            with through.transaction():
+                through.execute("VACUUM built")
+        # One that fails in the middle is said to have run on those before it.
+        server.run("INSERT INTO built VALUES (1, 1), (2, 1)", database=names()[1])
+        with pytest.raises(psycopg.errors.UniqueViolation) as error:
+            through.execute("CREATE UNIQUE INDEX CONCURRENTLY built_once ON built (v)")
+        assert error.value.diag.message_hint.startswith("Say it again")
+        assert on_shards(indexes) == (["built_v true, built_once true",
+                                       "built_v true, built_once false"] +
+                                      ["built_v true"] * SHARDS)[:SHARDS]
+        through.execute("DROP INDEX CONCURRENTLY IF EXISTS built_once")
+        through.execute("DROP INDEX CONCURRENTLY built_v")
+        assert on_shards(indexes) == [""] * SHARDS
+    finally:
+        through.execute("DROP TABLE built")
 
 
 @pytest.mark.parametrize("bad", range(SHARDS))

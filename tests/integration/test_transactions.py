@@ -12,7 +12,7 @@ from support import wire
 from support.machine import wait_until
 from support.postgres import Postgres
 from support.raw_client import RawClient, ServerError
-from support.suite import Suite, eventually
+from support.suite import Suite, eventually, has_decisions
 
 SHARDS = ["spread_0", "spread_1", "spread_2"]
 KEY = {0: 42, 1: 3, 2: 100}   # a key of each shard, by PARTITION BY HASH with modulus 3
@@ -32,21 +32,13 @@ def options(general=None, pgsled=None):
                                 "data_type": "bigint"} for name in ("t", "log")]}
 
 
-def has_decisions(server):
-    def check():
-        for name in SHARDS:
-            assert server.run("SELECT to_regprocedure('pgsled.decide(text,text,integer[])') "
-                              "IS NOT NULL", database=name) == [(True,)]
-    return check
-
-
 @pytest.fixture(scope="module")
 def suite(server):
     for name in SHARDS + ["whole"]:
         server.make_database(name)
         server.run(SCHEMA, database=name)
     with Suite(server, **options()) as running:
-        eventually(has_decisions(server), 15)
+        eventually(has_decisions(server, SHARDS), 15)
         yield running
 
 
@@ -248,6 +240,22 @@ def test_what_cannot_be_done_over_shards_is_refused(both):
     refused(through, update(1))
     through.query("ROLLBACK")
     assert through.query(read(0)) == [["0"]]
+
+
+@pytest.mark.parametrize("before", [[], [0], [0, 1]])
+def test_a_refused_statement_is_undone_by_its_savepoint(both, before):
+    """Whether the transaction has come to a server, to several, or to none yet."""
+    through, one = both
+    statements = ["BEGIN", *map(update, before), "SAVEPOINT a", "SET LOCAL work_mem TO '7MB'",
+                  "SAVEPOINT b", ("VACUUM t", "LISTEN x"), "ROLLBACK TO c",
+                  "SELECT 1", "ROLLBACK TO b", "SHOW work_mem", "RELEASE b", ("VACUUM t", "LISTEN x"),
+                  "ROLLBACK TO a", "SHOW work_mem", update(2), "COMMIT"]
+    for sql in statements:
+        if isinstance(sql, tuple):
+            assert say(one, sql[0])[1] == say(through, sql[1])[1] == "E"
+        else:
+            assert say(through, sql) == say(one, sql), sql
+    assert through.query(read(2)) == one.query(read(2))
 
 
 def extended(sql, portal="", rows=0):
@@ -513,7 +521,7 @@ def test_pools_do_not_wait_for_each_other_for_ever(suite, server):
     size, patience = 3, 20
     setting = options({"default_pool_size": size, "checkout_timeout": patience * 1000})
     with Suite(server, **setting) as running:
-        eventually(has_decisions(server), 15)
+        eventually(has_decisions(server, SHARDS), 15)
         for _ in range(3):
             clients = [running.raw(database="app", timeout=60) for _ in range(2 * size)]
             for number, client in enumerate(clients):

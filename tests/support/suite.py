@@ -307,3 +307,12 @@ def eventually(check, seconds=5):
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
+
+
+def has_decisions(server, shards):
+    """A check for eventually(): the router has made these databases ready for two-phase commit."""
+    def check():
+        for name in shards:
+            assert server.run("SELECT to_regprocedure('pgsled.decide(text,text,integer[])') "
+                              "IS NOT NULL", database=name) == [(True,)]
+    return check

@@ -68,6 +68,40 @@ TEST(command_line, mistakes_exit_with_2_and_questions_with_0) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(command_line, the_environment_stands_in_for_what_is_not_given) {
+  ::setenv("PGSLED_RUN_DIR", "/tmp/env", 1);
+  ::setenv("PGSLED_HTTP", "0.0.0.0:9100", 1);
+  ::setenv("PGSLED_RELAY", "", 1);
+  int status = -1;
+  const auto some = parse("pooler", {"--http", "127.0.0.1:1"}, status);
+  ASSERT_TRUE(some);
+  EXPECT_EQ(some->run_dir, "/tmp/env");
+  EXPECT_EQ(some->router, "ipc:///tmp/env/router.bus");
+  EXPECT_EQ(some->http, "127.0.0.1:1");
+  EXPECT_EQ(some->relay, "");
+  ::setenv("PGSLED_CONFIG", "a", 1);
+  ::setenv("PGSLED_USERS", "b", 1);
+  const auto router = parse("router", {}, status);
+  ASSERT_TRUE(router);
+  EXPECT_EQ(router->http, "0.0.0.0:9100");
+  EXPECT_EQ(router->users, "b");
+  ::setenv("PGSLED_HTTP", "nonsense", 1);
+  EXPECT_FALSE(parse("router", {}, status));
+  EXPECT_EQ(status, 2);
+  for (const char* name : {"RUN_DIR", "HTTP", "RELAY", "CONFIG", "USERS"}) {
+    ::unsetenv((std::string("PGSLED_") + name).c_str());
+  }
+}
+
+TEST(identity, a_machine_is_its_kernel_whatever_the_network_namespace) {
+  EXPECT_TRUE(same_machine("b-1/net:[1]", "b-1/net:[2]"));
+  EXPECT_TRUE(same_machine(host_identity(), host_identity()));
+  EXPECT_FALSE(same_machine("b-1/net:[1]", "b-10/net:[1]"));
+  EXPECT_FALSE(same_machine("b-1/net:[1]", "b-2/net:[1]"));
+  EXPECT_FALSE(same_machine("/net:[1]", "/net:[1]"));
+  EXPECT_FALSE(same_machine("", ""));
+}
+
 TEST(identity, is_stable_for_a_host_and_random_for_a_start) {
   EXPECT_EQ(host_identity(), host_identity());
   EXPECT_THAT(host_identity(), HasSubstr("net:["));

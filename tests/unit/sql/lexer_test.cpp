@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <pg_query.h>
 
+#include <cctype>
+
 #include "pg_query.pb-c.h"
 
 namespace pgsled::sql {
@@ -63,7 +65,19 @@ const char* const pieces[] = {
     "E'a'\n'b\\''", "N'x' 'y'", "n 'x'", "u & 'x'", "e", "INTO", "int8", "@@", "<->", "!!=-", "?-",
 };
 
+// From PostgreSQL 15 on a mistake; libpg_query 17 takes it for a parameter and a word.
+bool parameter_with_a_tail(const std::string& sql) {
+  for (auto at = sql.find('$'); at != sql.npos; at = sql.find('$', at + 1)) {
+    const auto end = sql.find_first_not_of("0123456789", at + 1);
+    if (end == sql.npos || end == at + 1) continue;
+    const auto next = static_cast<unsigned char>(sql[end]);
+    if (std::isalpha(next) || next == '_' || next >= 0x80) return true;
+  }
+  return false;
+}
+
 void compare(const std::string& sql, int& compared) {
+  if (parameter_with_a_tail(sql)) return;
   // libpg_query's scanner, unlike PostgreSQL's, does not join strings over a comment.
   if (const auto comment = sql.rfind("-- "); comment != sql.npos && sql.find('\'') < comment) return;
   const auto expected = reference(sql);

@@ -1,0 +1,480 @@
+"""steps.py [STEP…]: the claims of deploy/README.md, one step each, against the engine DOCKER_HOST
+names and images that are there. Started by tests/deploy/run. The closing line is
+"N passed, M failed, K skipped"."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy" / "quickstart.d")]
+
+import asyncpg  # noqa: E402
+import psycopg  # noqa: E402
+import queries  # noqa: E402
+from support.machine import free_port, wait_until  # noqa: E402
+from support.probes import Probes  # noqa: E402
+from support.raw_client import Closed, RawClient, ServerError  # noqa: E402
+
+DEPLOY = ROOT / "deploy"
+ONE_HOST, MULTI_HOST = "docker-compose.yml", "docker-compose.multihost.yml"
+SERVICES = ("router", "pooler", "replicator", "frontend")
+MEGABYTE = 1_000_000
+
+
+class Skipped(Exception):
+    pass
+
+
+def run(*command, check=True, seconds=300, **options):
+    done = subprocess.run([str(word) for word in command], text=True, timeout=seconds, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n"
+                             f"{done.stdout[-4000:]}")
+    return done
+
+
+def docker(*words, **options):
+    return run("docker", *words, **options).stdout.strip()
+
+
+class Stack:
+    """One compose project, with a copy of deploy/compose that steps may change."""
+
+    def __init__(self, file):
+        self.file, self.project = file, f"pgsled-test-{os.getpid()}"
+        self.settings = pathlib.Path(tempfile.mkdtemp(prefix="pgsled-settings-"))
+        shutil.copytree(DEPLOY / "compose", self.settings, dirs_exist_ok=True)
+        self.settings.chmod(0o755)
+        file = self.settings / "pgdog.toml"   # so few that every pooler is needed
+        file.write_text(file.read_text().replace("default_pool_size = 20", "default_pool_size = 6"))
+        self.port = free_port()
+        self.environment = dict(os.environ, COMPOSE_PROJECT_NAME=self.project,
+                                PGSLED_PUBLISH=f"127.0.0.1:{self.port}",
+                                PGSLED_SETTINGS=str(self.settings))
+        self.users, self.databases = [{"name": "postgres"}], [{"name": "postgres"}]
+
+    def compose(self, *words, **options):
+        # Without -f, from the folder, as users do: the first file is the default.
+        which = [] if self.file == ONE_HOST else ["-f", self.file]
+        return run("docker-compose", *which, *words, env=self.environment, cwd=DEPLOY, **options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            print(self.compose("ps", check=False).stdout)
+            print(self.compose("logs", "--no-color", "--tail=60", check=False).stdout[-20000:])
+        self.compose("--profile", "add-shard", "down", "-v", "-t", "5", check=False)
+        shutil.rmtree(self.settings, ignore_errors=True)
+
+    def containers(self, service):
+        found = docker("ps", "-q", "--filter", f"label=com.docker.compose.project={self.project}",
+                       "--filter", f"label=com.docker.compose.service={service}")
+        return found.split()
+
+    def inspect(self, container, what):
+        return docker("inspect", "-f", "{{" + what + "}}", container)
+
+    def address(self, service):
+        what = "range .NetworkSettings.Networks}}{{.IPAddress}}{{end"
+        return self.inspect(self.containers(service)[0], what)
+
+    def connect(self, database="postgres", user="postgres", password="postgres", **options):
+        return psycopg.connect(f"host=127.0.0.1 port={self.port} dbname={database} user={user} "
+                               f"password={password} connect_timeout=10", autocommit=True,
+                               prepare_threshold=None, **options)
+
+    def url(self):
+        return f"postgresql://postgres:postgres@127.0.0.1:{self.port}/postgres"
+
+    def admin(self, command):
+        with self.connect("admin", "admin", "admin") as connection:
+            cursor = connection.execute(command)
+            if cursor.description is None:
+                return []
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+    def psql(self, *words, **options):
+        environment = {"PATH": os.environ["PATH"], "PGPASSWORD": "postgres", "HOME": "/nonexistent"}
+        return run("psql", "-X", "-h", "127.0.0.1", "-p", self.port, "-U", "postgres", *words,
+                   env=environment, **options).stdout
+
+    def answers(self):
+        try:
+            with self.connect() as connection:
+                connection.execute("SELECT 1")
+            return True
+        except psycopg.Error:
+            return False
+
+    def up(self, *words):
+        """Returns the seconds up to the first answer."""
+        began = time.monotonic()
+        self.compose("up", "-d", "--no-build", *words)
+        wait_until(self.answers, 60, 0.1, "nobody answers")
+        return time.monotonic() - began
+
+    def wait_healthy(self, seconds=60):
+        for service in SERVICES:
+            for one in self.containers(service):
+                wait_until(lambda one=one: self.inspect(one, ".State.Health.Status") == "healthy",
+                           seconds, 0.5, f"{service} is not healthy")
+
+    def load(self):
+        self.psql("-v", "ON_ERROR_STOP=1", "-q", "-f", DEPLOY / "quickstart.d" / "schema.sql")
+        run("/usr/bin/python3", DEPLOY / "quickstart.d" / "load.py", self.url())
+
+    def poolers(self):
+        return {row["instance"] for row in self.admin("SHOW STATUS") if row["service"] == "pooler"}
+
+    def scale(self, poolers):
+        self.compose("up", "-d", "--no-build", "--no-recreate", "--scale", f"pooler={poolers}",
+                     seconds=120)
+        wait_until(lambda: len(self.poolers()) == poolers, 30, 0.2, f"not {poolers} poolers")
+
+    def crash(self, container):
+        """As if the process had died: the restart policy is not told otherwise."""
+        os.kill(int(self.inspect(container, ".State.Pid")), signal.SIGKILL)
+
+
+def image(service):
+    prefix, tag = os.environ.get("PGSLED_IMAGES", "pgsled"), os.environ.get("PGSLED_TAG", "latest")
+    return f"{prefix}/{service}:{tag}"
+
+
+def expect(holds, *what):
+    if not holds:
+        raise AssertionError(" ".join(map(str, what)))
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def images():
+    """Sizes above the base; a user of its own; an entry point each."""
+    base = int(docker("image", "inspect", "-f", "{{.Size}}", os.environ["PGSLED_BASE"]))
+    for service in (*SERVICES, "cli"):
+        size = int(docker("image", "inspect", "-f", "{{.Size}}", image(service))) - base
+        limit = 150 if service == "replicator" else 60
+        print(f"  {service}: {size / MEGABYTE:.1f} MB above the base")
+        expect(size <= limit * MEGABYTE, service, "is larger than", limit, "MB")
+        found = docker("image", "inspect", "-f", "{{.Config.User}} {{json .Config.Entrypoint}}",
+                       image(service))
+        program = "pgsled" if service == "cli" else f"pgsled-{service}"
+        expect(found == f'pgsled ["{program}"]', service, "has", found)
+        version = docker("run", "--rm", "--read-only", "--cap-drop=ALL", image(service), "--version")
+        expect(version.startswith(program + " "), version)
+    dump = docker("run", "--rm", "--entrypoint", "/usr/lib/postgresql/17/bin/pg_dump",
+                  image("replicator"), "--version")
+    expect(" 17." in dump, dump)
+
+
+def one_host(stack):
+    """Cold `up` to the first answer, the line of the README, queries, rights of the processes."""
+    seconds = stack.up()
+    print(f"  cold up to the first answer: {seconds:.1f} s")
+    expect(seconds <= 30, "more than 30 s")
+    expect(stack.psql("-Atc", "SELECT 42").strip() == "42")
+    stack.load()
+    hosts = asyncio.run(messenger(stack.url()))
+    expect(len(hosts) == 3, "the queries were answered by", hosts)
+    stack.wait_healthy()
+    for service in SERVICES:
+        container = stack.containers(service)[0]
+        expect(docker("exec", container, "id", "-u") == "6432", service)
+        touched = run("docker", "exec", container, "touch", "/usr/local/bin/x", check=False)
+        expect("Read-only file system" in touched.stdout, touched.stdout)
+        expect(docker("exec", container, "pgsled", "health") == "ready")
+    expect("router" in docker("exec", stack.containers("router")[0], "pgsled", "status"))
+    expect(lanes(stack) == {"socket"}, "lanes:", lanes(stack))
+    with urllib.request.urlopen(f"http://{stack.address('router')}:9090/metrics", timeout=5) as page:
+        text = page.read().decode()
+    for service in SERVICES:
+        expect(f'service="{service}"' in text, "no series of", service)
+
+
+def lanes(stack):
+    """By which ways the frontend reaches poolers: sockets are kept, a relay is a connection."""
+    text = docker("exec", stack.containers("frontend")[0], "sh", "-c",
+                  "ls -l /proc/1/fd | grep -c 'socket:' ; cat /proc/net/tcp /proc/net/tcp6")
+    relay = f":{7001:04X} "
+    return {"relay" if re.search(relay, text) else "socket"}
+
+
+async def messenger(url):
+    """The application's queries; the addresses of the servers that answered."""
+    hosts = set()
+    async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
+        for user in range(1, 40):
+            async with pool.acquire() as connection, connection.transaction():
+                conversations = await connection.fetch(queries.CONVERSATIONS, user)
+                expect(conversations, "no conversations of user", user)
+                host = await connection.fetchval("SELECT host(inet_server_addr())")
+            conversation = conversations[0]["conversation_id"]
+            expect(await pool.fetch(queries.MESSAGES, user, conversation))
+            expect(await pool.fetch(queries.SEND, conversation, user, "Hello"))
+            expect(await pool.fetch(queries.CONVERSATIONS, user) == conversations)
+            hosts.add(host)
+    return hosts
+
+
+def poolers_come_and_go(stack):
+    """1 → 3 → 1 while clients ask: no error to any of them."""
+    def in_use(wanted):
+        found = {row["pooler"] for row in stack.admin("SHOW SERVERS")}
+        return len(found) == wanted
+    with Probes(stack, 24, pause=0) as probes:
+        for count in (3, 1):
+            stack.scale(count)
+            wait_until(lambda count=count: in_use(count), 20, 0.1, f"not {count} in use")
+            probes.wait_all_answered()
+        probes.stop()
+    print(f"  {sum(len(p.answered) for p in probes.probes)} answers, "
+          f"{len(probes.errors())} errors, {len(probes.wrong())} wrong")
+    expect(probes.errors() == [] and probes.wrong() == [], probes.errors(), probes.wrong())
+
+
+def a_pooler_dies(stack):
+    """Of two: the transactions it had lent connections to end within 2 s, others go on."""
+    stack.scale(2)
+    clients = [RawClient(stack.port, timeout=20) for _ in range(12)]
+    for client in clients:
+        client.login("postgres", "postgres", "postgres")
+        client.query("BEGIN")
+        client.query("SELECT 1")
+    # Each container counts its processes by itself.
+    hosts = {stack.address(f"shard_{shard}"): f"shard_{shard}" for shard in range(3)}
+    where = "SELECT host(inet_server_addr()), pg_backend_pid()"
+    backends = {(hosts[host], pid): client
+                for client in clients for host, pid in client.query(where)}
+    owners = {(row["addr"], row["remote_pid"]): row["pooler"] for row in stack.admin("SHOW SERVERS")}
+    expect(len(backends) == len(clients) and set(backends) <= set(owners), backends, owners)
+    victim = stack.containers("pooler")[0]
+    name = "pooler-" + stack.inspect(victim, ".Config.Hostname")
+    with Probes(stack, 8) as probes:
+        began = time.monotonic()
+        stack.crash(victim)
+        time.sleep(0.3)   # a process that ends may still do what it was about to
+        ended, lived = 0, 0
+        for backend, client in backends.items():
+            client.socket.settimeout(max(0.1, began + 2 - time.monotonic()))
+            owner = owners[backend]
+            try:
+                client.query("SELECT 2")
+                client.query("COMMIT")
+                lived += 1
+                expect(owner != name, "a transaction of the dead pooler went on")
+            except (ServerError, Closed) as failure:
+                ended += 1
+                expect(owner == name, "a transaction of", owner, "ended:", failure)
+                # The error itself, or the end of the connection after it.
+                expect(isinstance(failure, Closed) or failure.fields.get("C") == "08006", failure)
+        took = time.monotonic() - began
+        print(f"  {ended} transactions ended, {lived} went on, after {took:.2f} s")
+        expect(ended > 0 and lived > 0 and took <= 2, ended, lived, took)
+        probes.wait_all_answered(5)
+        gap = max(probes.longest_gap(probe, began) for probe in probes.probes)
+        print(f"  longest wait of the others {gap:.2f} s")
+        wait_until(lambda: len(stack.poolers()) == 2, 30, 0.2, "it does not come back")
+        probes.wait_all_answered(5)
+        expect(probes.wrong() == [], probes.wrong())
+    for client in clients:
+        client.socket.close()
+    stack.scale(1)
+
+
+def each_dies(stack):
+    """Every other container in turn, under load: wrong answers never, and it comes back."""
+    for service in ("router", "replicator", "shard_1", "frontend", "pooler"):
+        with Probes(stack, 8) as probes:
+            began = time.monotonic()
+            stack.crash(stack.containers(service)[0])
+            wait_until(stack.answers, 30, 0.2, f"nobody answers after {service} died")
+            if service in ("router", "replicator"):
+                time.sleep(3)
+            probes.wait_all_answered(20)
+            gap = max(probes.longest_gap(probe, began) for probe in probes.probes)
+            print(f"  {service}: {len(probes.errors())} errors, longest wait {gap:.2f} s")
+            expect(probes.wrong() == [], service, probes.wrong())
+            if service in ("router", "replicator"):
+                expect(probes.errors() == [], service, probes.errors())
+        stack.wait_healthy()
+    expect(asyncio.run(messenger(stack.url())))
+
+
+def a_shard_more(stack):
+    """The fourth container joins while clients read and write, as the README says."""
+    stack.compose("--profile", "add-shard", "up", "-d", "--no-build", "--no-recreate", "shard_3")
+    shard = stack.containers("shard_3")[0]
+    wait_until(lambda: stack.inspect(shard, ".State.Health.Status") == "healthy", 60, 0.5)
+    with open(stack.settings / "pgdog.toml", "a", encoding="utf-8") as file:
+        file.write('\n[[databases]]\nname = "postgres"\nhost = "shard_3"\nport = 5432\nshard = 3\n')
+    stack.admin("RELOAD")
+
+    def rows():
+        with stack.connect() as connection:
+            found = []
+            for user in range(1, 301):
+                found += connection.execute("SELECT * FROM user_conversation_list WHERE user_id = %s "
+                                            "ORDER BY conversation_id", [user]).fetchall()
+            return found
+    before = rows()
+    with Probes(stack, 8) as probes:
+        done = stack.compose("exec", "-T", "replicator", "pgsled", "reshard", "add-shard",
+                             "--database", "postgres", seconds=120)
+        print("  " + done.stdout.strip().splitlines()[-1])
+        followed = stack.compose("exec", "-T", "replicator", "pgsled", "reshard", "status",
+                                 "--follow", seconds=300)
+        print("  " + followed.stdout.strip().splitlines()[-1])
+        probes.wait_all_answered()
+        expect(probes.errors() == [] and probes.wrong() == [], probes.errors(), probes.wrong())
+    expect(rows() == before, "rows differ")
+    hosts = asyncio.run(messenger(stack.url()))
+    expect(len(hosts) == 4, "the queries were answered by", hosts)
+
+
+def others_wait(stack):
+    """Without a router the services say what they wait for; a wrong file is reported whole."""
+    wrong = stack.settings / "wrong"
+    wrong.mkdir()
+    (wrong / "pgdog.toml").write_text('[general]\nport = "x"\nno_such_key = 1\n[[databases]]\n')
+    (wrong / "users.toml").write_text('[[users]]\n')
+    done = run("docker", "run", "--rm", "-v", f"{wrong}:/etc/pgsled:ro", image("router"),
+               check=False, seconds=60)
+    print("  " + "\n  ".join(done.stdout.strip().splitlines()[-6:]))
+    expect(done.returncode not in (0, 125, 126, 127), done.stdout)
+    for part in ("port", "databases", "users"):
+        expect(part in done.stdout, part, "is not in", done.stdout)
+    for service in ("frontend", "pooler", "replicator"):
+        lonely = docker("run", "-d", "--read-only", "--tmpfs", "/run/pgsled:uid=6432,mode=0700",
+                        image(service))
+        try:
+            time.sleep(2)
+            asked = run("docker", "exec", lonely, "pgsled", "health", check=False)
+            print(f"  {service}: {asked.stdout.strip()}")
+            expect(asked.returncode == 1 and "router" in asked.stdout, service, asked.stdout)
+            logged = docker("logs", lonely)
+            expect("router" in logged, service, "does not say what it waits for:", logged)
+        finally:
+            docker("rm", "-f", lonely)
+    done = run("docker", "run", "--rm", "-e", "PGSLED_ROUTER=tcp://router:7000", "-e",
+               "PGSLED_CURVE_DIR=/keys/others", image("pooler"), check=False, seconds=60)
+    expect(done.returncode == 2 and "/keys/others/client.public" in done.stdout, done.stdout)
+    with contextlib.closing(__import__("socket").create_server(("127.0.0.1", 0))) as taken:
+        stack.environment["PGSLED_PUBLISH"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = stack.compose("up", "-d", "--no-build", check=False)
+        expect(done.returncode != 0 and str(taken.getsockname()[1]) in done.stdout, done.stdout)
+        stack.environment["PGSLED_PUBLISH"] = f"127.0.0.1:{stack.port}"
+
+
+def multihost(stack):
+    """The same over tcp with keys: queries, poolers that come and go, one that dies."""
+    seconds = stack.up()
+    print(f"  cold up to the first answer: {seconds:.1f} s")
+    expect(seconds <= 30, "more than 30 s")
+    stack.load()
+    expect(len(asyncio.run(messenger(stack.url()))) == 3)
+    expect(lanes(stack) == {"relay"}, "lanes:", lanes(stack))
+    listed = docker("run", "--rm", "-v", f"{stack.project}_keys:/k:ro", "--entrypoint", "ls",
+                    image("cli"), "/k").split()
+    expect(listed == ["client.public", "client.secret", "server.public"], listed)
+    poolers_come_and_go(stack)
+    a_pooler_dies(stack)
+    router = stack.containers("router")[0]
+    with Probes(stack, 8) as probes:
+        stack.crash(router)
+        time.sleep(5)
+        probes.wait_all_answered(20)
+        expect(probes.errors() == [] and probes.wrong() == [], probes.errors(), probes.wrong())
+    a_shard_more(stack)
+
+
+def registry(_stack):
+    """With a registry in reach: postgres:17 and ParadeDB's image as shards."""
+    for name in ("postgres:17", "paradedb/paradedb:latest-pg17"):
+        if run("docker", "pull", "-q", name, check=False, seconds=600).returncode != 0:
+            raise Skipped(f"{name} cannot be pulled")
+        with Stack(ONE_HOST) as stack:
+            stack.environment["PGSLED_PG_IMAGE"] = name
+            stack.up()
+            stack.load()
+            expect(len(asyncio.run(messenger(stack.url()))) == 3)
+
+
+def leaves_nothing(stack):
+    """down -v"""
+    stack.compose("--profile", "add-shard", "down", "-v", "-t", "60")
+    mine = ["--filter", f"label=com.docker.compose.project={stack.project}", "-q"]
+    expect(docker("ps", "-a", *mine) == "")
+    expect(docker("volume", "ls", *mine) == "" and docker("network", "ls", *mine) == "")
+
+
+ON_ONE_HOST = (one_host, poolers_come_and_go, a_pooler_dies, each_dies, others_wait, a_shard_more,
+               leaves_nothing)
+
+
+def attempt(step, outcomes, *arguments):
+    print(f"\n== {step.__name__}: {step.__doc__.splitlines()[0]}", flush=True)
+    began = time.monotonic()
+    try:
+        step(*arguments)
+        outcome = "passed"
+    except Skipped as why:
+        print(f"  skipped: {why}")
+        outcome = "skipped"
+    except Exception:  # pylint: disable=broad-except
+        traceback.print_exc()
+        outcome = "failed"
+    print(f"  {outcome} ({time.monotonic() - began:.0f} s)", flush=True)
+    outcomes.append(outcome)
+    return outcome == "passed"
+
+
+def main(names):
+    known = [images, *ON_ONE_HOST, multihost, registry]
+    unknown = set(names) - {step.__name__ for step in known}
+    if unknown:
+        raise SystemExit(f"no step {sorted(unknown)}; there are {[s.__name__ for s in known]}")
+    wanted = [step for step in known if not names or step.__name__ in names]
+    outcomes = []
+    if images in wanted:
+        attempt(images, outcomes)
+    with Stack(ONE_HOST) as stack:
+        chosen = [step for step in ON_ONE_HOST if step in wanted]
+        if chosen and one_host not in chosen:
+            stack.up()
+            stack.load()
+        for step in chosen:
+            if not attempt(step, outcomes, stack):
+                print(stack.compose("ps", check=False).stdout)
+                print(stack.compose("logs", "--no-color", "--tail=40", check=False).stdout[-12000:])
+                break
+    for step, file in ((multihost, MULTI_HOST), (registry, ONE_HOST)):
+        if step in wanted:
+            with Stack(file) as stack:
+                if not attempt(step, outcomes, stack):
+                    print(stack.compose("logs", "--no-color", "--tail=40",
+                                        check=False).stdout[-12000:])
+    counts = {kind: outcomes.count(kind) for kind in ("passed", "failed", "skipped")}
+    print("\n" + json.dumps(counts))
+    print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""Clients that write in the background while something happens to the suite."""
+import threading
+
+
+class Writers:
+    """Runs `_run(number, count)` of a subclass on `count` threads until stop(); it looks at
+    `ended`, and adds what went wrong to `errors`."""
+
+    def __init__(self, count):
+        self.ended, self.errors, self.written = False, [], 0
+        self.threads = [threading.Thread(target=self._run, args=(number, count), daemon=True)
+                        for number in range(count)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        self.ended = True
+        for thread in self.threads:
+            thread.join(30)
+            assert not thread.is_alive(), "a writer hangs"
+
+    def _run(self, number, count):
+        raise NotImplementedError
