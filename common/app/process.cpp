@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
@@ -24,6 +25,8 @@ namespace pgsled::app {
 namespace {
 
 constexpr rlim_t enough_descriptors = 16'384;
+// One that is not ready says what it waits for: after this time, then half as often each time.
+constexpr std::chrono::milliseconds first_word{2000}, longest_pause{60'000};
 
 sigset_t handled_signals() {
   sigset_t set;
@@ -84,13 +87,29 @@ struct process::state {
     return {404, "text/plain; charset=utf-8", "there are /metrics, /healthz and /readyz\n"};
   }
 
+  bool still_waiting() const {
+    const auto missing = hooks.ready();
+    if (!missing.empty()) log::info("app", "waiting: {} ({})", missing, opts.router);
+    return !missing.empty();
+  }
+
   void watch_signals() {
     pthread_setname_np(pthread_self(), "signals");
-    bool draining = false;
+    bool draining = false, waiting = static_cast<bool>(hooks.ready);
+    auto pause = first_word;
+    auto next = std::chrono::steady_clock::now() + pause;
     for (;;) {
       pollfd waits[2] = {{signals.get(), POLLIN, 0}, {quit.get(), POLLIN, 0}};
-      if (::poll(waits, 2, -1) < 0 && errno != EINTR) return;
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+          next - std::chrono::steady_clock::now());
+      const int patience = waiting ? static_cast<int>(std::max<std::int64_t>(0, left.count())) : -1;
+      if (::poll(waits, 2, patience) < 0 && errno != EINTR) return;
       if (waits[1].revents != 0) return;
+      if (waiting && std::chrono::steady_clock::now() >= next) {
+        waiting = still_waiting();
+        pause = std::min(2 * pause, longest_pause);
+        next += pause;
+      }
       signalfd_siginfo got{};
       if (::read(signals.get(), &got, sizeof got) != sizeof got) continue;
       if (got.ssi_signo == SIGHUP) {
