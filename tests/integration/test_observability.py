@@ -130,6 +130,20 @@ def test_datadog_asks_for_every_series():
     assert asked == wanted - {"pgsled_build_info"}, asked ^ wanted
 
 
+def test_compose_file_fits_the_suite():
+    deploy = HERE.parent
+    text = (deploy / "docker-compose.observability.yml").read_text()
+    mounted = re.findall(r"^ +- (\./\S+?):/", text, re.M)
+    assert len(mounted) == 5
+    for source in mounted:
+        assert (deploy / source).is_file(), source
+    service, port = re.search(r'targets: \["(\w+):(\d+)"\]',
+                              (HERE / "prometheus.yml").read_text()).groups()
+    assert re.search(rf"^  {service}:$", (deploy / "docker-compose.yml").read_text(), re.M)
+    settings = (deploy / "compose" / "pgdog.toml").read_text()
+    assert f"openmetrics_port = {port}\n" in settings
+
+
 # the exposition
 
 @pytest.fixture(scope="module")
