@@ -16,8 +16,9 @@ packages_test=(
   clang-14 libclang-rt-14-dev prometheus python3-prometheus-client python3-psycopg python3-psycopg2
   python3-pytest python3-pytest-asyncio systemd)
 packages_bench=(pgbouncer)
-packages_deploy=(docker.io docker-compose debootstrap iptables)
+packages_helm=(python3-yaml openssl)  # tests/deploy/helm
 packages_package=(debootstrap systemd-container dpkg-dev)  # tests/deploy/package
+packages_deploy=(docker.io docker-compose debootstrap iptables)
 
 # Prints those of the given packages that are not installed, one a line.
 missing_packages() {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -26,7 +27,10 @@ namespace pgsled::app {
 namespace {
 
 constexpr rlim_t enough_descriptors = 16'384;
-constexpr int ready_look_ms = 100;  // between two looks, until a service manager has been told
+// One that is not ready says in its log what it waits for: after this time, then half as often each
+// time. A service manager hears of it when it has changed.
+constexpr std::chrono::milliseconds first_word{2000}, longest_pause{60'000};
+constexpr std::chrono::milliseconds manager_pause{100};  // between two looks, where there is one
 
 sigset_t handled_signals() {
   sigset_t set;
@@ -93,15 +97,44 @@ struct process::state {
     return {404, "text/plain; charset=utf-8", "there are /metrics, /healthz and /readyz\n"};
   }
 
+  struct wait_for_ready {
+    std::string told;  // to the service manager
+    std::chrono::milliseconds pause = first_word;
+    std::chrono::steady_clock::time_point next_word = std::chrono::steady_clock::now() + pause;
+  };
+
+  bool still_waiting(wait_for_ready& so_far) const {
+    const auto missing = hooks.ready ? hooks.ready() : std::string();
+    if (missing.empty()) {
+      manager->ready("ready");
+      return false;
+    }
+    if (missing != so_far.told) manager->starting("waits: " + missing);
+    so_far.told = missing;
+    if (std::chrono::steady_clock::now() >= so_far.next_word) {
+      log::info("app", "waiting: {} ({})", missing, opts.router);
+      so_far.pause = std::min(2 * so_far.pause, longest_pause);
+      so_far.next_word += so_far.pause;
+    }
+    return true;
+  }
+
+  int patience(const wait_for_ready& so_far) const {
+    if (manager->wanted()) return static_cast<int>(manager_pause.count());
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+        so_far.next_word - std::chrono::steady_clock::now());
+    return static_cast<int>(std::max<std::int64_t>(0, left.count()));
+  }
+
   void watch_signals() {
     pthread_setname_np(pthread_self(), "signals");
-    bool draining = false, told_ready = !manager->wanted();
-    std::string told_missing;
+    bool draining = false, waiting = true;
+    wait_for_ready so_far;
     for (;;) {
-      if (!told_ready && !draining) told_ready = tell_readiness(told_missing);
+      if (waiting && !draining) waiting = still_waiting(so_far);
       pollfd waits[2] = {{signals.get(), POLLIN, 0}, {quit.get(), POLLIN, 0}};
-      if (::poll(waits, 2, told_ready || draining ? -1 : ready_look_ms) < 0 && errno != EINTR)
-        return;
+      const int bound = waiting && !draining ? patience(so_far) : -1;
+      if (::poll(waits, 2, bound) < 0 && errno != EINTR) return;
       if (waits[1].revents != 0) return;
       signalfd_siginfo got{};
       if (::read(signals.get(), &got, sizeof got) != sizeof got) continue;
@@ -115,18 +148,6 @@ struct process::state {
       manager->stopping();
       if (hooks.drain) hooks.drain();
     }
-  }
-
-  // True: it is ready, and the manager knows.
-  bool tell_readiness(std::string& told_missing) const {
-    const std::string missing = hooks.ready ? hooks.ready() : "";
-    if (missing.empty()) {
-      manager->ready("ready");
-      return true;
-    }
-    if (missing != told_missing) manager->starting("waits: " + missing);
-    told_missing = missing;
-    return false;
   }
 
   void reload() const {

@@ -125,9 +125,9 @@ void error_counts::publish(const std::string& sqlstate, const metrics::cell& cel
 void error_counts::add(std::string_view sqlstate) {
   auto known = codes_.find(sqlstate);
   if (known == codes_.end()) {
+    constexpr std::string_view allowed = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     const bool well_formed =
-        sqlstate.size() == 5 && sqlstate.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") ==
-                                    std::string_view::npos;
+        sqlstate.size() == 5 && sqlstate.find_first_not_of(allowed) == std::string_view::npos;
     if (!well_formed || registry_ == nullptr || codes_.size() == most_codes) return other_.add();
     known = codes_.try_emplace(std::string(sqlstate)).first;
     publish(known->first, known->second);

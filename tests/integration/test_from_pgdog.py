@@ -23,7 +23,7 @@ def row(title, first):
 
 
 def keys():
-    """Key → whether it is in use, of docs/configuration.md; in several sections: whether anywhere."""
+    """Key → whether it is in use, of docs/configuration.md; of several sections: in any."""
     found = {}
     text = (ROOT / "docs" / "configuration.md").read_text()
     for name, used in re.findall(r"^\| `(\w+)`.*? \| (yes|no) \| [^|]*\|$", text, re.M):
@@ -105,7 +105,8 @@ def test_hints_have_no_effect_on_results(sharded):
 
 @pytest.mark.parametrize("statement", [
     "SELECT * FROM t", "SELECT count(*) FROM t", "UPDATE t SET v = 'y'", "DELETE FROM t",
-    "SELECT * FROM t ORDER BY id LIMIT 1", "INSERT INTO t VALUES (100, 'a'), (101, 'b'), (102, 'c')",
+    "SELECT * FROM t ORDER BY id LIMIT 1",
+    "INSERT INTO t VALUES (100, 'a'), (101, 'b'), (102, 'c')",
     "UPDATE t SET id = 50 WHERE id = 1", "LISTEN channel"])
 def test_statements_that_are_refused(sharded, statement):
     with pytest.raises(ServerError) as failure:

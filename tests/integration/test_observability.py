@@ -7,13 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+import urllib.parse
 import urllib.request
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from support.machine import HOST, ROOT
+from support.machine import HOST, ROOT, free_port, stop_process, tied, wait_until
 from support.raw_client import ServerError
 from support.suite import eventually
 
@@ -129,6 +130,20 @@ def test_datadog_asks_for_every_series():
     assert asked == wanted - {"pgsled_build_info"}, asked ^ wanted
 
 
+def test_compose_file_fits_the_suite():
+    deploy = HERE.parent
+    text = (deploy / "docker-compose.observability.yml").read_text()
+    mounted = re.findall(r"^ +- (\./\S+?):/", text, re.M)
+    assert len(mounted) == 5
+    for source in mounted:
+        assert (deploy / source).is_file(), source
+    service, port = re.search(r'targets: \["(\w+):(\d+)"\]',
+                              (HERE / "prometheus.yml").read_text()).groups()
+    assert re.search(rf"^  {service}:$", (deploy / "docker-compose.yml").read_text(), re.M)
+    settings = (deploy / "compose" / "pgdog.toml").read_text()
+    assert f"openmetrics_port = {port}\n" in settings
+
+
 # the exposition
 
 @pytest.fixture(scope="module")
@@ -215,6 +230,47 @@ def test_time_a_plan_takes(start, server):
         assert suite.metric("pgsled_plan_seconds_count") == cold >= 2
         assert suite.metric("pgsled_plan_seconds_sum") > 0
     eventually(asked)
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is missing")
+@pytest.mark.seconds(60)
+def test_a_real_prometheus(busy, tmp_path):
+    """Scrapes, keeps our labels, evaluates alerts, and answers every query of the dashboard."""
+    text = (HERE / "prometheus.yml").read_text().replace("router:9090",
+                                                         f"{HOST}:{busy.metrics_port}")
+    (tmp_path / "prometheus.yml").write_text(text.replace(": 10s", ": 1s"))
+    shutil.copy(HERE / "alerts.yml", tmp_path)
+    address = f"{HOST}:{free_port()}"
+    process = subprocess.Popen(
+        tied(["prometheus", f"--config.file={tmp_path}/prometheus.yml", "--log.level=warn",
+              f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address={address}"]),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def asked(page, **parameters):
+        url = f"http://{address}/api/v1/{page}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=5) as got:
+            return json.loads(got.read())["data"]
+
+    def scraped():
+        try:
+            return len(asked("query", query="count_over_time(up[1m]) >= 3")["result"]) == 1
+        except OSError:
+            return False
+    try:
+        wait_until(scraped, 20, 0.2, "nothing is scraped")
+        labels = {one["metric"]["instance"] for one in
+                  asked("query", query="pgsled_build_info")["result"]}
+        assert labels == {"router-1", "frontend-1", "pooler-1", "replicator-1"}
+        for query in dashboard_queries():
+            query = query.replace("$__rate_interval", "1m").replace("$service", ".*")
+            rows = asked("query", query=query.replace("$instance", ".*"))["result"]
+            assert rows, f"shows nothing: {query}"
+        groups = asked("rules")["groups"]
+        assert groups and all(one["health"] == "ok" for group in groups for one in group["rules"])
+        wrong = [one["labels"]["alertname"] for one in asked("alerts")["alerts"]]
+        assert not wrong, wrong
+    finally:
+        stop_process(process)
 
 
 # PgDog's names

@@ -1,5 +1,5 @@
-"""systemd units and manual pages, as far as they can be held to something without installing them:
-tests/deploy/package does that."""
+"""systemd units, manual pages and the Helm chart, as far as they can be held to something without
+installing them: tests/deploy/package and tests/deploy/helm do more."""
 
 import gzip
 import re
@@ -49,7 +49,8 @@ def test_units_use_options_that_exist(service):
 
 
 def test_target_wants_what_is_there():
-    wanted = re.findall(r"(pgsled-[\w@]+\.(?:service|target))", (UNITS / "pgsled.target").read_text())
+    wanted = re.findall(r"(pgsled-[\w@]+\.(?:service|target))",
+                        (UNITS / "pgsled.target").read_text())
     assert len(wanted) == 5
     for name in wanted:
         assert (UNITS / re.sub(r"@\d+", "@", name)).exists(), name
@@ -72,3 +73,15 @@ def test_manual_pages_name_every_option(tmp_path):
         for option in re.findall(r"^  (--[\w-]+)", help_of("pgsled", command), re.M):
             if option != "--help":
                 assert f".B {option}" in text, (command, option)
+
+
+def test_chart_knows_every_key_of_general():
+    """Values of the chart in camelCase are the keys of [general]; the rest of it is tested where a
+    helm can be had: tests/deploy/helm."""
+    listed = (ROOT / "deploy" / "helm" / "pgsled" / "files" / "general-keys").read_text()
+    listed = {key for key in listed.split("\n") if key and not key.startswith("#")}
+    part = (ROOT / "docs" / "configuration.md").read_text().split("## [general]")[1]
+    part = part.split("\n## ")[0]
+    wanted = set(re.findall(r"^\| `(\w+)`", part, re.M))
+    wanted |= set(re.findall(r"\(also `(\w+)`\)", part))
+    assert listed == wanted
