@@ -14,7 +14,7 @@ packages_build=(
 packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
 packages_test=(
   clang-14 libclang-rt-14-dev python3-psycopg python3-psycopg2 python3-pytest
-  python3-pytest-asyncio)
+  python3-pytest-asyncio docker-compose)
 packages_bench=(pgbouncer)
 packages_deploy=(docker.io docker-compose debootstrap iptables)
 
