@@ -7,8 +7,10 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,9 +24,10 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy" / "quickstart.d")]
 import asyncpg  # noqa: E402
 import psycopg  # noqa: E402
 import queries  # noqa: E402
-from support.machine import free_port, wait_until  # noqa: E402
+from support.machine import binaries, free_port, wait_until  # noqa: E402
 from support.probes import Probes  # noqa: E402
 from support.raw_client import Closed, RawClient, ServerError  # noqa: E402
+from support.suite import Suite  # noqa: E402
 
 DEPLOY = ROOT / "deploy"
 ONE_HOST, MULTI_HOST = "docker-compose.yml", "docker-compose.multihost.yml"
@@ -210,7 +213,7 @@ def one_host(stack):
 def lanes(stack):
     """By which way what is lent goes."""
     with Probes(stack, 12, pause=0):
-        return {row["lane"] for row in stack.admin("SHOW SERVERS") if row["lane"]}
+        return {row["lane"] for row in stack.admin("SHOW SERVERS") if row["holder"]}
 
 
 async def messenger(url):
@@ -403,6 +406,68 @@ def multihost(stack):
     a_shard_more(stack)
 
 
+SCRIPT = """\\set user random(1, 300)
+SELECT conversation_id, conversation_name, unread_count FROM user_conversation_list
+ WHERE user_id = :user AND is_archived = false ORDER BY last_message_at DESC LIMIT 20;
+"""
+
+
+@contextlib.contextmanager
+def native(flags):
+    """The same PostgreSQL on the host's network, before it this build's processes as such."""
+    ports, made = [free_port() for _ in range(3)], []
+    databases = [{"name": "postgres", "port": port, "shard": shard}
+                 for shard, port in enumerate(ports)]
+    tables = [{"database": "postgres", "name": table, "column": column, "data_type": "bigint"}
+              for table, column in (("user_conversation_list", "user_id"),
+                                    ("user_messages", "recipient_user_id"),
+                                    ("messages", "sender_id"))]
+    suite = Suite(None, databases=databases, users=[{"name": "postgres", "database": "postgres"}],
+                  general={"workers": None, "default_pool_size": 6}, sharded_tables=tables)
+    try:
+        for port in ports:
+            made.append(docker("run", "-d", "--network", "host", "-e", "POSTGRES_PASSWORD=postgres",
+                               os.environ["PGSLED_PG_IMAGE"], *flags, f"-cport={port}"))
+        for one, port in zip(made, ports):
+            ready = ("docker", "exec", one, "pg_isready", "-q", "-h", "127.0.0.1", "-p", port)
+            wait_until(lambda ready=ready: run(*ready, check=False).returncode == 0, 60, 0.5)
+        with suite:
+            yield suite.port
+    finally:
+        for one in made:
+            run("docker", "rm", "-f", "-v", one, check=False)
+
+
+def speed(stack):
+    """pgbench through compose and through the same processes without containers, in turn."""
+    if not (binaries() / "pgsled").exists():
+        raise Skipped(f"{binaries()} has no build; PGSLED_BIN names another")
+    flags = json.loads(stack.inspect(stack.containers("shard_0")[0], "json .Config.Cmd"))
+    with native(flags) as port, tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(SCRIPT)
+        script.flush()
+        places = {"compose": (stack.address("frontend"), 6432), "native": ("127.0.0.1", port),
+                  "published port": ("127.0.0.1", stack.port)}
+        environment = {"PATH": os.environ["PATH"], "PGPASSWORD": "postgres", "HOME": "/nonexistent"}
+
+        def there(place, *words):
+            return run(words[0], "-h", place[0], "-p", place[1], "-U", "postgres", *words[1:],
+                       env=environment).stdout
+        there(places["native"], "psql", "-X", "-q", "-f", DEPLOY / "quickstart.d" / "schema.sql")
+        run("/usr/bin/python3", DEPLOY / "quickstart.d" / "load.py",
+            f"postgresql://postgres:postgres@127.0.0.1:{port}/postgres")
+        rates = {name: [] for name in places}
+        for turn in range(6):
+            for name in (list(places) if turn % 2 else list(places)[::-1]):
+                said = there(places[name], "pgbench", "-n", "-M", "prepared", "-f", script.name,
+                             "-c", 16, "-j", 2, "-T", 4, "postgres")
+                rates[name].append(float(re.search(r"tps = ([\d.]+)", said)[1]))
+    middle = {name: statistics.median(values[1:]) for name, values in rates.items()}
+    for name, value in middle.items():
+        print(f"  {name}: {value:.0f} transactions a second, {value / middle['native']:.2f} of native")
+    expect(middle["compose"] >= 0.9 * middle["native"], "slower than 0.9 of native")
+
+
 def registry(_stack):
     """With a registry in reach: postgres:17 and ParadeDB's image as shards."""
     for name in ("postgres:17", "paradedb/paradedb:latest-pg17"):
@@ -423,7 +488,7 @@ def leaves_nothing(stack):
     expect(docker("volume", "ls", *mine) == "" and docker("network", "ls", *mine) == "")
 
 
-ON_ONE_HOST = (one_host, poolers_come_and_go, a_pooler_dies, each_dies, others_wait, a_shard_more,
+ON_ONE_HOST = (one_host, speed, poolers_come_and_go, a_pooler_dies, each_dies, others_wait, a_shard_more,
                leaves_nothing)
 
 
