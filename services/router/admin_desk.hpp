@@ -35,8 +35,10 @@ class admin_desk {
       : truth_(truth), questions_(questions), calls_(std::move(calls)) {}
 
   void request(const std::string& from, std::uint64_t request, const std::string& sql);
-  // Whichever replicator runs the move hears of it. `done`, later, why it did not come to that.
-  void abort_move(const std::string& job, std::function<void(std::optional<pg_error>)> done);
+  // Whichever replicator runs the move hears `what` (abort_move, cutover_move), and decides what that
+  // means for it. `done`, later, why it did not come to that.
+  void tell_move(const char* what, const std::string& job,
+                 std::function<void(std::optional<pg_error>)> done);
 
  private:
   struct asker {
@@ -47,7 +49,7 @@ class admin_desk {
   void show_gathered(const asker&, const admin_statement&, std::vector<std::string> services);
   void reload(const asker&, const std::string& tag);
   void reshard(const asker&, const admin_statement&);
-  void stop_task(const asker&, const std::string& id);
+  void tell_task(const asker&, const char* what, const char* tag, const std::string& id);
   void give(const asker&, admin_table, const std::vector<std::string>& columns);
 
   const control& truth_;
