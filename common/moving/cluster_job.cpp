@@ -37,10 +37,9 @@ void cluster_job::took(cluster_stored found) {
     case cluster_stored::returned:
       fenced_ = found == cluster_stored::flipped;   // perhaps, of a way back
       return pass(found == cluster_stored::returned);
-    case cluster_stored::undone:
-      registered_ = true;
-      reason_ = pg_error{"57P01", "the move was undone, and its runner lost", {}, {}};
-      return to(step::end);
+    case cluster_stored::kept:
+      past_flip_ = registered_ = true;
+      return to(step::finish);
     case cluster_stored::moving:
     case cluster_stored::given_up:
       registered_ = true;

@@ -54,10 +54,10 @@ std::string_view name_of(cluster_step);
 enum class cluster_stored {
   nothing,
   moving,      // the name is where it was
-  given_up,    // so it is, and its runner has begun to undo
+  given_up,    // so it is, and its runner has begun to undo, or had not stored it yet
   flipped,     // the new servers have it
   returned,    // the old ones have it again
-  undone,      // nothing is left but the registration
+  kept,        // the new ones, for good: what is left to be done is finish
 };
 
 struct cluster_limits {

@@ -222,7 +222,7 @@ TEST(cluster_job, what_a_lost_runner_left_behind) {
   } const cases[] = {
       {stored::moving, {"take", "lift", "undo", "check"}, true, false},
       {stored::given_up, {"take", "lift", "undo", "end"}, false, false},
-      {stored::undone, {"take", "end"}, false, false},
+      {stored::kept, {"take", "finish", "end"}, true, false},
       {stored::flipped, {"take", "flipped", "lift", "reverse", "finish", "end"}, true, false},
       {stored::returned, {"take", "flipped", "finish", "end"}, false, true}};
   for (const auto& one : cases) {
