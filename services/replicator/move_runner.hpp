@@ -56,7 +56,6 @@ class move_runner {
   trouble record();
   trouble refine();
   trouble prepare();
-  trouble alter(shard_number);
   trouble copy();
   trouble expect_rows();
   trouble catch_up();
@@ -66,10 +65,8 @@ class move_runner {
   trouble watch_slots();
   trouble write_markers();
   trouble fence();
-  trouble drain();
   trouble verify();
   trouble sequences();
-  trouble carry_sequence(const std::vector<std::string>& row, std::int64_t highest);
   trouble settle(moving::stored& found);
   trouble let_go(const char* what);
   trouble undo();
