@@ -35,6 +35,7 @@ struct table {
   std::vector<std::size_t> primary;
   std::size_t key = none;              // place of the sharding column; none: rows on every shard
   placement::key_type type = placement::key_type::bigint;
+  bool other_types = false;            // of the destination's columns: values go there as text
 
   bool operator==(const table&) const = default;
   bool whole() const { return key == none; }
@@ -53,6 +54,8 @@ std::string bucket_in_sql(placement::key_type, const std::string& expression,
 struct selection {                     // of rows: those of a whole table, or of some buckets
   std::size_t buckets = 0;             // of the map
   std::vector<std::uint32_t> moving;
+  // Every row of a sharded table has a destination: one without a key is a mistake. Else it stays.
+  bool complete = false;
 };
 std::string where_moving(const table&, const selection&);   // "true" for a whole table
 
