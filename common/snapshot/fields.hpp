@@ -3,6 +3,7 @@
 // seconds to compile. Pure. decode() keeps what is missing, skips what is unknown, and fails on a
 // value of the wrong kind or range with the path to it.
 
+#include <boost/describe/class.hpp>
 #include <boost/describe/members.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
@@ -15,6 +16,14 @@
 #include <vector>
 
 #include "common/snapshot/snapshot.hpp"
+
+// What other structs hold, of another namespace.
+namespace pgsled::placement {
+
+BOOST_DESCRIBE_STRUCT(mapping_range, (), (start, end, has_start, has_end, shard))
+BOOST_DESCRIBE_STRUCT(mapping, (), (id, type, list, ranges, fallback))
+
+}  // namespace pgsled::placement
 
 namespace pgsled::snapshot::fields {
 

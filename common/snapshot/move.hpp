@@ -5,7 +5,8 @@
 //   3D000  the database is not known, or not sharded
 //   55006  another job is registered; or, for "fence", this one is not
 //   55P03  the fence was not reached within `wait_ms`; it is lifted again, try later
-//   57P03  the shard map is not known yet
+//   55000  `to` cannot take over from `database`, and why
+//   57P03  the shard map, or which servers answer to a name, is not known yet
 // All requests but "fence" can be repeated: the answer is the same.
 
 #include <cstdint>
@@ -26,10 +27,19 @@ struct move_request {
   //   end      forgets `job`
   //   abort    asks whichever replicator runs `job` to undo it; 42704 when none does
   //   moves    what the other replicators say of their moves
+  // With `to`, of a move of all of `database` to the servers of `to` (docs/formats/served_as.md):
+  //   where    is answered with cluster_where
+  //   begin    registers `job` on all shards of both; DDL on both is refused from then on
+  //   fence    with `whole`: holds back every transaction of `database`; its name is for
+  //            pgsled.hand_over() on shard 0 of cluster_where::from
+  //   flipped, lift   whichever servers have the names by now: everybody is told so
+  //   end      forgets `job` on all shards of both
   std::string do_;   // "do" in JSON
   std::string database, job;
   std::vector<std::uint32_t> buckets;  // fence: in the numbers of the map stored now
   std::int64_t wait_ms = 0;            // fence
+  std::string to;                      // another database; empty: buckets move inside of one
+  bool whole = false;                  // fence
 };
 
 struct move_shard {                    // its primary, as the schema_admin user
@@ -46,6 +56,7 @@ struct move_table {                    // an entry of sharded_tables
   std::string data_type;               // bigint, varchar, uuid
   std::string hasher = "postgres";     // or sha1
   bool by_mapping = false;             // by list or range: in no bucket, does not move
+  std::vector<placement::mapping> mapping = {};   // then: one
 };
 
 // How a table places its rows, as it is stored on the shards (docs/formats/shard_map.md).
@@ -64,6 +75,10 @@ struct move_manner {                   // how rows are moved
   std::int64_t copy_rate = 0;          // bytes a second; 0: no limit
   std::int64_t slot_limit = std::int64_t{64} << 30;   // bytes of log
   std::string pg_dump = "pg_dump";     // that: whichever fits
+  // Of a move to another cluster: when to raise the fence, when to change sides, and how long
+  // traffic may be held (bytes of log, milliseconds).
+  std::int64_t traffic_stop_threshold = 1'000'000, lag_threshold = 0;
+  std::int64_t last_transaction_delay = 1'000, timeout = 30'000;
 };
 
 struct move_where {
@@ -76,9 +91,17 @@ struct move_where {
   move_manner manner;
 };
 
+// The servers that answer to two databases now. One that is not sharded has one shard, and its
+// bucket is 0 of [0]; its map has no epoch.
+struct cluster_where {
+  move_where from, to;                 // `database` and `to` of the request
+  std::string moving;                  // the job that is registered for the two; empty: none
+  std::uint64_t epoch = 0;             // of the names: pgsled.served_as; 0: never recorded
+};
+
 struct move_answer {
-  std::uint64_t epoch = 0;             // begin, flipped: of the stored map
-  std::string fence;                   // fence: its name, for pgsled.flip_shard_map()
+  std::uint64_t epoch = 0;             // begin, flipped: of the stored map; with `to` of the names
+  std::string fence;                   // fence: its name, for flip_shard_map() or hand_over()
   std::vector<std::string> moves = {}; // moves: JSON objects as the control socket gives them
 };
 

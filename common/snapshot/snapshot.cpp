@@ -5,13 +5,6 @@
 #include "common/snapshot/fields.hpp"
 #include "common/snapshot/move.hpp"
 
-namespace pgsled::placement {
-
-BOOST_DESCRIBE_STRUCT(mapping_range, (), (start, end, has_start, has_end, shard))
-BOOST_DESCRIBE_STRUCT(mapping, (), (id, type, list, ranges, fallback))
-
-}  // namespace pgsled::placement
-
 namespace pgsled::snapshot {
 
 BOOST_DESCRIBE_STRUCT(hello, (), (service, instance, version, pid, boot, host, http, lease_path,
@@ -50,8 +43,9 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys, fences,
                             holders))
-BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, joining, log_level,
-                                       log_format, shutdown_timeout, relay_client_keys))
+BOOST_DESCRIBE_STRUCT(cluster_job, (), (database, other, job))
+BOOST_DESCRIBE_STRUCT(replicator, (), (epoch, version, databases, moving, clusters, joining,
+                                       log_level, log_format, shutdown_timeout, relay_client_keys))
 BOOST_DESCRIBE_STRUCT(placed_table, (), (schema, name, column, data_type, hasher, mapping))
 BOOST_DESCRIBE_STRUCT(in_effect, (), (over, drained))
 

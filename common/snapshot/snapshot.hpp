@@ -171,12 +171,18 @@ struct pooler {
   std::vector<std::string> fences, holders;
 };
 
+struct cluster_job {       // a move of all of `database` to the servers of `other`
+  std::string database, other, job;
+  bool operator==(const cluster_job&) const = default;
+};
+
 struct replicator {
   std::uint64_t epoch = 0;
   std::string version;
   std::vector<std::string> databases;   // those with tables sharded by hash: whose buckets may move
   // Moves that are registered, database and job: somebody has to go on with each.
   std::vector<std::pair<std::string, std::string>> moving;
+  std::vector<cluster_job> clusters;    // the same of moves to other clusters; not in `moving`
   // Only for one replicator, if [resharding] automatic: databases with a shard that owns nothing,
   // and a number for the configuration, another one after each RELOAD.
   std::vector<std::pair<std::string, std::uint64_t>> joining;

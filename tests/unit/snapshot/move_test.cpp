@@ -15,7 +15,8 @@ TEST(move, a_request_is_what_the_page_says) {
   EXPECT_EQ(to->buckets, (std::vector<std::uint32_t>{3, 7}));
   EXPECT_EQ(to->wait_ms, 5000);
   EXPECT_EQ(to_json(*to),
-            R"({"do":"fence","database":"app","job":"J","buckets":[3,7],"wait_ms":5000})");
+            R"({"do":"fence","database":"app","job":"J","buckets":[3,7],"wait_ms":5000,"to":"",)"
+            R"("whole":false})");
   const auto bad = from_json<move_request>(R"({"do": 1})");
   ASSERT_FALSE(bad.has_value());
   EXPECT_NE(bad.error().message.find("\"do\""), std::string::npos);
@@ -27,9 +28,13 @@ TEST(move, answers_survive_the_round_trip) {
   from.epoch = 7;
   from.buckets = {0, 1, 0, 1};
   from.tables.push_back({"public", "orders", "customer", "bigint", "sha1", true});
+  placement::mapping by_list;
+  by_list.id = 9;
+  by_list.list = {{"7", 1}};
+  from.tables.back().mapping = {by_list};
   from.tls.mode = "verify_full";
   from.moving = "J";
-  from.manner = {7, false, 1'000'000, 1 << 20, "/opt/pg_dump"};
+  from.manner = {7, false, 1'000'000, 1 << 20, "/opt/pg_dump", 5, 6, 7, 8};
   const auto to = from_json<move_where>(to_json(from));
   ASSERT_TRUE(to.has_value()) << to.error().message;
   EXPECT_EQ(to_json(*to), to_json(from));
@@ -39,6 +44,11 @@ TEST(move, answers_survive_the_round_trip) {
   EXPECT_EQ(to->manner.copies, 7u);
   EXPECT_FALSE(to->manner.binary);
   EXPECT_EQ(to->manner.pg_dump, "/opt/pg_dump");
+
+  const auto both = from_json<cluster_where>(to_json(cluster_where{from, {}, "J", 3}));
+  ASSERT_TRUE(both.has_value()) << both.error().message;
+  EXPECT_EQ(to_json(both->from), to_json(from));
+  EXPECT_EQ(both->epoch, 3u);
 
   const auto answer = from_json<move_answer>(R"({"epoch": 9, "fence": "F"})");
   ASSERT_TRUE(answer.has_value());
