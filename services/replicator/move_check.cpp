@@ -169,44 +169,17 @@ class checker {
       warn("shard {}: transactions are older than a minute; the slot waits for the end of those of "
            "backends {}", shard, row[10]);
     }
-    auto rights = missing_rights(scene_, shard);
+    auto rights = missing_rights(scene_.link(shard), scene_, shard,
+                                 {source, shard == scene_.destination, false});
     if (!rights) return rights.error();
     for (auto& one : *rights) report_.missing.push_back(std::move(one));
     return std::nullopt;
   }
 
-  // A wrong bucket would be a wrong shard: the server is asked for some, of each type of key.
   trouble buckets(shard_number shard) {
-    using placement::key_type;
-    constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
-    const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
-        {key_type::bigint, {"0", "1", "-1", "42", "2147483648", "-2147483649",
-                            "9223372036854775807", "-9223372036854775808"}},
-        {key_type::uuid, {"00000000-0000-0000-0000-000000000000",
-                          "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-                          "ffffffff-ffff-ffff-ffff-ffffffffffff"}},
-        {key_type::varchar, {"", "a", "twelve bytes", "grüße an alle, die hier sind", "日本語"}}};
-    std::string sql;
-    std::vector<std::uint64_t> wanted;
-    for (const auto& [type, keys] : samples) {
-      const auto name = type == key_type::bigint ? "bigint"
-                        : type == key_type::uuid ? "uuid" : "text";
-      for (const auto& key : keys) {
-        const auto value = placement::normalise(type, placement::form::text, key,
-                                                {placement::encoding::utf8, 0});
-        if (!value) return value.error();
-        wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
-        sql += (sql.empty() ? "SELECT " : ", ") +
-               moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
-      }
-    }
-    const auto rows = scene_.link(shard).query(sql);
-    if (!rows) return rows.error();
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      if (rows->at(0).at(i) == std::to_string(wanted[i])) continue;
-      missing("shard {}: the server hashes keys in another way than pgsled", shard);
-      break;
-    }
+    const auto alike = hashes_alike(scene_.link(shard));
+    if (!alike) return alike.error();
+    if (!*alike) missing("shard {}: the server hashes keys in another way than pgsled", shard);
     return std::nullopt;
   }
 
@@ -345,34 +318,11 @@ class checker {
     return std::nullopt;
   }
 
-  // Rows that refer to each other have to live together.
   trouble references(const found_tables& tables) {
-    const auto rows = scene_.link(scene_.sources.front()).query(references_query);
-    if (!rows) return rows.error();
-    const auto by_oid = [&](const std::string& oid) -> const found_table* {
-      for (const auto& [label, one] : tables) {
-        if (one.oid == oid) return &one;
-      }
-      return nullptr;
-    };
-    for (const auto& row : *rows) {
-      const auto* from = by_oid(row[1]);
-      const auto* to = by_oid(row[2]);
-      if (from == nullptr || to == nullptr || to->it.whole()) continue;
-      if (skipped(*to)) continue;
-      bool together = false;
-      if (!from->it.whole() && !skipped(*from)) {
-        const auto mine = split_names(row[3]), theirs = split_names(row[4]);
-        for (std::size_t i = 0; i < mine.size() && i < theirs.size(); ++i) {
-          together = together || (mine[i] == from->it.columns[from->it.key].name &&
-                                  theirs[i] == to->it.columns[to->it.key].name);
-        }
-      }
-      if (!together) {
-        missing("foreign key {} of table {} refers to {} without the sharding keys of both", row[0],
-                from->it.label(), to->it.label());
-      }
-    }
+    const auto apart = references_apart(scene_.link(scene_.sources.front()), tables,
+                                        [&](const found_table& one) { return skipped(one); });
+    if (!apart) return apart.error();
+    for (const auto& one : *apart) report_.missing.push_back(one);
     return std::nullopt;
   }
 
@@ -419,6 +369,70 @@ class checker {
 };
 
 }  // namespace
+
+result<bool> hashes_alike(management::connection& link) {
+  using placement::key_type;
+  constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
+  const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
+      {key_type::bigint, {"0", "1", "-1", "42", "2147483648", "-2147483649",
+                          "9223372036854775807", "-9223372036854775808"}},
+      {key_type::uuid, {"00000000-0000-0000-0000-000000000000",
+                        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                        "ffffffff-ffff-ffff-ffff-ffffffffffff"}},
+      {key_type::varchar, {"", "a", "twelve bytes", "grüße an alle, die hier sind", "日本語"}}};
+  std::string sql;
+  std::vector<std::uint64_t> wanted;
+  for (const auto& [type, keys] : samples) {
+    const auto name = type == key_type::bigint ? "bigint"
+                      : type == key_type::uuid ? "uuid" : "text";
+    for (const auto& key : keys) {
+      const auto value = placement::normalise(type, placement::form::text, key,
+                                              {placement::encoding::utf8, 0});
+      if (!value) return tl::unexpected(value.error());
+      wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
+      sql += (sql.empty() ? "SELECT " : ", ") +
+             moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
+    }
+  }
+  const auto rows = link.query(sql);
+  if (!rows) return tl::unexpected(rows.error());
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (rows->at(0).at(i) != std::to_string(wanted[i])) return false;
+  }
+  return true;
+}
+
+result<std::vector<std::string>> references_apart(
+    management::connection& link, const found_tables& tables,
+    const std::function<bool(const found_table&)>& skipped) {
+  const auto rows = link.query(references_query);
+  if (!rows) return tl::unexpected(rows.error());
+  const auto by_oid = [&](const std::string& oid) -> const found_table* {
+    for (const auto& [label, one] : tables) {
+      if (one.oid == oid) return &one;
+    }
+    return nullptr;
+  };
+  std::vector<std::string> apart;
+  for (const auto& row : *rows) {
+    const auto* from = by_oid(row[1]);
+    const auto* to = by_oid(row[2]);
+    if (from == nullptr || to == nullptr || to->it.whole()) continue;
+    if (skipped(*to)) continue;
+    bool together = false;
+    if (!from->it.whole() && !skipped(*from)) {
+      const auto mine = split_names(row[3]), theirs = split_names(row[4]);
+      for (std::size_t i = 0; i < mine.size() && i < theirs.size(); ++i) {
+        together = together || (mine[i] == from->it.columns[from->it.key].name &&
+                                theirs[i] == to->it.columns[to->it.key].name);
+      }
+    }
+    if (together) continue;
+    apart.push_back(fmt::format("foreign key {} of table {} refers to {} without the sharding keys "
+                                "of both", row[0], from->it.label(), to->it.label()));
+  }
+  return apart;
+}
 
 const char* schema_is_there() {
   return "SELECT to_regprocedure('pgsled.flip_shard_map(text,bigint,integer[],text)') IS NOT NULL "

@@ -1,8 +1,6 @@
 #pragma once
 // move_runner: carries out one move (common/moving/job.hpp says in which order): the driver of the
-// job, with the router asked over the bus and the shards by libpq. run() blocks until the job is
-// over or stop() was called; a job that is stopped stays as it is, for whoever takes it later.
-// Thread rule: run() on a thread of its own, which also calls `tell` and `ask`.
+// job, with the router asked over the bus and the shards by libpq. Thread rule: job_runner's.
 
 #include <atomic>
 #include <functional>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "common/moving/job.hpp"
+#include "services/replicator/job_runner.hpp"
 #include "services/replicator/move_check.hpp"
 #include "services/replicator/move_progress.hpp"
 #include "services/replicator/move_scene.hpp"
@@ -31,16 +30,12 @@ struct move_order {
   bool automatic = false;              // nobody has asked for it
 };
 
-class move_runner {
+class move_runner : public job_runner {
  public:
-  using asker = std::function<result<std::string>(const snapshot::move_request&,
-                                                  std::chrono::milliseconds)>;
-  using teller = std::function<void(const move_progress&)>;
-
   move_runner(move_order, std::string runner, asker, teller);
-  void run();
-  void abort();                        // any thread; heard until the flip
-  void stop();                         // any thread; run() returns soon
+  void run() override;
+  void abort() override;               // heard until the flip
+  void stop() override;
 
  private:
   trouble perform(moving::step);

@@ -101,8 +101,10 @@ std::int64_t move_stream::behind() const {
 }
 
 result<bool> move_stream::pump(std::chrono::milliseconds wait) {
-  if (held_ || paused_) std::this_thread::sleep_for(wait);
-  while (!held_ && !paused_) {
+  // What has begun is taken to its end: on the same server a point would wait for that.
+  const auto stands = [this] { return held_ || (paused_ && between_); };
+  if (stands()) std::this_thread::sleep_for(wait);
+  while (!stands()) {
     auto frame = walsender_->receive(wait);
     if (!frame) return tl::unexpected(frame.error());
     if (!*frame) break;
