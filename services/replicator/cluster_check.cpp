@@ -7,6 +7,7 @@
 #include <set>
 
 #include "common/placement/rule.hpp"
+#include "services/replicator/cluster_flow.hpp"
 #include "services/replicator/move_rights.hpp"
 
 namespace pgsled::replicator {
@@ -14,6 +15,8 @@ namespace pgsled::replicator {
 namespace {
 
 constexpr std::array both{cluster_side::old, cluster_side::fresh};
+
+constexpr std::size_t most_streams = 256;
 
 constexpr const char* server_query = R"sql(
 SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
@@ -45,6 +48,12 @@ class cluster_checker {
       }
     }
     same_servers();
+    const auto streams = scene_.side(cluster_side::old).links.size() *
+                         scene_.side(cluster_side::fresh).links.size();
+    if (streams > most_streams) {
+      missing("{} streams are needed, one from each shard to each new one, and at most {} are "
+              "followed by a job", streams, most_streams);
+    }
     if (auto error = tables()) return tl::unexpected(std::move(*error));
     if (resumed_) return std::move(report_);
     if (auto error = together()) return tl::unexpected(std::move(*error));
@@ -113,12 +122,12 @@ class cluster_checker {
       missing("{}: wal_level is {}; set it to logical and restart the server{}", label, row[1],
               of == cluster_side::fresh ? " (for the way back)" : "");
     }
-    if (std::stoi(row[2]) < others + 1) {
-      missing("{}: {} replication slots must be free; raise max_replication_slots", label,
-              others + 1);
+    const auto slots = others + std::min(others, static_cast<int>(cluster_flow::compared_at_once));
+    if (std::stoi(row[2]) < slots) {
+      missing("{}: {} replication slots must be free; raise max_replication_slots", label, slots);
     }
-    if (std::stoi(row[3]) < others + 1) {
-      missing("{}: {} walsenders have to be free; raise max_wal_senders", label, others + 1);
+    if (std::stoi(row[3]) < slots) {
+      missing("{}: {} walsenders have to be free; raise max_wal_senders", label, slots);
     }
     if (std::stoi(row[4]) < others) {
       missing("{}: {} replication origins are needed; raise max_replication_slots", label, others);

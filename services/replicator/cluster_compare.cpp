@@ -30,7 +30,7 @@ class together {
       const auto here = sources_[i]->query(sql);
       if (!here) return here.error();
       rows += " + " + here->at(0).at(0);
-      sum += fmt::format(" + ({})", here->at(0).at(1));
+      sum += fmt::format(" + ({})::numeric", here->at(0).at(1));   // more than a bigint
     }
     const auto added = there_.query(fmt::format("SELECT ({})::bigint, ({})::numeric", rows, sum));
     if (!added) return added.error();

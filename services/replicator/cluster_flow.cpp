@@ -25,6 +25,8 @@ constexpr milliseconds between_marks{200};     // while something is compared
 constexpr milliseconds between_signs{5000};    // while nothing is waited for
 constexpr milliseconds a_round{20};            // of waiting, all streams together
 constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
+constexpr std::size_t enough_rows = 20'000;    // the same, when it does not become less
+constexpr int few_rounds = 4;
 constexpr std::size_t many_rows = 50'000;      // that are touched, before they are compared
 constexpr int most_comparisons = 20;
 constexpr int most_validations = 20;
@@ -139,7 +141,8 @@ trouble cluster_flow::compare() {
       left += stream->touched().count;
       all = all || stream->touched().unknown;
     }
-    if (!all && left <= few_rows) return std::nullopt;
+    // Where much is written all the time there is always some left.
+    if (!all && left <= (round < few_rounds ? few_rows : enough_rows)) return std::nullopt;
     if (auto error = compare_once(all)) return error;
     compared_ = true;
   }
@@ -157,32 +160,41 @@ trouble cluster_flow::compare_if_much() {
   return left <= many_rows ? trouble() : compare_once(false);
 }
 
-// One shard after the other: each needs a slot more on every source.
+// Some shards at once: each needs a slot more on every source.
 trouble cluster_flow::compare_once(bool all) {
-  for (std::size_t d = 0; d < scene_.side(to_).gets.size(); ++d) {
-    if (auto error = compare_one(d, all)) return error;
+  const auto shards = scene_.side(to_).gets.size();
+  for (std::size_t first = 0; first < shards; first += compared_at_once) {
+    if (auto error = compare_some(first, std::min(first + compared_at_once, shards), all)) {
+      return error;
+    }
   }
   return std::nullopt;
 }
 
-trouble cluster_flow::compare_one(std::size_t of, bool all) {
-  std::vector<move_stream*> mine;
-  for (const auto& [destination, stream] : streams_) {
-    if (destination == of) mine.push_back(stream.get());
+trouble cluster_flow::compare_some(std::size_t first, std::size_t end, bool all) {
+  std::vector<std::unique_ptr<cluster_comparison>> under_way;
+  for (std::size_t d = first; d < end; ++d) {
+    std::vector<move_stream*> mine;
+    for (const auto& [destination, stream] : streams_) {
+      if (destination == d) mine.push_back(stream.get());
+    }
+    under_way.push_back(std::make_unique<cluster_comparison>(scene(d), std::move(mine), all));
   }
-  cluster_comparison comparison(scene(of), std::move(mine), all);
   auto marked = clock::time_point();
-  while (true) {
+  while (!under_way.empty()) {
     // So that streams come to the points they are held at also when nobody writes.
     if (clock::now() - marked > between_marks) {
       if (auto error = write_markers()) return error;
       marked = clock::now();
     }
-    const auto same = comparison.advance();
-    if (!same) return same.error();
-    if (*same) return std::nullopt;
+    for (auto one = under_way.begin(); one != under_way.end();) {
+      const auto same = (*one)->advance();
+      if (!same) return same.error();
+      one = *same ? under_way.erase(one) : std::next(one);
+    }
     if (auto error = pump(a_round)) return error;
   }
+  return std::nullopt;
 }
 
 trouble cluster_flow::drain(milliseconds patience) {

@@ -16,6 +16,8 @@ namespace pgsled::replicator {
 
 class cluster_flow {
  public:
+  static constexpr std::size_t compared_at_once = 4;   // shards
+
   // `watch` is called all the time while something is waited for; its error ends that.
   cluster_flow(cluster_scene&, cluster_side to, std::function<trouble()> watch);
 
@@ -57,7 +59,7 @@ class cluster_flow {
   move_scene& scene(std::size_t destination) { return *scene_.side(to_).gets.at(destination); }
   trouble write_markers();
   trouble compare_once(bool all);
-  trouble compare_one(std::size_t destination, bool all);
+  trouble compare_some(std::size_t first, std::size_t end, bool all);
   void add_streams();
 
   cluster_scene& scene_;
