@@ -116,21 +116,23 @@ class cluster_checker {
     if (!rows) return rows.error();
     const auto& row = rows->at(0);
     const auto label = at(of, shard);
-    const auto others = static_cast<int>(scene_.side(other_side(of)).links.size());
     if (std::stoi(row[0]) < 140000) missing("{}: PostgreSQL 14 or later is needed", label);
     if (row[1] != "logical") {
       missing("{}: wal_level is {}; set it to logical and restart the server{}", label, row[1],
               of == cluster_side::fresh ? " (for the way back)" : "");
     }
-    const auto slots = others + std::min(others, static_cast<int>(cluster_flow::compared_at_once));
-    if (std::stoi(row[2]) < slots) {
-      missing("{}: {} replication slots must be free; raise max_replication_slots", label, slots);
+    const auto needs = needed(here.where.shards[shard]);
+    if (std::stoi(row[2]) < needs.slots) {
+      missing("{}: {} replication slots must be free on its server; raise max_replication_slots",
+              label, needs.slots);
     }
-    if (std::stoi(row[3]) < slots) {
-      missing("{}: {} walsenders have to be free; raise max_wal_senders", label, slots);
+    if (std::stoi(row[3]) < needs.walsenders) {
+      missing("{}: {} walsenders have to be free on its server; raise max_wal_senders", label,
+              needs.walsenders);
     }
-    if (std::stoi(row[4]) < others) {
-      missing("{}: {} replication origins are needed; raise max_replication_slots", label, others);
+    if (std::stoi(row[4]) < needs.origins) {
+      missing("{}: {} replication origins are needed on its server; raise max_replication_slots",
+              label, needs.origins);
     }
     if (row[5] != "UTF8") missing("{}: the server's encoding is {}, not UTF8", label, row[5]);
     if (row[6] == "t") missing("{}: the server is a standby", label);
@@ -156,6 +158,29 @@ class cluster_checker {
     for (const auto& one : *rights) missing("\"{}\": {}", name(of), one);
     owners(of, shard);
     return std::nullopt;
+  }
+
+  // By all shards together that the server of this one has: a stream from each of them to each of
+  // the other side's, and some more while those are compared. The slots of the way back are made
+  // while those of the way there are in use.
+  struct demand {
+    int slots = 0, walsenders = 0, origins = 0;
+  };
+  demand needed(const snapshot::move_shard& on) const {
+    std::array<int, 2> shards{}, streams{}, compared{};
+    for (const auto of : both) {
+      const auto place = static_cast<std::size_t>(of);
+      const auto others = static_cast<int>(scene_.side(other_side(of)).where.shards.size());
+      for (const auto& one : scene_.side(of).where.shards) {
+        if (one.host == on.host && one.port == on.port) ++shards[place];
+      }
+      streams[place] = shards[place] * others;
+      compared[place] = shards[place] *
+                        std::min(others, static_cast<int>(cluster_flow::compared_at_once));
+    }
+    return {streams[0] + streams[1] + std::max(compared[0], compared[1]),
+            std::max(streams[0] + compared[0], streams[1] + compared[1]),
+            std::max(streams[0], streams[1])};
   }
 
   void owners(cluster_side of, std::size_t shard) {

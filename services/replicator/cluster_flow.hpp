@@ -16,7 +16,7 @@ namespace pgsled::replicator {
 
 class cluster_flow {
  public:
-  static constexpr std::size_t compared_at_once = 4;   // shards
+  static constexpr std::size_t compared_at_once = 2;   // shards
 
   // `watch` is called all the time while something is waited for; its error ends that.
   cluster_flow(cluster_scene&, cluster_side to, std::function<trouble()> watch);
