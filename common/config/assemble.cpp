@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "common/config/checked.hpp"
 
@@ -76,6 +77,11 @@ general make_general(const checked_file& file, findings& found) {
   to.resharding_parallel_copies = static_cast<std::uint32_t>(
       std::clamp<std::int64_t>(from.number("resharding_parallel_copies"), 1, 32));
   to.pg_dump_path = file.only("replication").text("pg_dump_path");
+  to.cutover_traffic_stop_threshold = from.number("cutover_traffic_stop_threshold");
+  to.cutover_replication_lag_threshold = from.number("cutover_replication_lag_threshold");
+  to.cutover_last_transaction_delay = from.number("cutover_last_transaction_delay");
+  to.cutover_timeout = from.number("cutover_timeout");
+  to.cutover_action_unsafe = from.text("cutover_timeout_action") == "cutover";
 
   // A limit that would only warn must not refuse: left out until warning is there.
   if (from.text("query_size_limit_action") == "block") {
@@ -119,13 +125,23 @@ void read_overrides(const entry& from, T& to) {
 }
 
 void read_databases(const checked_file& file, configuration& to, findings& found) {
+  // Single hosts of a database that clients use are left out when they are for resharding only.
+  std::set<std::string> in_use;
+  for (const auto& from : file.all("databases")) {
+    if (from.has("name") && from.text("role") == "primary" && !from.flag("resharding_only")) {
+      in_use.insert(from.text("name"));
+    }
+  }
   for (const auto& from : file.all("databases")) {
     if (from.text("role") != "primary") {
       found.unacted(file.name, from.line_of("role"),
                     fmt::format("databases.role = \"{}\"", from.text("role")));
       continue;
     }
-    if (from.flag("resharding_only")) continue;  // already in the list of what is ignored
+    if (from.flag("resharding_only") && in_use.contains(from.text("name"))) {
+      found.unacted(file.name, from.line_of("resharding_only"), "databases.resharding_only");
+      continue;
+    }
     if (!from.has("name") || !from.has("host")) continue;
     database one;
     one.name = from.text("name");
@@ -136,6 +152,7 @@ void read_databases(const checked_file& file, configuration& to, findings& found
     one.user = from.maybe_text("user");
     one.password = from.maybe_text("password");
     read_overrides(from, one);
+    one.resharding_only = from.flag("resharding_only");
     to.databases.push_back(std::move(one));
   }
 }

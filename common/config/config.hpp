@@ -45,10 +45,13 @@ struct general {             // the keys that are acted on; the others are check
   std::string resharding_copy_format = "binary";   // or text
   std::uint32_t resharding_parallel_copies = 1;
   std::string pg_dump_path = "pg_dump";            // of [replication]
+  std::int64_t cutover_traffic_stop_threshold = 1'000'000, cutover_replication_lag_threshold = 0;
+  std::int64_t cutover_last_transaction_delay = 1000, cutover_timeout = 30'000;
+  bool cutover_action_unsafe = false;              // cutover_timeout_action = "cutover"
 };
 
-struct database {            // a host in use; hosts of role replica and auto and those for
-  std::string name, host;    // resharding only are named in `unacted` and left out here
+struct database {            // a host in use; hosts of role replica and auto are named in
+  std::string name, host;    // `unacted` and left out here
   std::uint16_t port = 5432;
   std::string database_name;       // filled in: = name
   std::string role = "primary";
@@ -58,6 +61,7 @@ struct database {            // a host in use; hosts of role replica and auto an
   std::optional<std::int64_t> statement_timeout, lock_timeout, idle_timeout, server_lifetime,
       server_lifetime_jitter;
   std::optional<bool> read_only;
+  bool resharding_only = false;    // the same of all hosts of a database
 };
 
 struct user {

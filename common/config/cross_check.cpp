@@ -20,6 +20,12 @@ struct host_set {
 
 std::map<std::string, host_set> check_databases(const checked_file& file, findings& found) {
   std::map<std::string, host_set> sets;
+  std::set<std::string> in_use;   // by clients
+  for (const auto& from : file.all("databases")) {
+    if (from.has("name") && from.text("role") == "primary" && !from.flag("resharding_only")) {
+      in_use.insert(from.text("name"));
+    }
+  }
   for (const auto& from : file.all("databases")) {
     if (!from.has("name")) continue;
     const auto name = from.text("name");
@@ -27,7 +33,8 @@ std::map<std::string, host_set> check_databases(const checked_file& file, findin
     auto& set = sets[name];
     if (set.line == 0) set.line = from.line;
     set.all.emplace(shard, from.line);
-    if (from.flag("resharding_only") || from.text("role") != "primary") continue;
+    if (from.text("role") != "primary") continue;
+    if (from.flag("resharding_only") && in_use.contains(name)) continue;
     if (!set.primaries.insert(shard).second) {
       found.wrong(file.name, from.line, "databases",
                   fmt::format("database \"{}\" has a second primary for shard {}; only one is "

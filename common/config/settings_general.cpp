@@ -205,14 +205,13 @@ constexpr auto settings = std::to_array<setting>({
           "Attempts to follow a stream; 0: without end.")
         .later(),
     duration("resharding_replication_retry_min_delay", "1000", "First pause; it doubles.").later(),
-    limit("cutover_traffic_stop_threshold", "1000000", "Bytes of lag at which traffic is held.")
-        .later(),
-    limit("cutover_replication_lag_threshold", "0", "Bytes of lag at which sides are swapped.")
-        .later(),
-    duration("cutover_last_transaction_delay", "1000", "Quiet time before sides are swapped.")
-        .later(),
-    duration("cutover_timeout", "30000", "How long traffic may be held.").later(),
-    choice("cutover_timeout_action", "abort|cutover", "abort", "What happens after that.").later(),
+    limit("cutover_traffic_stop_threshold", "1000000", "Bytes of lag at which traffic is held."),
+    limit("cutover_replication_lag_threshold", "0", "Bytes of lag at which sides are swapped."),
+    duration("cutover_last_transaction_delay", "1000", "Quiet time before sides are swapped."),
+    duration("cutover_timeout", "30000", "How long traffic may be held."),
+    choice("cutover_timeout_action", "abort|cutover", "abort",
+           "What happens after that: traffic goes on where it was. `cutover` would lose rows, and "
+           "is taken for `abort`."),
     flag("cutover_save_config", "false", "Write the new configuration to disk.").later(),
     // Logs and statistics
     text("log_level", "info",

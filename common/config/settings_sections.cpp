@@ -38,7 +38,9 @@ constexpr auto databases = std::to_array<setting>({
     duration("server_lifetime_jitter", "", "Overrides `general.server_lifetime_jitter`."),
     flag("read_only", "", "Server connections begin with `default_transaction_read_only = on`."),
     count("lb_weight", "255", 0, 255, "Weight for `weighted_round_robin`.").later(),
-    flag("resharding_only", "false", "Host takes part in resharding only.").later(),
+    flag("resharding_only", "false",
+         "The database is there to be moved to: clients may not log in to it. To be said of all "
+         "of its hosts."),
 });
 
 constexpr auto admin = std::to_array<setting>({

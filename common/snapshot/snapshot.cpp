@@ -15,7 +15,7 @@ BOOST_DESCRIBE_STRUCT(user, (), (name, database, auth, verifiers, md5, pooler_mo
 BOOST_DESCRIBE_STRUCT(sharded_table, (), (schema, name, column, data_type))
 BOOST_DESCRIBE_STRUCT(database, (),
                       (name, shards, sharded, admin, bucket_map, map_epoch, mappings, catalog,
-                       dispatch, moving, fence, fenced))
+                       dispatch, moving, fence, fenced, held, leaving, served, resharding_only))
 BOOST_DESCRIBE_STRUCT(pool_target, (), (pooler, budget))
 BOOST_DESCRIBE_STRUCT(pool, (), (id, user, database, shard, host, port, role, targets))
 BOOST_DESCRIBE_STRUCT(pooler_ref, (), (instance, host, lease_path, relay, relay_key))

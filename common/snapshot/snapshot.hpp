@@ -70,6 +70,14 @@ struct database {
   // shards. Who has none left that began before says so (in_effect::drained).
   std::string fence;
   std::vector<std::uint32_t> fenced;
+  // Why no transaction may begin now, whatever it touches; empty: they may. With a fence, who has
+  // none left that began before says so, too.
+  std::string held;
+  // A job moves all of it to other servers: without the router nothing runs.
+  bool leaving = false;
+  // Of the servers that have this name; another one: sessions that keep a connection of others end.
+  std::uint64_t served = 0;
+  bool resharding_only = false;  // no client may log in to it
 };
 
 struct pool_target {       // where a pool is served from
@@ -77,8 +85,8 @@ struct pool_target {       // where a pool is served from
   std::uint32_t budget = 0;
 };
 
-struct pool {              // user × database × shard × host
-  std::uint32_t id = 0;    // stable while the four stay the same
+struct pool {              // user × database × shard × host × its database there
+  std::uint32_t id = 0;    // stable while the five stay the same
   std::string user, database;
   std::uint32_t shard = 0;
   std::string host;        // for errors and SHOW

@@ -207,6 +207,7 @@ std::size_t client::process(byte_span bytes) {
     // The snapshot may have changed while this client waited for a plan: its map is the one to use.
     if (endpoint_->stale && unit_left_ == 0) snapshot_changed();
     if (state_ == state::closed) return bytes.size();
+    if (endpoint_->owners->guarded && unit_left_ == 0 && held_back(frame.type, out)) break;
     const bool ends_batch = batch_ && frame.type == wire::frontend::sync;
     if (endpoint_->planned && unit_left_ == 0 && (!skip_to_sync_ || ends_batch) &&
         frame.type != wire::frontend::copy_data && frame.type != wire::frontend::copy_done &&
@@ -343,9 +344,12 @@ void client::check_timeouts(net::time_point now) {
   }
   if (state_ == state::fenced && past(fenced_since_, worker_.settings().checkout_timeout)) {
     set_state(state::waiting);
+    const auto& held = endpoint_->owners->held;
     not_granted(pg_error{"57P03",
-                         "rows of database \"" + endpoint_->database.name +
-                             "\" are being moved between shards; waited " +
+                         (!held.empty() ? held
+                                        : "rows of database \"" + endpoint_->database.name +
+                                              "\" are being moved between shards") +
+                             "; waited " +
                              std::to_string(worker_.settings().checkout_timeout) +
                              " ms (checkout_timeout)",
                          "Try again.",
@@ -405,13 +409,43 @@ void client::look_at_fence() {
 // Its unit has not begun: without a server nothing of it has been sent.
 void client::place_again() {
   if (state_ != state::waiting || login_ || server_ != nullptr || spread_) return;
-  if (!endpoint_->sharded) return;
+  if (!endpoint_->sharded && endpoint_->owners->held.empty()) return;
   for (auto* pool : endpoint_->pools) {
     if (pool != nullptr) pool->forget(this);
   }
   unit_left_ = 0;
   set_state(state::ready);
   resume();
+}
+
+void client::leave_login_queue() {
+  if (!login_ || !login_->getting_parameters || server_ != nullptr || !endpoint_) return;
+  for (auto* pool : endpoint_->pools) {
+    if (pool != nullptr) pool->forget(this);
+  }
+}
+
+void client::enter_login_queue() {
+  if (!login_ || !login_->getting_parameters || server_ != nullptr || !endpoint_) return;
+  if (state_ == state::closed) return;
+  worker_.schedule([this] {
+    if (login_ && login_->getting_parameters && server_ == nullptr) get_parameters();
+  });
+}
+
+void client::servers_changed() {
+  if (!endpoint_ || server_ == nullptr || spread_ || !server_->pool().withdrawn()) return;
+  const bool others = endpoint_->database.served != endpoint_->owners->served;
+  const auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
+  const bool closed = fresh && fresh->database.resharding_only;
+  // What a log-in learns of the old servers does no harm; a connection that it keeps would.
+  if ((!others && !closed) || (login_ && endpoint_->mode != pool_mode::session)) return;
+  if (!pinned_ && endpoint_->mode != pool_mode::session && !others) return;   // as its transaction ends
+  if (closed) return end(only_for_resharding(endpoint_->database.name));
+  end(pg_error{"57P01",
+               "terminating connection: database \"" + endpoint_->database.name +
+                   "\" has been handed over to other servers",
+               "Connect again.", {}});
 }
 
 void client::snapshot_changed() {
@@ -429,6 +463,7 @@ void client::snapshot_changed() {
                  {}, {}});
     return;
   }
+  if (fresh->database.resharding_only) return end(only_for_resharding(fresh->database.name));
   endpoint_ = std::move(fresh);
 }
 

@@ -93,6 +93,11 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void fence_fell();
   void look_at_fence();    // what else holds it may be over
   void place_again();      // who waits for a shard may have to wait for another
+  // Around a snapshot: a log-in that waits for a connection waits for one of the servers of then.
+  void leave_login_queue();
+  void enter_login_queue();
+  // Other servers have the name of its database: a session that is bound to a connection ends.
+  void servers_changed();
 
   struct counters {
     std::uint32_t queries = 0, transactions = 0, errors = 0;
@@ -152,6 +157,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool look_at_first_byte();
   void start_session(const std::vector<std::pair<std::string, std::string>>& parameters);
   void authenticated();
+  void get_parameters();
   void finish_login();
   void refuse_login(const pg_error& why);
 
@@ -183,6 +189,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // client_routing.cpp
   enum class routed { go, need_more, suspended, done };
   routed hold_at_fence(bool fenced);
+  bool held_back(char type, output& out);
+  void wait_at_fence();
   bool unseen() const;
   // `stepwise`: only up to the first Execute of the unit.
   routed route(byte_span bytes, bool stepwise = false);

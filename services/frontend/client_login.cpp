@@ -241,6 +241,9 @@ void client::authenticated() {
     return refuse_login(pg_error{"28000", "user \"" + login_->user + "\" may not use database \"" +
                                               login_->database + "\"", {}, {}});
   }
+  if (endpoint_->database.resharding_only) {
+    return refuse_login(only_for_resharding(endpoint_->database.name));
+  }
   slot_ = worker_.add_slot(this);
   if (slot_ == ~0u) {
     return refuse_login(pg_error{"53300", "sorry, too many clients already in one worker", {}, {}});
@@ -255,6 +258,20 @@ void client::authenticated() {
                                         {"integer_datetimes", "on"},
                                         {"standard_conforming_strings", "on"}});
     return finish_login();
+  }
+  get_parameters();
+}
+
+void client::get_parameters() {
+  if (endpoint_->stale) {
+    auto fresh = worker_.find_endpoint(login_->user, login_->database);
+    if (!fresh || fresh->database.resharding_only) {
+      return refuse_login(fresh ? only_for_resharding(login_->database)
+                                : pg_error{"57P01", "user \"" + login_->user + "\" of database \"" +
+                                                        login_->database + "\" was removed from "
+                                                        "the configuration", {}, {}});
+    }
+    endpoint_ = std::move(fresh);
   }
   local_pool* pool = nullptr;
   for (auto* each : endpoint_->pools) pool = pool == nullptr ? each : pool;

@@ -9,6 +9,11 @@
 
 namespace pgsled::frontend {
 
+inline pg_error only_for_resharding(const std::string& database) {
+  return {"55000", "database \"" + database + "\" is not accepting connections",
+          "It is there to be moved to: its hosts have resharding_only = true in [[databases]].", {}};
+}
+
 struct login_state {
   bool first_byte_seen = false;
   bool in_tls_handshake = false;

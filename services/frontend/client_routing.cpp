@@ -6,6 +6,7 @@
 #include "common/sql/parse.hpp"
 #include "common/sql/shape.hpp"
 #include "services/frontend/client.hpp"
+#include "services/frontend/client_output.hpp"
 #include "services/frontend/same_rows.hpp"
 #include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/unit.hpp"
@@ -545,6 +546,31 @@ bool client::unseen() const {
   return endpoint_->owners->moving && !worker_.router().present();
 }
 
+// Everything of a database waits: transactions that begin, while it is held; all of them, while a
+// move to other servers is registered and the router is not heard. True: not now.
+bool client::held_back(char type, output& out) {
+  const auto& owners = *endpoint_->owners;
+  const bool alone = owners.leaving && !worker_.router().present();
+  if ((owners.held.empty() && !alone) || skip_to_sync_ || type == fe::copy_data ||
+      type == fe::copy_done || type == fe::copy_fail) {
+    return false;
+  }
+  // The rest of a batch whose beginning has been let through.
+  if (server_ != nullptr && server_->ledger.unsynced() && !alone) return false;
+  out.flush(server_);
+  if (server_ != nullptr && !server_->ledger.empty()) {
+    settle();
+    return true;
+  }
+  const bool open = spread_ != nullptr || (server_ != nullptr && in_transaction());
+  before_fence_ = before_fence_ && open;
+  if (open && !alone) return false;
+  // It may be one of the old servers'.
+  if (server_ != nullptr && may_let_go()) let_go();
+  wait_at_fence();
+  return true;
+}
+
 // Whether a unit belongs to a transaction that is older than the fence is known only when the
 // server owes nothing.
 client::routed client::hold_at_fence(bool fenced) {
@@ -556,18 +582,22 @@ client::routed client::hold_at_fence(bool fenced) {
     settle();
     return routed::suspended;
   }
-  const bool open = spread_ != nullptr || (server_ != nullptr && status() != 'I');
+  const bool open = spread_ != nullptr || (server_ != nullptr && in_transaction());
   before_fence_ = before_fence_ && open;
   if (!fenced || (before_fence_ && !unseen())) {
     fenced_since_ = {};
     return routed::go;
   }
+  wait_at_fence();
+  return routed::suspended;
+}
+
+void client::wait_at_fence() {
   if (fenced_since_ == net::time_point{}) {
     fenced_since_ = worker_.loop().now();
     worker_.counters().fence_waits.add();
   }
   set_state(state::fenced);
-  return routed::suspended;
 }
 
 // The server has only parsed and described for this unit's predecessors: end that with a Sync of

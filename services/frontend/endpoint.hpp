@@ -26,6 +26,10 @@ struct ownership {
   // Up: who begins a transaction waits before it touches these buckets or writes to all shards.
   std::string fence;
   std::vector<bool> fenced;               // by bucket
+  std::string held;                       // why no transaction may begin; empty: they may
+  bool leaving = false;                   // without the router nothing may run, begun or not
+  bool guarded = false;                   // one of the two
+  std::uint64_t served = 0;               // of the servers that have its name
 
   bool is_fenced(std::size_t bucket) const { return bucket < fenced.size() && fenced[bucket]; }
 };

@@ -64,6 +64,7 @@ class local_pool {
                        [](const auto& one) { return one.second > 0; });
   }
   std::size_t waiting() const { return waiters_.size(); }
+  bool withdrawn() const { return withdrawn_; }   // not of the newest configuration
   std::size_t leases() const { return servers_.size(); }
   std::size_t idle() const { return idle_.size(); }
   std::size_t idle_in_transaction() const;

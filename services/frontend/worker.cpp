@@ -291,6 +291,13 @@ split_line* worker::splitter() const {
 }
 
 void worker::rebuild_endpoints() {
+  const bool withdrawing = std::any_of(pools_.begin(), pools_.end(), [this](const auto& pool) {
+    return std::none_of(snapshot_.pools.begin(), snapshot_.pools.end(),
+                        [&](const auto& wanted) { return wanted.id == pool.first; });
+  });
+  if (withdrawing) {
+    for (const auto& [key, each] : clients_) each->leave_login_queue();
+  }
   for (auto it = pools_.begin(); it != pools_.end();) {
     const auto& wanted = snapshot_.pools;
     const bool stays =
@@ -315,7 +322,7 @@ void worker::rebuild_endpoints() {
   endpoints_.clear();
   const auto fences_before = std::exchange(fences_, {});
   auto owners_before = std::exchange(owners_, {});
-  bool new_map = false;
+  bool new_map = false, new_hold = false;
   for (const auto& database : snapshot_.databases) {
     auto& owners = owners_[database.name] = std::move(owners_before[database.name]);
     if (!owners) owners = std::make_shared<ownership>();
@@ -329,6 +336,11 @@ void worker::rebuild_endpoints() {
       if (bucket < owners->fenced.size()) owners->fenced[bucket] = true;
     }
     if (!database.fence.empty()) fences_.push_back(database.fence);
+    new_hold = new_hold || (!database.held.empty() && owners->held != database.held);
+    owners->held = database.held;
+    owners->leaving = database.leaving;
+    owners->guarded = database.leaving || !database.held.empty();
+    owners->served = database.served;
   }
   std::map<std::string_view, std::shared_ptr<const std::vector<placement::mapping_index>>> mappings;
   for (const auto& database : snapshot_.databases) {
@@ -371,9 +383,11 @@ void worker::rebuild_endpoints() {
     return std::find(fences_before.begin(), fences_before.end(), fence) == fences_before.end();
   });
   for (const auto& [key, each] : clients_) {
-    if (new_map || new_fence) each->place_again();
+    if (withdrawing) each->enter_login_queue();
+    if (new_map || new_fence || new_hold) each->place_again();
     if (new_fence) each->fence_raised();
     each->fence_fell();
+    each->servers_changed();
     each->snapshot_changed();
   }
 }

@@ -34,6 +34,14 @@ std::optional<pg_error> control::objection(const config::configuration& next) co
     for (const config::database& one : next.databases) {
       if (one.name == name) shards = std::max(shards, one.shard + 1);
     }
+    const bool only = std::any_of(next.databases.begin(), next.databases.end(), [&](const auto& one) {
+      return one.name == name && one.resharding_only;
+    });
+    if (!state.other.empty() && (shards == 0 || only != database(name)->resharding_only)) {
+      return pg_error{"55006", "database \"" + name + "\": it takes part in the move " +
+                                   state.moving + ", and has to stay in the file as it is",
+                      "Wait for its end, or abort it.", {}};
+    }
     if (shards == 0) continue;   // it is not served any more
     for (std::uint32_t shard = shards; shard < database(name)->shards; ++shard) {
       const auto owned = std::count(state.bucket_map.begin(), state.bucket_map.end(), shard);
@@ -175,6 +183,46 @@ std::vector<std::string> control::behind_fence(const std::string& fence) const {
     if (!there) names.push_back(name);
   }
   return names;
+}
+
+std::optional<pg_error> cluster_objection(const control& truth, const std::string& database,
+                                          const std::string& to) {
+  const auto refused = [](std::string why, std::string hint = {}) {
+    return pg_error{"55000", std::move(why), std::move(hint), {}};
+  };
+  for (const std::string& name : {database, to}) {
+    if (truth.database(name) == nullptr) {
+      return pg_error{"3D000", "there is no database \"" + name + "\"", {}, {}};
+    }
+  }
+  if (database == to) return refused("a database cannot be moved to itself");
+  if (!truth.database(to)->resharding_only) {
+    return refused("clients may log in to database \"" + to + "\"",
+                   "Mark its hosts in [[databases]] with resharding_only = true, and RELOAD.");
+  }
+  if (truth.database(database)->resharding_only) {
+    return refused("database \"" + database + "\" is for resharding only itself");
+  }
+  for (const std::string& name : {database, to}) {
+    if (!shard_addresses(truth.topology(), name).empty()) continue;
+    return refused("a shard of database \"" + name + "\" has no primary host, or no user is known "
+                   "for it",
+                   "Name a user for both in users.toml, best with schema_admin = true.");
+  }
+  for (const config::database& one : truth.configuration().databases) {
+    for (const config::database& host : truth.configuration().databases) {
+      const bool ours = host.name == database || host.name == to;
+      if (!ours || one.name == host.name || one.host != host.host || one.port != host.port ||
+          one.database_name != host.database_name) {
+        continue;
+      }
+      return refused("databases \"" + host.name + "\" and \"" + one.name + "\" are the same "
+                     "database of one server: what is written by one name would go past the other's "
+                     "fence",
+                     "Take one of the two out of [[databases]].");
+    }
+  }
+  return std::nullopt;
 }
 
 const database_state* control::state(const std::string& name) const {

@@ -95,4 +95,8 @@ class control {
   std::vector<std::string> client_keys_, gone_;
 };
 
+// Why `to` cannot take over from `database`; none: it can, as far as the file goes.
+std::optional<pg_error> cluster_objection(const control&, const std::string& database,
+                                          const std::string& to);
+
 }  // namespace pgsled::router

@@ -20,8 +20,8 @@ void move_desk::refuse(const asker& who, std::string sqlstate, std::string messa
 
 void move_desk::tell(const std::string& database, const move& one) {
   const bool up = one.fence_is != phase::none && one.fence_is != phase::setting;
-  calls_.tell(database, one.job, up ? one.fence : std::string(),
-              up ? one.buckets : std::vector<std::uint32_t>());
+  calls_.tell({database, one.other, one.job, up ? one.fence : std::string(),
+               up ? one.buckets : std::vector<std::uint32_t>(), up && !one.other.empty()});
 }
 
 move_desk::move* move_desk::find(const asker& who, const std::string& database,
@@ -35,18 +35,33 @@ move_desk::move* move_desk::find(const asker& who, const std::string& database,
   return &found->second;
 }
 
+// A database takes part in one move at a time, as either of the two.
+bool move_desk::taken(const asker& who, const std::string& database, const std::string& but_by) {
+  for (const auto& [name, one] : moves_) {
+    if ((name != database && one.other != database) || name == but_by) continue;
+    refuse(who, "55006",
+           fmt::format("another move of database \"{}\" is registered: {}", database,
+                       one.job.empty() ? "just beginning" : one.job),
+           "Wait for its end, or abort it.");
+    return true;
+  }
+  return false;
+}
+
 void move_desk::begin(const asker& who, const std::string& database, const std::string& job,
-                      std::int64_t) {
+                      std::int64_t, const std::string& other) {
+  if (taken(who, database, database) || (!other.empty() && taken(who, other, database))) return;
   move& one = moves_[database];
-  if (one.working || (!one.job.empty() && one.job != job) || job.empty()) {
+  if (one.working || (!one.job.empty() && (one.job != job || one.other != other)) || job.empty()) {
     return refuse(who, "55006",
                   fmt::format("another move of database \"{}\" is registered: {}", database,
                               one.job.empty() ? "just beginning" : one.job),
                   "Wait for its end, or abort it.");
   }
   one.working = true;
+  one.other = other;
   waiting_[database] = who;
-  calls_.work({move_work::kind::begin, database, job, {}});
+  calls_.work({move_work::kind::begin, database, job, {}, other});
 }
 
 void move_desk::end(const asker& who, const std::string& database, const std::string& job,
@@ -58,14 +73,17 @@ void move_desk::end(const asker& who, const std::string& database, const std::st
   }
   one->working = true;
   waiting_[database] = who;
-  calls_.work({move_work::kind::end, database, job, {}});
+  calls_.work({move_work::kind::end, database, job, {}, one->other});
 }
 
 void move_desk::fence(const asker& who, const std::string& database, const std::string& job,
                       std::vector<std::uint32_t> buckets, std::int64_t wait_ms,
-                      std::int64_t now) {
+                      std::int64_t now, bool whole) {
   move* one = find(who, database, job);
   if (one == nullptr) return;
+  if (whole == one->other.empty() || (whole && !buckets.empty())) {
+    return refuse(who, "22023", "a move to other servers, and no other, fences all of its database");
+  }
   if (one->fence_is != phase::none) {
     return refuse(who, "55006", fmt::format("move {} has a fence already", job));
   }
@@ -79,7 +97,7 @@ void move_desk::fence(const asker& who, const std::string& database, const std::
   one->holder = who.from;
   one->give_up = false;
   one->until = now + std::min(wait_ms, longest_drain);
-  calls_.work({move_work::kind::set_fence, database, job, one->fence});
+  calls_.work({move_work::kind::set_fence, database, job, one->fence, one->other});
 }
 
 void move_desk::lift(const asker& who, const std::string& database, const std::string& job,
@@ -98,7 +116,7 @@ void move_desk::start_lifting(const std::string& database, move& one, std::int64
   one.fence_is = phase::lifting;
   one.retry_at = now + retry_settling;
   one.settling = true;
-  calls_.settle(database);
+  calls_.settle(database, one.other);
 }
 
 void move_desk::worked(const move_work& done, const result<bool>& how, std::int64_t now) {
@@ -123,7 +141,7 @@ void move_desk::worked(const move_work& done, const result<bool>& how, std::int6
     return calls_.error(who, how.error());
   }
   one.job = done.what == move_work::kind::begin ? done.job : std::string();
-  tell(done.database, one);
+  tell(done.database, one);   // with `other`, which hears of the end, too
   if (one.job.empty()) {
     telling_.push_back({who, one.epoch, now + telling_limit});
     moves_.erase(found);
@@ -135,13 +153,14 @@ void move_desk::worked(const move_work& done, const result<bool>& how, std::int6
 }
 
 void move_desk::settled(const std::string& database, bool known, std::uint64_t epoch,
-                        const std::string& job, std::int64_t now) {
+                        const std::string& job, std::int64_t now, const std::string& other) {
   const auto found = moves_.find(database);
   if (found == moves_.end()) {
     if (!known || job.empty()) return;
     // An earlier router's.
     move& one = moves_[database];
     one.job = job;
+    one.other = other;
     one.epoch = epoch;
     return tell(database, one);
   }
@@ -219,6 +238,25 @@ std::string move_desk::fence_of(const std::string& database) const {
   if (found == moves_.end()) return {};
   const move& one = found->second;
   return one.fence_is == phase::lifting ? std::string() : one.fence;
+}
+
+std::vector<std::string> move_desk::fences() const {
+  std::vector<std::string> all;
+  for (const auto& [database, one] : moves_) {
+    if (auto fence = fence_of(database); !fence.empty()) all.push_back(std::move(fence));
+  }
+  return all;
+}
+
+bool move_desk::in_pair(const std::string& database) const {
+  return std::any_of(moves_.begin(), moves_.end(), [&](const auto& one) {
+    return !one.second.other.empty() && (one.first == database || one.second.other == database);
+  });
+}
+
+std::string move_desk::other_of(const std::string& database) const {
+  const auto found = moves_.find(database);
+  return found == moves_.end() ? std::string() : found->second.other;
 }
 
 std::string move_desk::job_of(const std::string& database) const {

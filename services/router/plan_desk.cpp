@@ -41,6 +41,8 @@ void plan_desk::configure(const std::vector<definition>& databases, std::int64_t
   for (auto& [name, one] : views_) load(one, now);
 }
 
+void plan_desk::forget(const std::string& database) { views_.erase(database); }
+
 void plan_desk::refuse(const std::string& database, const std::string& reason) {
   const auto found = views_.find(database);
   // Those that wait hear it at the next look.

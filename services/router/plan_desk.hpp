@@ -42,6 +42,7 @@ class plan_desk {
     std::vector<plan::sharded_table> tables;
   };
   void configure(const std::vector<definition>&, std::int64_t now);
+  void forget(const std::string& database);   // before configure(): its servers are others now
   void refuse(const std::string& database, const std::string& reason);  // empty: serve again
   // While the shard map is not known, statements with a key wait for it; of a database with one
   // shard in the file everything does, because the map may say that there are more.

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <list>
 #include <random>
+#include <set>
 
 #include "common/bus/error_payload.hpp"
 #include "common/bus/hub.hpp"
@@ -21,6 +22,7 @@
 #include "services/router/control.hpp"
 #include "services/router/gatherer.hpp"
 #include "services/router/move_desk.hpp"
+#include "services/router/names_service.hpp"
 #include "services/router/placement_change.hpp"
 #include "services/router/plan_desk.hpp"
 #include "services/router/router_metrics.hpp"
@@ -59,6 +61,7 @@ struct router_service::state {
   plan_desk plans;
   shard_service shards;
   move_desk moves;
+  names_service names;
   commit_service commits;
   admin_desk admin;
   router_metrics series;
@@ -68,6 +71,8 @@ struct router_service::state {
   suite_http http;
   bool refresh_planned = false, stopping = false;
   std::string bound;
+  config::configuration first_file;
+  std::set<std::string> maps_awaited;   // of databases whose names have been read for a fence
   std::int64_t stop_at = 0;
 
   struct reload_waiter {
@@ -85,23 +90,84 @@ struct router_service::state {
         plans(plan_callbacks()),
         shards(loop, truth, plans, [this] { plan_refresh(); }),
         moves(move_callbacks()),
+        names(loop, truth, names_callbacks()),
         commits(loop, truth, [this](const commit::mark& victim) { end_deadlock(victim); }),
         admin(truth, questions, admin_callbacks()),
         hub(loop, p.bus(), hub_options(p.opts()),
             [this](const std::string& from, const bus::envelope& got) { receive(from, got); }),
         http(loop, truth, questions, p.opts().instance) {
     truth.set_client_keys(client_keys);
-    truth.configure(std::move(config));
+    first_file = std::move(config);
+    truth.configure(first_file);
     shards.set_moves(
-        {[this](const move_work& what, const result<bool>& how) {
-           moves.worked(what, how, steady_ms());
-           plan_refresh();
-         },
+        {[this](const move_work& what, const result<bool>& how) { worked(what, how); },
          [this](const std::string& database, const map_decision& made) {
-           moves.settled(database, made.what == map_decision::outcome::known, made.epoch, made.job,
-                         steady_ms());
+           const bool known = made.what == map_decision::outcome::known;
+           if (!moves.in_pair(database)) {
+             return moves.settled(database, known, made.epoch, made.job, steady_ms());
+           }
+           // Only what was read after the names counts.
+           const cluster_pair* pair = names.known().pair_of(database);
+           if (maps_awaited.erase(database) != 0 && pair != nullptr) names_settled(*pair, known);
          },
-         [this](const std::string& database) { return moves.fence_of(database); }});
+         [this](const std::string& database) { return moves.fence_of(database); },
+         [this](const std::string& database) {
+           const cluster_pair* pair = names.known().pair_of(database);
+           return pair == nullptr ? cluster_pair{} : *pair;
+         }});
+  }
+
+  void worked(const move_work& what, const result<bool>& how) {
+    moves.worked(what, how, steady_ms());
+    plan_refresh();
+  }
+
+  // ---- which servers have which name
+
+  names_service::callbacks names_callbacks() {
+    names_service::callbacks calls;
+    calls.serve = [this](const std::set<std::string>& changed) {
+      for (const std::string& name : changed) {
+        // Of other servers: it is read again before anything is sent by it.
+        database_state next = truth.state(name) ? *truth.state(name) : database_state{};
+        next.bucket_map.clear();
+        next.map_epoch = 0;
+        next.refused.clear();
+        truth.set_state(name, std::move(next));
+        plans.forget(name);
+      }
+      shards.configure();
+      for (const std::string& name : changed) {
+        if (const auto* of = truth.state(name)) plans.moving(name, of->moving);
+      }
+      commits.configure();
+      plan_refresh();
+    };
+    calls.changed = [this] { plan_refresh(); };
+    calls.registered = [this](const cluster_pair& pair) {
+      if (moves.job_of(pair.database).empty()) names_settled(pair, true);
+    };
+    calls.fences = [this] { return moves.fences(); };
+    calls.worked = [this](const move_work& what, const result<bool>& how) { worked(what, how); };
+    return calls;
+  }
+
+  void names_settled(const cluster_pair& pair, bool known) {
+    moves.settled(pair.database, known, pair.epoch, pair.job, steady_ms(), pair.other);
+  }
+
+  // The fence of a move to other servers falls when it is known whose the name is, and where the
+  // rows lie there.
+  void settle_names(const std::string& database, const std::string& other) {
+    maps_awaited.erase(database);
+    names.look_up(database, other, [this, database](bool known) {
+      const cluster_pair* pair = names.known().pair_of(database);
+      const database_definition* served = truth.database(database);
+      if (!known || pair == nullptr) return moves.settled(database, false, 0, {}, steady_ms());
+      if (served == nullptr || !served->sharded) return names_settled(*pair, true);
+      maps_awaited.insert(database);
+      shards.settle(database);
+    });
   }
 
   plan_desk::callbacks plan_callbacks() {
@@ -135,16 +201,29 @@ struct router_service::state {
     calls.error = [this](const move_desk::asker& to, const pg_error& error) {
       send_error(to.from, to.request, error);
     };
-    calls.work = [this](const move_work& what) { shards.work(what); };
-    calls.settle = [this](const std::string& database) { shards.settle(database); };
-    calls.tell = [this](const std::string& database, const std::string& job,
-                        const std::string& fence, const std::vector<std::uint32_t>& buckets) {
-      database_state next = truth.state(database) ? *truth.state(database) : database_state{};
-      next.moving = job;
-      next.fence = fence;
-      next.fenced = buckets;
-      truth.set_state(database, std::move(next));
-      plans.moving(database, job);
+    calls.work = [this](const move_work& what) {
+      what.other.empty() ? shards.work(what) : names.work(what);
+    };
+    calls.settle = [this](const std::string& database, const std::string& other) {
+      other.empty() ? shards.settle(database) : settle_names(database, other);
+    };
+    calls.tell = [this](const move_desk::callbacks::word& said) {
+      database_state next = truth.state(said.database) ? *truth.state(said.database)
+                                                       : database_state{};
+      next.moving = said.job;
+      next.fence = said.fence;
+      next.fenced = said.buckets;
+      next.whole = said.whole;
+      next.leads = !said.other.empty() && !said.job.empty();
+      next.other = said.job.empty() ? std::string() : said.other;
+      truth.set_state(said.database, std::move(next));
+      plans.moving(said.database, said.job);
+      if (said.other.empty()) return;
+      next = truth.state(said.other) ? *truth.state(said.other) : database_state{};
+      next.moving = said.job;
+      next.other = said.job.empty() ? std::string() : said.database;
+      truth.set_state(said.other, std::move(next));
+      plans.moving(said.other, said.job);
     };
     calls.told = [this] { return !truth.untold() && truth.members().behind().empty(); };
     calls.drained = [this](const std::string& fence) {
@@ -304,6 +383,7 @@ struct router_service::state {
     if (!asked) return send_error(from, who.request, asked.error());
     if (asked->do_ == "abort") return abort_move(who, asked->job);
     if (asked->do_ == "moves") return list_moves(who);
+    if (!asked->to.empty()) return move_cluster(who, *asked);
     const database_definition* database = truth.database(asked->database);
     if (database == nullptr || !database->sharded) {
       return send_error(from, who.request,
@@ -333,6 +413,53 @@ struct router_service::state {
     }
     if (what == "end") return moves.end(who, asked->database, asked->job, now);
     send_error(from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
+  }
+
+  // Of all of a database to the servers of another.
+  void move_cluster(const move_desk::asker& who, const snapshot::move_request& asked) {
+    if (const auto why = cluster_objection(truth, asked.database, asked.to)) {
+      return send_error(who.from, who.request, *why);
+    }
+    for (const std::string& name : {asked.database, asked.to}) {
+      const database_state* known = truth.state(name);
+      const bool map = !truth.database(name)->sharded ||
+                       (known != nullptr && !known->bucket_map.empty());
+      if (map && names.unknown(name) == nullptr) continue;
+      return send_error(who.from, who.request,
+                        {"57P03", "the servers or the shard map of database \"" + name +
+                                      "\" are not known yet", {}, {}});
+    }
+    const std::int64_t now = steady_ms();
+    const auto& what = asked.do_;
+    if (what == "where") {
+      return (void)send(who.from, kind::move_answer,
+                        as_bytes(snapshot::to_json(where_clusters_are(
+                            truth.configuration(), truth.topology(), asked.database, asked.to,
+                            truth.states()))),
+                        who.request);
+    }
+    if (what == "begin") {
+      for (const cluster_pair& pair : names.known().pairs) {
+        const bool this_one = pair.database == asked.database && pair.other == asked.to;
+        const bool ours = pair.database == asked.database || pair.database == asked.to ||
+                          pair.other == asked.database || pair.other == asked.to;
+        if (this_one || !ours || !pair.swapped) continue;
+        return send_error(who.from, who.request,
+                          {"55000", "the file gives the servers of database \"" + pair.database +
+                                        "\" to \"" + pair.other + "\" since an earlier move",
+                           "Swap the hosts of the two in [[databases]], and RELOAD.", {}});
+      }
+      return moves.begin(who, asked.database, asked.job, now, asked.to);
+    }
+    if (what == "fence") {
+      return moves.fence(who, asked.database, asked.job, asked.buckets, asked.wait_ms, now,
+                         asked.whole);
+    }
+    if (what == "flipped" || what == "lift") {
+      return moves.lift(who, asked.database, asked.job, now);
+    }
+    if (what == "end") return moves.end(who, asked.database, asked.job, now);
+    send_error(who.from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
   }
 
   // Whichever replicator runs the move hears it, whoever was asked.
@@ -420,20 +547,22 @@ struct router_service::state {
       log::error("router", "reload refused, the old configuration stays: {}", text);
       return done(std::move(text), {});
     }
-    auto why = truth.objection(*outcome.config);
+    // All of it is compared under the names that servers have, not those of the file.
+    const auto named = names.named(*outcome.config);
+    auto why = named ? truth.objection(*named) : std::optional(named.error());
     for (const auto& [name, known] : truth.states()) {
       // Where nothing is served, the file is to be corrected.
       if (why || known.bucket_map.empty()) continue;
       why = placement_change(name, placed_tables(truth.configuration(), name),
-                             placed_tables(*outcome.config, name),
-                             outcome.config->resharding.placed_by_hand);
+                             placed_tables(*named, name),
+                             named->resharding.placed_by_hand);
     }
     if (why) {
       series.reload_failures.add();
       log::error("router", "reload refused, the old configuration stays: {}", why->message);
       return done(why->message + "; " + why->hint, {});
     }
-    if (const auto open = left_on_removed_shard(*outcome.config); !open.empty()) {
+    if (const auto open = left_on_removed_shard(*named); !open.empty()) {
       series.reload_failures.add();
       log::error("router", "reload refused, the old configuration stays: {}", open);
       return done(open, {});
@@ -443,9 +572,8 @@ struct router_service::state {
     if (!unacted.empty()) log::warn("router", "{}", unacted);
     log::configure(outcome.config->general.log_level, outcome.config->general.log_format);
     reload_keys();
-    truth.configure(std::move(*outcome.config));
-    shards.configure();
-    commits.configure();
+    warn_of_cutover(outcome.config->general);
+    names.configure(std::move(*outcome.config));
     series.reloads.add();
     refresh();
     log::info("router", "configuration reloaded, epoch {}", truth.epoch());
@@ -453,6 +581,12 @@ struct router_service::state {
                          done({}, std::move(behind));
                        }});
     settle_reloads();
+  }
+
+  static void warn_of_cutover(const config::general& general) {
+    if (!general.cutover_action_unsafe) return;
+    log::warn("router", "cutover_timeout_action = \"cutover\" would lose rows: it is taken for "
+              "\"abort\"");
   }
 
   // What is prepared on a shard could not be finished without it.
@@ -523,6 +657,7 @@ struct router_service::state {
     }
     questions.tick(steady_ms());
     plans.tick(steady_ms());
+    names.tick(steady_ms());
     shards.tick(steady_ms());
     moves.tick(steady_ms());
     commits.tick(steady_ms());
@@ -550,10 +685,11 @@ struct router_service::state {
     const std::string unacted = unacted_line(truth.configuration());
     if (!unacted.empty()) log::warn("router", "{}", unacted);
     log::info("router", "listening on {}, epoch {}", bound, truth.epoch());
-    shards.configure();
-    commits.configure();
+    warn_of_cutover(truth.configuration().general);
+    names.configure(std::move(first_file));
     tick();
     loop.run();
+    names.stop();
     shards.stop();
     commits.stop();
     return 0;

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "services/router/commit_jobs.hpp"
+#include "services/router/names_jobs.hpp"
 #include "services/router/placement_change.hpp"
 
 namespace pgsled::router {
@@ -210,11 +211,24 @@ map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
       readings[i].problem = link.error().message;
       continue;
     }
+    const auto named = settle_name(*link, job.database, static_cast<std::uint32_t>(i), job.names);
+    if (named && named->other) {
+      map_decision no;
+      no.what = map_decision::outcome::refused;
+      no.reason = named->other->message + ". " + named->other->hint;
+      return no;
+    }
+    if (!named) {
+      readings[i].problem = named.error().message;
+      continue;
+    }
     auto map = read_settled_map(*link, job);
     if (!map) {
       readings[i].problem = map.error().message;
       continue;
     }
+    // A move of all of it to other servers keeps others off the map, and leaves it as it is.
+    if (*map && (*map)->job == named->job) (*map)->job.clear();
     readings[i].reached = true;
     readings[i].map = std::move(*map);
     links[i].emplace(std::move(*link));

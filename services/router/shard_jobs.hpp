@@ -9,6 +9,7 @@
 #include "common/plan/planner.hpp"
 #include "common/management/connection.hpp"
 #include "common/snapshot/move.hpp"
+#include "services/router/cluster_names.hpp"
 #include "services/router/move_desk.hpp"
 #include "services/router/shard_map.hpp"
 
@@ -25,6 +26,8 @@ struct map_job {
   std::vector<snapshot::placed_table> tables = {};
   std::vector<std::string> placed_by_hand = {};
   bool placed = true;
+  // Names that these servers have or had, if all of it was ever moved; epoch 0: it never was.
+  cluster_pair names = {};
 };
 // Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
 // the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.

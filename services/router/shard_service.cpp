@@ -80,10 +80,17 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
     one.again = true;
     return;
   }
+  const database_state* known = truth_.state(database);
+  if (known != nullptr && (known->names_unknown || !known->names_refused.empty())) {
+    one.reason = "which servers it has is not known";
+    one.retry_at = steady_ms() + retry_incomplete;
+    return;
+  }
   map_job job{database, shard_addresses(truth_.topology(), database), tls(),
               moves_.fence(database), commits_in_two_phases(truth_.configuration()),
               placed_tables(truth_.configuration(), database),
-              truth_.configuration().resharding.placed_by_hand, one.placed};
+              truth_.configuration().resharding.placed_by_hand, one.placed,
+              moves_.names(database)};
   if (job.shards.empty()) {
     one.reason = "a shard without a primary host, or no user for database \"" + database + "\"";
     one.retry_at = steady_ms() + retry_incomplete;
@@ -112,7 +119,11 @@ void shard_service::work(const move_work& what) {
 
 void shard_service::settle(const std::string& database) {
   const auto found = maps_.find(database);
-  if (found == maps_.end()) return moves_.settled(database, {});
+  if (found == maps_.end()) {
+    map_decision none;
+    none.reason = "it is not sharded";
+    return moves_.settled(database, none);
+  }
   found->second.settled = false;
   ask_map(database, found->second);
 }
@@ -168,8 +179,12 @@ void shard_service::map_known(const std::string& database, map_decision made) {
 void shard_service::load_catalog(const std::string& database) {
   const auto addresses = shard_addresses(truth_.topology(), database);
   const std::int64_t began = steady_ms();
-  const auto deliver = [this, database, began](result<plan::catalog> got) {
-    loop_.post([this, database, began, got = std::move(got)] {
+  const auto of = addresses.empty() ? management::address{} : addresses.front();
+  const auto deliver = [this, database, began, of](result<plan::catalog> got) {
+    loop_.post([this, database, began, got = std::move(got), of] {
+      // The name may be that of other servers by now.
+      const auto now = shard_addresses(truth_.topology(), database);
+      if (!of.host.empty() && (now.empty() || now.front() != of)) return load_catalog(database);
       if (!got) log::warn("router", "catalog of \"{}\": {}", database, got.error().message);
       if (plans_.loaded(database, got, began, steady_ms())) publish(database);
       changed_();

@@ -28,6 +28,7 @@ class shard_service {
     std::function<void(const move_work&, const result<bool>&)> worked;
     std::function<void(const std::string& database, const map_decision&)> settled;
     std::function<std::string(const std::string& database)> fence;   // that is to stay
+    std::function<cluster_pair(const std::string& database)> names;  // of its servers
   };
   void set_moves(move_callbacks calls) { moves_ = std::move(calls); }
   void work(const move_work&);

@@ -94,6 +94,17 @@ std::vector<std::string> keys_of_frontends(const membership& members,
   return keys;
 }
 
+// Why no transaction of a database may begin.
+std::string held(const std::string& name, const database_state& state) {
+  if (!state.names_refused.empty()) return state.names_refused;
+  if (state.names_unknown) {
+    return "which servers are database \"" + name + "\" is not known: after a move to another "
+           "cluster one of them has to be asked that is not reached";
+  }
+  if (state.whole) return "database \"" + name + "\" is being handed over to other servers";
+  return {};
+}
+
 }  // namespace
 
 bool serves(const member& pooler, const std::string& database) {
@@ -105,6 +116,7 @@ std::vector<pool_size> wanted_shares(const topology& made, const membership& mem
   std::vector<pool_size> wanted;
   wanted.reserve(made.pools.size());
   for (const pool_definition& pool : made.pools) {
+    if (pool.resharding_only) continue;   // no client uses it
     pool_size one;
     one.pool = pool.server.id;
     one.size = pool.server.budget;
@@ -132,12 +144,19 @@ snapshot::frontend frontend_snapshot(const config::configuration& config, const 
     database.shards = from.shards;
     database.sharded = from.sharded;
     database.dispatch = config.pgsled.dispatch;
+    database.resharding_only = from.resharding_only;
     const auto state = states.find(from.name);
+    if (state != states.end()) {
+      database.held = held(from.name, state->second);
+      database.served = state->second.names_epoch;
+      database.leaving = !state->second.other.empty();
+      if (state->second.whole) database.fence = state->second.fence;
+    }
     if (from.sharded && state != states.end()) {
       database.bucket_map = state->second.bucket_map;
       database.map_epoch = state->second.map_epoch;
       database.catalog = state->second.catalog;
-      database.moving = !state->second.moving.empty();
+      database.moving = !state->second.moving.empty() && state->second.other.empty();
       database.fence = state->second.fence;
       database.fenced = state->second.fenced;
     }
@@ -159,7 +178,7 @@ snapshot::frontend frontend_snapshot(const config::configuration& config, const 
   admin.admin = true;
   to.databases.push_back(std::move(admin));
   for (const pool_definition& pool : made.pools) {
-    to.pools.push_back(frontend_pool(pool.server, given));
+    if (!pool.resharding_only) to.pools.push_back(frontend_pool(pool.server, given));
   }
   for (const auto& [name, who] : members.all()) {
     if (who.hello.service == "replicator" && !who.draining && !who.hello.relay.empty()) {
@@ -184,7 +203,7 @@ snapshot::pooler pooler_snapshot(const config::configuration& config, const topo
   to.version = PGSLED_VERSION;
   to.settings = pooler_settings(config);
   for (const pool_definition& pool : made.pools) {
-    if (!serves(pooler, pool.server.database)) continue;
+    if (pool.resharding_only || !serves(pooler, pool.server.database)) continue;
     snapshot::server_pool mine = pool.server;
     mine.budget = mine.min_size = 0;
     if (const auto state = states.find(mine.database); state != states.end()) {
@@ -219,7 +238,9 @@ snapshot::move_where where_rows_are(const config::configuration& config, const t
     if (table.database != database) continue;
     to.tables.push_back({table.schema, table.name, table.column, table.data_type,
                          std::string(placement::name_of(table.hasher)),
-                         table.mapping.has_value()});
+                         table.mapping.has_value(),
+                         table.mapping ? std::vector{*table.mapping}
+                                       : std::vector<placement::mapping>()});
   }
   to.tls = {config.general.tls_verify, config.general.tls_server_ca_certificate,
             config.general.tls_server_certificate, config.general.tls_server_private_key};
@@ -227,8 +248,30 @@ snapshot::move_where where_rows_are(const config::configuration& config, const t
   to.manner = {config.general.resharding_parallel_copies,
                config.general.resharding_copy_format == "binary",
                config.pgsled.resharding_copy_rate, config.pgsled.resharding_slot_limit,
-               config.general.pg_dump_path};
+               config.general.pg_dump_path,
+               config.general.cutover_traffic_stop_threshold,
+               config.general.cutover_replication_lag_threshold,
+               config.general.cutover_last_transaction_delay,
+               config.general.cutover_timeout};
   return to;
+}
+
+snapshot::cluster_where where_clusters_are(const config::configuration& config,
+                                           const topology& made, const std::string& database,
+                                           const std::string& to, const database_states& states) {
+  const auto side = [&](const std::string& name) {
+    const auto state = states.find(name);
+    auto where = where_rows_are(config, made, name,
+                                state == states.end() ? database_state{} : state->second);
+    if (where.buckets.empty()) where.buckets = {0};   // of one that is not sharded
+    return where;
+  };
+  snapshot::cluster_where both{side(database), side(to), {}, 0};
+  both.moving = both.from.moving;
+  if (const auto state = states.find(database); state != states.end()) {
+    both.epoch = state->second.names_epoch;
+  }
+  return both;
 }
 
 namespace {
@@ -271,7 +314,11 @@ snapshot::replicator replicator_snapshot(const config::configuration& config, co
   }
   to.databases.assign(names.begin(), names.end());
   for (const auto& [name, state] : states) {
-    if (!state.moving.empty()) to.moving.emplace_back(name, state.moving);
+    if (!state.other.empty()) {
+      if (state.leads) to.clusters.push_back({name, state.other, state.moving});
+    } else if (!state.moving.empty()) {
+      to.moving.emplace_back(name, state.moving);
+    }
     if (!config.resharding.automatic || !names.contains(name)) continue;
     if (has_joining(made, name, state) && is_first(members, replicator)) {
       to.joining.emplace_back(name, configured);

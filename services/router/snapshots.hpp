@@ -23,6 +23,12 @@ struct database_state {
   std::string moving = {};                 // the job that moves its rows; empty: none
   std::string fence = {};                  // up, for these buckets; empty: none
   std::vector<std::uint32_t> fenced = {};
+  std::string other = {};                  // `moving` moves all of it to these servers, or back
+  bool leads = false;                      // of the two it is the one whose name is handed over
+  bool whole = false;                      // the fence is for every transaction
+  std::uint64_t names_epoch = 0;           // of the servers' record of their name; 0: none
+  bool names_unknown = false;              // which servers have this name: transactions wait
+  std::string names_refused = {};          // why none have it; empty: no such reason
   bool operator==(const database_state&) const = default;
 };
 using database_states = std::map<std::string, database_state>;
@@ -40,6 +46,10 @@ snapshot::pooler pooler_snapshot(const config::configuration&, const topology&, 
 // For who moves buckets: the shards of a database, and what lies there.
 snapshot::move_where where_rows_are(const config::configuration&, const topology&,
                                     const std::string& database, const database_state&);
+// The same of two databases, of which the second may take over from the first.
+snapshot::cluster_where where_clusters_are(const config::configuration&, const topology&,
+                                           const std::string& database, const std::string& to,
+                                           const database_states&);
 // `configured`: a number for the configuration.
 snapshot::replicator replicator_snapshot(const config::configuration&, const topology&,
                                          const membership&, const member& replicator,

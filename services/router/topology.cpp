@@ -9,10 +9,12 @@
 namespace pgsled::router {
 
 std::uint32_t pool_ids::id(const std::string& user, const std::string& database,
-                           std::uint32_t shard, const std::string& host, std::uint16_t port) {
+                           std::uint32_t shard, const config::database& host) {
   std::string key = user;
   key.append(1, '\0').append(database).append(1, '\0').append(std::to_string(shard));
-  key.append(1, '\0').append(host).append(1, '\0').append(std::to_string(port));
+  key.append(1, '\0').append(host.host).append(1, '\0').append(std::to_string(host.port));
+  // Two clusters may live on one server.
+  if (host.database_name != database) key.append(1, '\0').append(host.database_name);
   const auto found = by_key_.find(key);
   if (found != by_key_.end()) return found->second;
   std::uint32_t number = stable_hash(key);
@@ -63,7 +65,7 @@ pool_definition define(const config::configuration& config, const config::user& 
   const config::general& general = config.general;
   pool_definition pool;
   snapshot::server_pool& server = pool.server;
-  server.id = ids.id(user.name, host.name, host.shard, host.host, host.port);
+  server.id = ids.id(user.name, host.name, host.shard, host);
   server.user = user.name;
   server.database = host.name;
   server.shard = host.shard;
@@ -94,6 +96,7 @@ pool_definition define(const config::configuration& config, const config::user& 
   }
   pool.pooler_mode = mode_of(config, user, &host);
   pool.schema_admin = user.schema_admin;
+  pool.resharding_only = host.resharding_only;
   return pool;
 }
 
@@ -101,7 +104,9 @@ database_definition define(const config::configuration& config, const std::strin
   database_definition database;
   database.name = name;
   for (const config::database& one : config.databases) {
-    if (one.name == name) database.shards = std::max(database.shards, one.shard + 1);
+    if (one.name != name) continue;
+    database.shards = std::max(database.shards, one.shard + 1);
+    database.resharding_only = one.resharding_only;
   }
   for (const config::sharded_table& table : config.sharded_tables) {
     if (table.database != name) continue;

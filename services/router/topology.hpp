@@ -19,7 +19,7 @@ namespace pgsled::router {
 class pool_ids {
  public:
   std::uint32_t id(const std::string& user, const std::string& database, std::uint32_t shard,
-                   const std::string& host, std::uint16_t port);
+                   const config::database& host);
 
  private:
   std::map<std::string, std::uint32_t> by_key_;
@@ -30,12 +30,14 @@ struct pool_definition {
   snapshot::server_pool server;     // budget and min_size are those of the whole suite
   std::string pooler_mode;
   bool schema_admin = false;
+  bool resharding_only = false;     // the suite's own work only
 };
 
 struct database_definition {
   std::string name;
   std::uint32_t shards = 1;
   bool sharded = false;
+  bool resharding_only = false;     // no client may log in to it
   std::vector<snapshot::sharded_table> tables;
 };
 

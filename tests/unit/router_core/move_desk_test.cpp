@@ -15,6 +15,8 @@ struct move_test : ::testing::Test {
   std::vector<move_work> works;
   int settles = 0;
   told_state told;
+  std::string settled_with;
+  move_desk::callbacks::word last;
   bool acknowledged = true, drained = false;
   move_desk desk{callbacks()};
 
@@ -29,10 +31,13 @@ struct move_test : ::testing::Test {
       said.push_back(std::to_string(to.request) + ": " + error.sqlstate);
     };
     calls.work = [this](const move_work& what) { works.push_back(what); };
-    calls.settle = [this](const std::string&) { ++settles; };
-    calls.tell = [this](const std::string&, const std::string& job, const std::string& fence,
-                        const std::vector<std::uint32_t>& buckets) {
-      told = {job, fence, buckets};
+    calls.settle = [this](const std::string&, const std::string& other) {
+      ++settles;
+      settled_with = other;
+    };
+    calls.tell = [this](const move_desk::callbacks::word& word) {
+      told = {word.job, word.fence, word.buckets};
+      last = word;
     };
     calls.told = [this] { return acknowledged; };
     calls.drained = [this](const std::string& fence) { return drained && fence == told.fence; };
@@ -254,6 +259,75 @@ TEST_F(move_test, who_does_not_acknowledge_is_named) {
   settled(21);
   desk.tick(21 + move_desk::telling_limit);
   EXPECT_EQ(said, texts{"3: 55P03"});
+}
+
+// All of "app" to "new": one entry, of which both databases hear.
+struct cluster_test : move_test {
+  void begun_cluster() {
+    desk.begin({"r1", 1}, "app", "j", 0, "new");
+    ASSERT_EQ(works.back().other, "new");
+    worked(1);
+    EXPECT_EQ(settled_with, "new");
+    desk.settled("app", true, 1, "j", 2, "new");
+    desk.tick(3);
+    ASSERT_EQ(said, texts{"1: 1"});
+    said.clear();
+  }
+};
+
+TEST_F(cluster_test, its_fence_is_for_everything_and_falls_with_the_names) {
+  begun_cluster();
+  EXPECT_EQ(desk.other_of("app"), "new");
+  EXPECT_TRUE(desk.in_pair("new"));
+  desk.fence({"r1", 2}, "app", "j", {}, 1000, 10, true);
+  EXPECT_EQ(works.back().other, "new");
+  worked(11);
+  EXPECT_TRUE(last.whole);
+  EXPECT_EQ(desk.fences(), texts{last.fence});
+  drained = true;
+  desk.tick(12);
+  EXPECT_EQ(said, texts{"2: 1 fence"});
+  desk.lift({"r1", 3}, "app", "j", 20);
+  EXPECT_TRUE(desk.fences().empty());   // nothing keeps it on the servers
+  desk.settled("app", false, 0, "", 21);
+  EXPECT_TRUE(last.whole);              // who has the name is not known: it stays up
+  desk.tick(2000);
+  desk.settled("app", true, 2, "j", 2001, "new");
+  EXPECT_FALSE(last.whole);
+  EXPECT_EQ(last.fence, "");
+  desk.tick(2002);
+  EXPECT_EQ(said, (texts{"2: 1 fence", "3: 2"}));
+}
+
+TEST_F(cluster_test, a_fence_of_buckets_is_none_of_its_and_the_other_way_round) {
+  begun_cluster();
+  desk.fence({"r1", 2}, "app", "j", {1}, 1000, 10);
+  desk.fence({"r1", 3}, "app", "j", {1}, 1000, 10, true);
+  EXPECT_EQ(said, (texts{"2: 22023", "3: 22023"}));
+}
+
+TEST_F(cluster_test, both_databases_are_taken) {
+  begun_cluster();
+  desk.begin({"r2", 2}, "app", "k", 5);
+  desk.begin({"r2", 3}, "new", "k", 5);
+  desk.begin({"r2", 4}, "third", "k", 5, "new");
+  desk.begin({"r2", 5}, "new", "k", 5, "app");
+  desk.begin({"r2", 6}, "app", "j", 5, "third");
+  EXPECT_EQ(said, (texts{"2: 55006", "3: 55006", "4: 55006", "5: 55006", "6: 55006"}));
+  EXPECT_TRUE(works.empty());
+  EXPECT_FALSE(desk.in_pair("third"));
+}
+
+TEST_F(cluster_test, an_earlier_routers_is_gone_on_with_and_its_end_told_to_both) {
+  desk.settled("app", true, 4, "j", 0, "new");
+  EXPECT_EQ(last.other, "new");
+  EXPECT_EQ(last.job, "j");
+  desk.end({"r1", 1}, "app", "j", 1);
+  EXPECT_EQ(works.back().other, "new");
+  worked(2);
+  EXPECT_EQ(last.other, "new");
+  EXPECT_EQ(last.job, "");
+  EXPECT_FALSE(desk.in_pair("app"));
 }
 
 }  // namespace
