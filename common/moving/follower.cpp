@@ -285,7 +285,7 @@ std::optional<pg_error> follower::truncate(const wal::truncate& from, actions& t
     const table& to = *found->second.of;
     follow_action made;
     made.table = static_cast<std::size_t>(&to - tables_.data());
-    made.sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), where_moving(to, rows_));
+    made.sql = truncated(to, rows_);
     todo.push_back(std::move(made));
   }
   return std::nullopt;

@@ -346,8 +346,26 @@ class cluster_checker {
           column.identity_always = column.identity_always || other.identity_always;
         }
       }
+      one.it.home = home(from, source, one);
       for (auto& scene : scene_.side(to).gets) scene->tables[source].push_back(one.it);
     }
+  }
+
+  std::optional<moving::table_home> home(cluster_side of, shard_number shard,
+                                         const found_table& one) const {
+    const auto* placed = rule(of, one);
+    const auto& where = scene_.side(of).where;
+    if (placed == nullptr || where.shards.size() == 1) return std::nullopt;
+    moving::table_home to;
+    to.type = placement::key_type_of(placed->data_type).value_or(to.type);
+    for (std::size_t i = 0; i < one.it.columns.size(); ++i) {
+      if (one.it.columns[i].name == placed->column) to.key = i;
+    }
+    to.buckets = where.buckets.size();
+    for (std::uint32_t bucket = 0; bucket < where.buckets.size(); ++bucket) {
+      if (where.buckets[bucket] == shard) to.own.push_back(bucket);
+    }
+    return to;
   }
 
   // Rows without a key, and such that refer to each other across shards.
