@@ -188,6 +188,9 @@ result<const table*> follower::find(std::uint32_t relation, const wal::tuple& ro
 
 result<bool> follower::moves(const table& of, const wal::field& key) const {
   if (of.whole()) return true;
+  if (key.what == kind::null && rows_.complete) {
+    return tl::unexpected(lost(of, "a row has no sharding key, so that it has no destination"));
+  }
   if (key.what == kind::null) return false;
   if (key.what == kind::unchanged) {
     return tl::unexpected(lost(of, "a sharding key is not in the server's log"));
@@ -282,7 +285,7 @@ std::optional<pg_error> follower::truncate(const wal::truncate& from, actions& t
     const table& to = *found->second.of;
     follow_action made;
     made.table = static_cast<std::size_t>(&to - tables_.data());
-    made.sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), where_moving(to, rows_));
+    made.sql = truncated(to, rows_);
     todo.push_back(std::move(made));
   }
   return std::nullopt;

@@ -68,6 +68,15 @@ std::string where_moving(const table& of, const selection& rows) {
                      fmt::join(rows.moving, ","));
 }
 
+std::string truncated(const table& of, const selection& rows) {
+  auto sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(of), where_moving(of, rows));
+  if (!of.home) return sql;
+  return sql + fmt::format(" AND {} = ANY ('{{{}}}'::integer[])",
+                           bucket_in_sql(of.home->type, quoted(of.columns[of.home->key].name),
+                                         of.home->buckets),
+                           fmt::join(of.home->own, ","));
+}
+
 bool has_binary_form(const table& of) {
   // bool bytea char name int8 int2 int4 text oid json point float4 float8 money macaddr inet cidr
   // bpchar varchar date time timestamp timestamptz interval timetz bit varbit numeric uuid pg_lsn

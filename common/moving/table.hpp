@@ -25,6 +25,15 @@ struct table_column {
   bool operator==(const table_column&) const = default;
 };
 
+// Which rows of a table its source has, where several sources fill one destination.
+struct table_home {
+  std::size_t key = 0;                 // place of the column by which the sources place rows
+  placement::key_type type = placement::key_type::bigint;
+  std::size_t buckets = 0;             // of the sources' map
+  std::vector<std::uint32_t> own;      // this source's
+  bool operator==(const table_home&) const = default;
+};
+
 struct table {
   static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
 
@@ -35,6 +44,8 @@ struct table {
   std::vector<std::size_t> primary;
   std::size_t key = none;              // place of the sharding column; none: rows on every shard
   placement::key_type type = placement::key_type::bigint;
+  std::optional<table_home> home;      // none: all rows that are selected
+  bool other_types = false;            // of the destination's columns: values go there as text
 
   bool operator==(const table&) const = default;
   bool whole() const { return key == none; }
@@ -54,8 +65,13 @@ std::string bucket_in_sql(placement::key_type, const std::string& expression,
 struct selection {                     // of rows: those of a whole table, or of some buckets
   std::size_t buckets = 0;             // of the map
   std::vector<std::uint32_t> moving;
+  // Every row of a sharded table has a destination: one without a key is a mistake. Else it stays.
+  bool complete = false;
 };
 std::string where_moving(const table&, const selection&);   // "true" for a whole table
+
+// What a TRUNCATE on the source does away with on the destination.
+std::string truncated(const table&, const selection&);
 
 // Whether all columns' types have a binary form that every server reads alike: of the built-in
 // ones those that neither name an object by its number nor depend on a setting.

@@ -143,7 +143,7 @@ int run(int argc, const char* const* argv) {
   health_command->callback([&] { exit_status = health(http); });
 
   reshard_options moving;
-  auto* reshard = app.add_subcommand("reshard", "move rows between shards");
+  auto* reshard = app.add_subcommand("reshard", "move rows between shards and clusters");
   reshard->require_subcommand(1);
   const auto moves = [&](const char* name, const char* help, int (*act)(const reshard_options&)) {
     auto* one = reshard->add_subcommand(name, help);
@@ -169,6 +169,18 @@ int run(int argc, const char* const* argv) {
       ->required()
       ->check(numbers);
   starts("rebalance", "even out what the shards own");
+  auto* new_cluster = starts("new-cluster", "move a database to the servers of another one");
+  new_cluster->add_option("--to", moving.to, "the other database, with resharding_only = true")
+      ->required();
+  new_cluster->add_flag("--wait", moving.wait, "switch over when told by cutover");
+  const auto acts = [&](const char* name, const char* help) {
+    auto* one = moves(name, help, reshard_act);
+    one->preparse_callback([&, name](std::size_t) { moving.act = name; });
+    one->add_option("job", moving.job, "as status names it")->required();
+  };
+  acts("cutover", "let clients use the new cluster");
+  acts("roll-back", "let clients use the old cluster again");
+  acts("finish", "keep the new cluster: the old one follows it no longer");
   auto* status_of_moves =
       moves("status", "the moves that are under way, and the last ones", reshard_status);
   status_of_moves->add_flag("--follow", moving.follow, "show them until they are over");

@@ -213,8 +213,29 @@ void advise(const json::object& move) {
              "numbers, so one with a lower number has to stay there.\n", shard);
 }
 
+// Where a move to another cluster stays until the operator says what next.
+bool waits_for_word(const json::object& move, bool until_ready) {
+  const auto step = text_of(move, "step");
+  return text_of(move, "outcome") == "running" && !move.contains("error") &&
+         (step == "reverse" || (until_ready && step == "ready"));
+}
+
+void say_what_next(const json::object& move) {
+  const auto job = text_of(move, "job");
+  if (text_of(move, "step") == "ready") {
+    fmt::print(stderr, "Everything is there and followed. Switch over: pgsled reshard cutover {0}; "
+                       "or leave nothing behind: pgsled reshard abort {0}\n", job);
+  } else {
+    fmt::print(stderr, "The new servers are in use, and the old ones follow. Go back: pgsled "
+                       "reshard roll-back {0}; or keep the new ones: pgsled reshard finish {0}, "
+                       "then swap the two names in pgdog.toml\n", job);
+  }
+}
+
 // Shows the events of a job until it is over. None: the replicator is gone, or SIGINT has come.
-std::optional<int> watch(control_line& line, const std::string& job, bool as_json) {
+std::optional<int> watch(control_line& line, const std::string& job,
+                         const reshard_options& options) {
+  const bool as_json = options.json;
   auto said = line.ask({{"id", 2}, {"request", "reshard-watch"}, {"job", job}});
   std::string shown;
   for (; said; said = line.next()) {
@@ -232,6 +253,10 @@ std::optional<int> watch(control_line& line, const std::string& job, bool as_jso
       shown = std::move(text);
     }
     std::fflush(stdout);
+    if (over == nullptr && waits_for_word(*move, options.wait)) {
+      say_what_next(*move);
+      return 0;
+    }
     if (over == nullptr) continue;
     if (!as_json) {
       print_list(*over, "warnings", "warning");
@@ -262,6 +287,10 @@ int reshard_start(const reshard_options& options) {
                        {"database", options.database},
                        {"dry_run", options.dry_run}};
   if (options.shard >= 0) request["shard"] = options.shard;
+  if (!options.to.empty()) {
+    request["to"] = options.to;
+    request["cutover"] = options.wait ? "wait" : "automatic";
+  }
   for (const auto& path : control_sockets(options)) {
     auto line = control_line::open(path);
     if (!line) continue;
@@ -273,7 +302,7 @@ int reshard_start(const reshard_options& options) {
       return 1;
     }
     const detachable here;
-    if (const auto status = watch(*line, text_of(*done, "job"), options.json)) return *status;
+    if (const auto status = watch(*line, text_of(*done, "job"), options)) return *status;
     if (interrupted != 0) return detach();
     fmt::print(stderr, "pgsled reshard: the replicator is gone; the move is gone on with: "
                        "pgsled reshard status --follow\n");
@@ -388,6 +417,53 @@ int reshard_abort(const reshard_options& options) {
       std::this_thread::sleep_for(between_looks);
     }
     return 1;
+  }
+  if (!heard) return nobody();
+  fmt::print(stderr, "pgsled reshard: {}\n", why);
+  return 1;
+}
+
+int reshard_act(const reshard_options& options) {
+  bool heard = false;
+  std::string why;
+  for (const auto& path : control_sockets(options)) {
+    auto line = control_line::open(path);
+    if (!line) continue;
+    const auto said =
+        line->ask({{"id", 1}, {"request", "reshard-" + options.act}, {"job", options.job}});
+    if (!said) continue;
+    heard = true;
+    if (const auto* error = object_of(*said, "error")) {
+      why = text_of(*error, "message");
+      continue;
+    }
+    const detachable here;
+    std::string shown;
+    bool left = false;   // where it stood when it was asked
+    while (interrupted == 0) {
+      const auto all = all_moves(options);
+      for (const auto& one : all.value_or(std::vector<json::object>())) {
+        if (text_of(one, "job") != options.job) continue;
+        const auto text = options.json ? json::serialize(one) : render(one);
+        if (text != shown) show(one, options.json);
+        shown = text;
+        std::fflush(stdout);
+        const auto outcome = text_of(one, "outcome");
+        if (outcome != "running" && outcome != "waiting") {
+          const char* wanted = options.act == "roll-back" ? "returned" : "done";
+          return outcome == wanted ? 0 : 1;
+        }
+        left = left || text_of(one, "step") != "reverse";
+        if (options.act == "finish" || !waits_for_word(one, false)) continue;
+        if (options.act == "cutover") {
+          say_what_next(one);
+          return 0;
+        }
+        if (left) return 1;   // the way back came to nothing: its error was shown
+      }
+      std::this_thread::sleep_for(between_looks);
+    }
+    return detach();
   }
   if (!heard) return nobody();
   fmt::print(stderr, "pgsled reshard: {}\n", why);

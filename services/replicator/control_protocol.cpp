@@ -87,7 +87,8 @@ result<reshard_order> read_order(std::string database, std::string_view kind,
                                  std::optional<std::int64_t> shard) {
   const auto known = moving::goal_kind_of(kind);
   if (!known) {
-    return failure("0A000", "\"kind\" is add-shard, remove-shard or rebalance in this version");
+    return failure("0A000", "\"kind\" is add-shard, remove-shard, rebalance or new-cluster in this "
+                            "version");
   }
   if (shard && (*shard < 0 || *shard > largest_shard)) {
     return failure("22023", "\"shard\" is the number of a shard");
@@ -97,6 +98,19 @@ result<reshard_order> read_order(std::string database, std::string_view kind,
   }
   reshard_order order{std::move(database), *known, {}, false};
   if (shard) order.shard = static_cast<std::uint32_t>(*shard);
+  return order;
+}
+
+result<reshard_order> read_cluster_order(std::string database, std::string to,
+                                         std::string_view cutover) {
+  if (to.empty()) return failure("22023", "new-cluster needs \"to\", the other database");
+  if (!cutover.empty() && cutover != "automatic" && cutover != "wait") {
+    return failure("22023", "\"cutover\" is automatic or wait");
+  }
+  reshard_order order;
+  order.database = std::move(database);
+  order.to = std::move(to);
+  order.automatic_cutover = cutover != "wait";
   return order;
 }
 
@@ -194,6 +208,15 @@ void control_protocol::answer(std::string_view line, std::string& to) {
   if (reshard_.list && name == "reshard-list") return list(id_text);
   if (reshard_.list && name == "reshard-start") return start(object, id_text, to);
   if (reshard_.list && name == "reshard-abort") return abort(id_text, text_of(object, "job"));
+  if (reshard_.list && name == "reshard-cutover") {
+    return act(id_text, text_of(object, "job"), job_runner::wish::cut_over);
+  }
+  if (reshard_.list && name == "reshard-roll-back") {
+    return act(id_text, text_of(object, "job"), job_runner::wish::roll_back);
+  }
+  if (reshard_.list && name == "reshard-finish") {
+    return act(id_text, text_of(object, "job"), job_runner::wish::finish);
+  }
   if (reshard_.list && name == "reshard-watch") {
     if (watching()) {
       return append_line(to, error_answer(id, "55006", "a move is watched here already"));
@@ -230,7 +253,11 @@ void control_protocol::start(const json::object& object, const std::string& id_t
   if (const auto* shard = object.if_contains("shard"); shard != nullptr && !shard->is_null()) {
     number = shard->is_int64() ? shard->get_int64() : no_shard;
   }
-  auto order = read_order(text_of(object, "database"), text_of(object, "kind"), number);
+  const auto kind = text_of(object, "kind");
+  auto order = kind == new_cluster
+                   ? read_cluster_order(text_of(object, "database"), text_of(object, "to"),
+                                        text_of(object, "cutover"))
+                   : read_order(text_of(object, "database"), kind, number);
   if (!order) {
     return append_line(to, error_answer(id, order.error().sqlstate, order.error().message));
   }
@@ -269,8 +296,17 @@ void control_protocol::list(const std::string& id) {
   });
 }
 
+void control_protocol::act(const std::string& id, const std::string& job,
+                           job_runner::wish what) {
+  reshard_.act(job, what, answered(id));
+}
+
 void control_protocol::abort(const std::string& id, const std::string& job) {
-  reshard_.abort(job, [id, tell = later()](const result<bool>& done) {
+  reshard_.abort(job, answered(id));
+}
+
+std::function<void(result<bool>)> control_protocol::answered(const std::string& id) {
+  return [id, tell = later()](const result<bool>& done) {
     std::string line;
     if (done) {
       append_line(line, {{"id", json::parse(id)}, {"result", json::object()}});
@@ -279,7 +315,7 @@ void control_protocol::abort(const std::string& id, const std::string& job) {
                                      done.error().message));
     }
     tell(std::move(line));
-  });
+  };
 }
 
 }  // namespace pgsled::replicator

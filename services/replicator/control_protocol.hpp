@@ -14,6 +14,7 @@
 #include "common/base/bytes.hpp"
 #include "common/base/result.hpp"
 #include "common/moving/goal.hpp"
+#include "services/replicator/job_runner.hpp"
 #include "services/replicator/move_progress.hpp"
 
 namespace pgsled::replicator {
@@ -30,16 +31,25 @@ struct reshard_order {
   moving::goal_kind kind = moving::goal_kind::add_shard;
   std::optional<std::uint32_t> shard = {};   // add-shard without one: the first that is joining
   bool dry_run = false;
+  // Of a move to the servers of another database; then the two above mean nothing.
+  std::string to = {};
+  bool automatic_cutover = true;
 };
+constexpr std::string_view new_cluster = "new-cluster";   // the kind of such a one
 // As somebody asks for it, at the control socket or in the admin database: 0A000 for what is not
 // known, 22023 for a shard that is none or is missing.
 result<reshard_order> read_order(std::string database, std::string_view kind,
                                  std::optional<std::int64_t> shard);
+// The same of a move to another cluster. `cutover`: automatic, wait, or empty for automatic.
+result<reshard_order> read_cluster_order(std::string database, std::string to,
+                                         std::string_view cutover);
 
 // What the requests about moves do. `done` is called once, at once or later, on the same thread.
 struct reshard_hooks {
   std::function<result<std::string>(const reshard_order&)> start;  // its job
   std::function<void(const std::string& job, std::function<void(result<bool>)> done)> abort;
+  std::function<void(const std::string& job, job_runner::wish, std::function<void(result<bool>)>)>
+      act;                                              // of a move to another cluster
   std::function<std::vector<move_progress>()> list;     // of this process, the newest last
   // Of all processes, as JSON. Not complete: the router was not reached, these are this process's.
   std::function<void(std::function<void(bool complete, std::vector<std::string>)> done)> list_all;
@@ -67,6 +77,8 @@ class control_protocol {
   void start(const boost::json::object&, const std::string& id, std::string& to);
   void list(const std::string& id);
   void abort(const std::string& id, const std::string& job);
+  void act(const std::string& id, const std::string& job, job_runner::wish);
+  std::function<void(result<bool>)> answered(const std::string& id);
   // The answer to the request that is waited for, unless the connection is gone by then.
   std::function<void(std::string line)> later();
   void collect(std::string& to);

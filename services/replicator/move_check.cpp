@@ -9,12 +9,11 @@
 
 #include "common/placement/rule.hpp"
 #include "services/replicator/move_rights.hpp"
+#include "services/replicator/move_tables.hpp"
 
 namespace pgsled::replicator {
 
 namespace {
-
-constexpr char separator = '\x1f';
 
 template <class Integer>
 Integer number(const std::string& text) {
@@ -22,51 +21,6 @@ Integer number(const std::string& text) {
   std::from_chars(text.data(), text.data() + text.size(), value);
   return value;
 }
-
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts;
-  if (text.empty()) return parts;
-  for (std::size_t from = 0;;) {
-    const auto end = text.find(separator, from);
-    parts.push_back(text.substr(from, end - from));
-    if (end == std::string::npos) return parts;
-    from = end + 1;
-  }
-}
-
-constexpr const char* tables_query = R"sql(
-SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence,
-  c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid
-                              OR i.inhrelid = c.oid AND NOT c.relispartition),
-  (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('A', 'R'))
-  + (SELECT count(*) FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')),
-  coalesce((SELECT string_agg(a.attname, U&'\001f' ORDER BY k.place)
-    FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY k (number, place), pg_attribute a
-    WHERE x.indrelid = c.oid AND x.indisprimary AND x.indisvalid AND a.attrelid = c.oid
-      AND a.attnum = k.number AND k.place <= x.indnkeyatts), ''),
-  top.nspname, top.relname, coalesce(pg_get_expr(c.relpartbound, c.oid), ''),
-  CASE WHEN pg_has_role(c.relowner, 'USAGE') THEN ''
-       ELSE quote_ident(pg_get_userbyid(c.relowner)) END,
-  c.relforcerowsecurity AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles
-                                 WHERE rolname = current_user)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN LATERAL (SELECT rn.nspname, r.relname FROM pg_class r
-  JOIN pg_namespace rn ON rn.oid = r.relnamespace
-  WHERE c.relispartition AND r.oid = pg_partition_root(c.oid)) top ON true
-WHERE (c.relkind IN ('r', 'p') OR c.relkind = 'f' AND c.relispartition)
-  AND n.nspname NOT IN ('information_schema', 'pgsled')
-  AND n.nspname NOT LIKE 'pg\_%'
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-                  AND d.objid = c.oid AND d.deptype = 'e')
-ORDER BY 2, 3)sql";
-
-constexpr const char* columns_query = R"sql(
-SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod,
-  a.attidentity, a.attgenerated, a.attnotnull, coalesce(l.collisdeterministic, true)
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-LEFT JOIN pg_collation l ON l.oid = a.attcollation
-WHERE c.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attrelid, a.attnum)sql";
 
 // Unique indexes whose columns, as names.
 constexpr const char* unique_query = R"sql(
@@ -108,18 +62,6 @@ SELECT current_setting('server_version_num'), current_setting('wal_level'),
   (SELECT string_agg(pid::text, ', ') FROM pg_stat_activity WHERE backend_xid IS NOT NULL
     AND xact_start < now() - interval '60 s'), pg_is_in_recovery())sql";
 
-struct found_table {
-  moving::table it;
-  std::string oid, kind, persistence;
-  std::string top_schema, top_name;    // of a partition: the table that is partitioned
-  std::string owner;                   // whose rights the role does not have; empty: it has
-  bool inherits = false, always = false, secured = false;
-  bool key_deterministic = true;
-  bool partitioned() const { return kind == "p"; }   // its rows are in its partitions
-  std::string shape;                   // all columns as text: equal on shards that have the same
-};
-using found_tables = std::map<std::string, found_table>;   // by label
-
 class checker {
  public:
   // `again`: the destination must have all tables by now.
@@ -145,7 +87,7 @@ class checker {
   result<std::map<shard_number, found_tables>> tables() {
     std::map<shard_number, found_tables> all;
     for (const auto& at : scene_.where.shards) {
-      auto found = read(at.number);
+      auto found = read_tables(scene_.link(at.number), scene_.where.tables);
       if (!found) return tl::unexpected(found.error());
       all.emplace(at.number, std::move(*found));
     }
@@ -227,125 +169,26 @@ class checker {
       warn("shard {}: transactions are older than a minute; the slot waits for the end of those of "
            "backends {}", shard, row[10]);
     }
-    auto rights = missing_rights(scene_, shard);
+    auto rights = missing_rights(scene_.link(shard), scene_, shard,
+                                 {source, shard == scene_.destination, false});
     if (!rights) return rights.error();
     for (auto& one : *rights) report_.missing.push_back(std::move(one));
     return std::nullopt;
   }
 
-  // A wrong bucket would be a wrong shard: the server is asked for some, of each type of key.
   trouble buckets(shard_number shard) {
-    using placement::key_type;
-    constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
-    const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
-        {key_type::bigint, {"0", "1", "-1", "42", "2147483648", "-2147483649",
-                            "9223372036854775807", "-9223372036854775808"}},
-        {key_type::uuid, {"00000000-0000-0000-0000-000000000000",
-                          "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-                          "ffffffff-ffff-ffff-ffff-ffffffffffff"}},
-        {key_type::varchar, {"", "a", "twelve bytes", "grüße an alle, die hier sind", "日本語"}}};
-    std::string sql;
-    std::vector<std::uint64_t> wanted;
-    for (const auto& [type, keys] : samples) {
-      const auto name = type == key_type::bigint ? "bigint"
-                        : type == key_type::uuid ? "uuid" : "text";
-      for (const auto& key : keys) {
-        const auto value = placement::normalise(type, placement::form::text, key,
-                                                {placement::encoding::utf8, 0});
-        if (!value) return value.error();
-        wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
-        sql += (sql.empty() ? "SELECT " : ", ") +
-               moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
-      }
-    }
-    const auto rows = scene_.link(shard).query(sql);
-    if (!rows) return rows.error();
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      if (rows->at(0).at(i) == std::to_string(wanted[i])) continue;
-      missing("shard {}: the server hashes keys in another way than pgsled", shard);
-      break;
-    }
+    const auto alike = hashes_alike(scene_.link(shard));
+    if (!alike) return alike.error();
+    if (!*alike) missing("shard {}: the server hashes keys in another way than pgsled", shard);
     return std::nullopt;
   }
 
   const snapshot::move_table* rule_of(const found_table& of) const {
-    const auto has = [&](const std::string& column) {
-      return std::any_of(of.it.columns.begin(), of.it.columns.end(),
-                         [&](const auto& one) { return one.name == column; });
-    };
-    // Partitions are placed as the table is that they are of.
-    const bool part = !of.top_name.empty();
-    const auto& schema = part ? of.top_schema : of.it.schema;
-    const auto& name = part ? of.top_name : of.it.name;
-    for (const auto& one : scene_.where.tables) {
-      if (!one.schema.empty() && one.schema != schema) continue;
-      if (!one.name.empty() && one.name != name) continue;
-      if (has(one.column)) return &one;
-    }
-    return nullptr;
+    return replicator::rule_of(of, scene_.where.tables);
   }
   bool skipped(const found_table& of) const {
     const auto* rule = rule_of(of);
     return rule != nullptr && rule->by_mapping;
-  }
-
-  result<found_tables> read(shard_number shard) {
-    auto& link = scene_.link(shard);
-    const auto tables = link.query(tables_query);
-    if (!tables) return tl::unexpected(tables.error());
-    const auto columns = link.query(columns_query);
-    if (!columns) return tl::unexpected(columns.error());
-    std::map<std::string, found_table> by_oid;
-    for (const auto& row : *tables) {
-      found_table& one = by_oid[row[0]];
-      one.oid = row[0];
-      one.it.schema = row[1];
-      one.it.name = row[2];
-      one.kind = row[3];
-      one.persistence = row[4];
-      one.inherits = row[5] == "t";
-      one.always = row[6] != "0";
-      one.top_schema = row[8];
-      one.top_name = row[9];
-      if (!row[9].empty()) one.shape = fmt::format("{}.{} {};", row[8], row[9], row[10]);
-      one.owner = row[11];
-      one.secured = row[12] == "t";
-      for (const auto& column : *columns) {
-        if (column[0] != row[0]) continue;
-        one.shape += fmt::format("{} {} {}{} {};", column[1], column[2], column[5], column[6],
-                                 column[7]);
-        if (!column[6].empty()) continue;   // generated: each side computes it
-        one.it.columns.push_back({column[1], column[2], number<std::uint32_t>(column[3]),
-                                  number<std::int32_t>(column[4]), column[5] == "a"});
-      }
-      const auto place = [&](const std::string& name) {
-        for (std::size_t i = 0; i < one.it.columns.size(); ++i) {
-          if (one.it.columns[i].name == name) return i;
-        }
-        return moving::table::none;
-      };
-      for (const auto& name : split(row[7])) one.it.primary.push_back(place(name));
-      // A generated column is not in the log: rows are found in another way.
-      const auto& primary = one.it.primary;
-      if (std::find(primary.begin(), primary.end(), moving::table::none) != primary.end()) {
-        one.it.primary.clear();
-      }
-      if (const auto* rule = rule_of(one)) {
-        one.it.key = place(rule->column);
-        one.it.type = placement::key_type_of(rule->data_type).value_or(one.it.type);
-        for (const auto& column : *columns) {
-          if (column[0] == row[0] && column[1] == rule->column) {
-            one.key_deterministic = column[8] == "t";
-          }
-        }
-      }
-    }
-    found_tables to;
-    for (auto& [oid, one] : by_oid) {
-      const auto label = one.it.label();
-      to.emplace(label, std::move(one));
-    }
-    return to;
   }
 
   void judge(const std::string& label, const found_table& one) {
@@ -445,7 +288,7 @@ class checker {
       const auto& key = one.it.columns[one.it.key].name;
       for (const auto& row : *rows) {
         if (row[0] != one.oid) continue;
-        const auto columns = split(row[3]);
+        const auto columns = split_names(row[3]);
         if (std::find(columns.begin(), columns.end(), key) != columns.end()) continue;
         warn("table {}: unique index {} is without the sharding key {}; rows of two shards that "
              "are equal in it end the move", label, row[1], key);
@@ -475,34 +318,11 @@ class checker {
     return std::nullopt;
   }
 
-  // Rows that refer to each other have to live together.
   trouble references(const found_tables& tables) {
-    const auto rows = scene_.link(scene_.sources.front()).query(references_query);
-    if (!rows) return rows.error();
-    const auto by_oid = [&](const std::string& oid) -> const found_table* {
-      for (const auto& [label, one] : tables) {
-        if (one.oid == oid) return &one;
-      }
-      return nullptr;
-    };
-    for (const auto& row : *rows) {
-      const auto* from = by_oid(row[1]);
-      const auto* to = by_oid(row[2]);
-      if (from == nullptr || to == nullptr || to->it.whole()) continue;
-      if (skipped(*to)) continue;
-      bool together = false;
-      if (!from->it.whole() && !skipped(*from)) {
-        const auto mine = split(row[3]), theirs = split(row[4]);
-        for (std::size_t i = 0; i < mine.size() && i < theirs.size(); ++i) {
-          together = together || (mine[i] == from->it.columns[from->it.key].name &&
-                                  theirs[i] == to->it.columns[to->it.key].name);
-        }
-      }
-      if (!together) {
-        missing("foreign key {} of table {} refers to {} without the sharding keys of both", row[0],
-                from->it.label(), to->it.label());
-      }
-    }
+    const auto apart = references_apart(scene_.link(scene_.sources.front()), tables,
+                                        [&](const found_table& one) { return skipped(one); });
+    if (!apart) return apart.error();
+    for (const auto& one : *apart) report_.missing.push_back(one);
     return std::nullopt;
   }
 
@@ -549,6 +369,70 @@ class checker {
 };
 
 }  // namespace
+
+result<bool> hashes_alike(management::connection& link) {
+  using placement::key_type;
+  constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
+  const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
+      {key_type::bigint, {"0", "1", "-1", "42", "2147483648", "-2147483649",
+                          "9223372036854775807", "-9223372036854775808"}},
+      {key_type::uuid, {"00000000-0000-0000-0000-000000000000",
+                        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                        "ffffffff-ffff-ffff-ffff-ffffffffffff"}},
+      {key_type::varchar, {"", "a", "twelve bytes", "grüße an alle, die hier sind", "日本語"}}};
+  std::string sql;
+  std::vector<std::uint64_t> wanted;
+  for (const auto& [type, keys] : samples) {
+    const auto name = type == key_type::bigint ? "bigint"
+                      : type == key_type::uuid ? "uuid" : "text";
+    for (const auto& key : keys) {
+      const auto value = placement::normalise(type, placement::form::text, key,
+                                              {placement::encoding::utf8, 0});
+      if (!value) return tl::unexpected(value.error());
+      wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
+      sql += (sql.empty() ? "SELECT " : ", ") +
+             moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
+    }
+  }
+  const auto rows = link.query(sql);
+  if (!rows) return tl::unexpected(rows.error());
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (rows->at(0).at(i) != std::to_string(wanted[i])) return false;
+  }
+  return true;
+}
+
+result<std::vector<std::string>> references_apart(
+    management::connection& link, const found_tables& tables,
+    const std::function<bool(const found_table&)>& skipped) {
+  const auto rows = link.query(references_query);
+  if (!rows) return tl::unexpected(rows.error());
+  const auto by_oid = [&](const std::string& oid) -> const found_table* {
+    for (const auto& [label, one] : tables) {
+      if (one.oid == oid) return &one;
+    }
+    return nullptr;
+  };
+  std::vector<std::string> apart;
+  for (const auto& row : *rows) {
+    const auto* from = by_oid(row[1]);
+    const auto* to = by_oid(row[2]);
+    if (from == nullptr || to == nullptr || to->it.whole()) continue;
+    if (skipped(*to)) continue;
+    bool together = false;
+    if (!from->it.whole() && !skipped(*from)) {
+      const auto mine = split_names(row[3]), theirs = split_names(row[4]);
+      for (std::size_t i = 0; i < mine.size() && i < theirs.size(); ++i) {
+        together = together || (mine[i] == from->it.columns[from->it.key].name &&
+                                theirs[i] == to->it.columns[to->it.key].name);
+      }
+    }
+    if (together) continue;
+    apart.push_back(fmt::format("foreign key {} of table {} refers to {} without the sharding keys "
+                                "of both", row[0], from->it.label(), to->it.label()));
+  }
+  return apart;
+}
 
 const char* schema_is_there() {
   return "SELECT to_regprocedure('pgsled.flip_shard_map(text,bigint,integer[],text)') IS NOT NULL "

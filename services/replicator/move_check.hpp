@@ -2,10 +2,12 @@
 // move_check: what has to be right before a move changes anything, all said at once; and which
 // tables take part. Reads only. Thread rule: the runner's thread.
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "services/replicator/move_scene.hpp"
+#include "services/replicator/move_tables.hpp"
 
 namespace pgsled::replicator {
 
@@ -17,6 +19,14 @@ struct move_report {
 
 // Whether the router's functions are on a shard, t or f.
 const char* schema_is_there();
+
+// A wrong bucket would be a wrong shard: whether the server, asked for some of each type of key,
+// computes those that pgsled does.
+result<bool> hashes_alike(management::connection&);
+// Foreign keys of one server whose rows would not live together, in words.
+result<std::vector<std::string>> references_apart(
+    management::connection&, const found_tables&,
+    const std::function<bool(const found_table&)>& skipped);
 
 // Fills in scene.tables. Errors are those of the connections.
 result<move_report> check_move(move_scene&);

@@ -44,28 +44,34 @@ trouble same_rows(management::connection& here, management::connection& there,
   return std::nullopt;
 }
 
+result<source_point> make_point(const move_scene& scene, shard_number source) {
+  auto link = scene.open(source, long_wait, true);
+  if (!link) return tl::unexpected(link.error());
+  const auto made = link->query(fmt::format(
+      "CREATE_REPLICATION_SLOT {}_compare TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT",
+      scene.slot(source)));
+  if (!made) return tl::unexpected(made.error());
+  if (made->empty() || made->front().size() < 3) return failure("08P01", "a slot without snapshot");
+  const auto at = moving::lsn_from_text(made->front()[1]);
+  if (!at) return failure("08P01", "a slot without position");
+  return source_point{std::move(*link), made->front()[2], *at};
+}
+
+trouble begin_at(management::connection& link, const source_point& point) {
+  if (auto error = execute(link, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) return error;
+  return execute(link, "SET TRANSACTION SNAPSHOT " + link.literal(point.snapshot));
+}
+
 move_comparison::move_comparison(const move_scene& scene, move_stream& stream, bool all)
     : scene_(scene), stream_(stream), all_(all) {
   stream_.pause();   // else it could be past the point before that is known
-  making_ = std::async(std::launch::async, [this] { return make_point(); });
+  making_ = std::async(std::launch::async,
+                       [this] { return make_point(scene_, stream_.source()); });
 }
 
 move_comparison::~move_comparison() {
   if (making_.valid()) making_.wait();
   if (comparing_.valid()) comparing_.wait();
-}
-
-result<move_comparison::point> move_comparison::make_point() const {
-  auto link = scene_.open(stream_.source(), long_wait, true);
-  if (!link) return tl::unexpected(link.error());
-  const auto made = link->query(fmt::format(
-      "CREATE_REPLICATION_SLOT {}_compare TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT",
-      scene_.slot(stream_.source())));
-  if (!made) return tl::unexpected(made.error());
-  if (made->empty() || made->front().size() < 3) return failure("08P01", "a slot without snapshot");
-  const auto at = moving::lsn_from_text(made->front()[1]);
-  if (!at) return failure("08P01", "a slot without position");
-  return point{std::move(*link), made->front()[2], *at};
 }
 
 result<bool> move_comparison::advance() {
@@ -107,12 +113,7 @@ result<bool> move_comparison::compare(management::connection there,
   const auto source = stream_.source();
   auto here = scene_.open(source, long_wait);
   if (!here) return tl::unexpected(here.error());
-  if (auto error = execute(*here, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) {
-    return tl::unexpected(std::move(*error));
-  }
-  if (auto error = execute(*here, "SET TRANSACTION SNAPSHOT " + here->literal(point_->snapshot))) {
-    return tl::unexpected(std::move(*error));
-  }
+  if (auto error = begin_at(*here, *point_)) return tl::unexpected(std::move(*error));
   const auto tables = scene_.tables.find(source);
   if (tables == scene_.tables.end()) return true;
   const auto rows = scene_.of_source(source);

@@ -12,6 +12,15 @@
 
 namespace pgsled::replicator {
 
+// A position of a source's log and a snapshot of what had been committed by then.
+struct source_point {
+  management::connection walsender;    // the snapshot lasts as long as it
+  std::string snapshot;
+  moving::lsn at = 0;
+};
+result<source_point> make_point(const move_scene&, shard_number source);
+trouble begin_at(management::connection&, const source_point&);   // a transaction that sees that
+
 class move_comparison {
  public:
   // All moving rows, or only those that were touched since the last comparison.
@@ -22,19 +31,13 @@ class move_comparison {
   result<bool> advance();
 
  private:
-  struct point {
-    management::connection walsender;  // the snapshot lasts as long as it
-    std::string snapshot;
-    moving::lsn at = 0;
-  };
-  result<point> make_point() const;
   result<bool> compare(management::connection there, const touched_rows& some) const;
 
   const move_scene& scene_;
   move_stream& stream_;
   bool all_;
-  std::future<result<point>> making_;
-  std::optional<point> point_;
+  std::future<result<source_point>> making_;
+  std::optional<source_point> point_;
   std::future<result<bool>> comparing_;
 };
 

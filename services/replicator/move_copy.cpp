@@ -149,7 +149,8 @@ class copying {
 
   trouble copy(worker& mine, const copy_part& part) {
     const moving::table& one = scene_.tables.at(part.source).at(part.table);
-    const bool binary = scene_.where.manner.binary && moving::has_binary_form(one);
+    const bool binary = scene_.where.manner.binary && !one.other_types &&
+                        moving::has_binary_form(one);
     if (auto error = connect(mine, part.source)) return error;
     // A transaction for each part: who wants the table for himself, and all who queue behind him,
     // wait for one only.

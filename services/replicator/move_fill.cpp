@@ -1,5 +1,5 @@
-// How a move_runner gets the rows to the destination before their changes are followed: identities
-// and publications of the sources, the copy, indexes and foreign keys; and what it watches over.
+// How a move_runner gets the rows to the destination before their changes are followed: the copy,
+// indexes and foreign keys; and what it watches over.
 
 #include <fmt/format.h>
 
@@ -11,6 +11,7 @@
 #include "services/replicator/move_copy.hpp"
 #include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_runner.hpp"
+#include "services/replicator/move_source.hpp"
 
 namespace pgsled::replicator {
 
@@ -24,43 +25,6 @@ constexpr int most_validations = 20;
 constexpr milliseconds between_slot_looks{2000};
 
 }  // namespace
-
-// Identities that hold the sharding key, and the publication, in one transaction with the record of
-// what was changed. The lock on the tables is asked for only briefly: clients queue behind it.
-trouble move_runner::alter(shard_number source) {
-  auto& link = scene_.link(source);
-  const auto identities = link.query(
-      "SELECT n.nspname || '.' || c.relname, c.relreplident, (SELECT quote_ident(i.relname) FROM "
-      "pg_index x JOIN pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = c.oid AND "
-      "x.indisreplident LIMIT 1) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-      "WHERE c.relkind = 'r' AND c.relreplident <> 'f'");
-  if (!identities) return identities.error();
-  std::vector<std::string> back;       // as they were
-  std::string names, sql = hold_job(scene_) + "; SET LOCAL lock_timeout = '200ms'; ";
-  for (const moving::table& one : scene_.tables[source]) {
-    const auto name = moving::in_sql(one);
-    names += (names.empty() ? "" : ", ") + ("ONLY " + name);
-    const auto found = std::find_if(identities->begin(), identities->end(),
-                                    [&](const auto& row) { return row[0] == one.label(); });
-    if (found == identities->end()) continue;
-    const auto& kind = (*found)[1];
-    const bool by_primary = !one.primary.empty() && (one.whole() || one.key_in_primary());
-    if (kind == "d" && by_primary) continue;
-    sql += "ALTER TABLE ONLY " + name + " REPLICA IDENTITY FULL; ";
-    back.push_back(name + " REPLICA IDENTITY " +
-                   (kind == "n" ? "NOTHING"
-                    : kind == "i" && !(*found)[2].empty() ? "USING INDEX " + (*found)[2]
-                                                          : "DEFAULT"));
-  }
-  sql += fmt::format("UPDATE pgsled.job SET altered = {} WHERE id = {}; CREATE PUBLICATION {}{}",
-                     text_array(back), literal(order_.job), scene_.publication(),
-                     names.empty() ? "" : " FOR TABLE " + names);
-  for (int attempt = 0;; ++attempt) {
-    auto error = execute(link, sql);
-    if (!error || error->sqlstate != "55P03" || attempt == 50 || aborted_ || stopped_) return error;
-    wait(100);
-  }
-}
 
 trouble move_runner::copy() {
   std::vector<std::string> filled;
@@ -156,19 +120,10 @@ trouble move_runner::watch_slots() {
   if (clock::now() - slots_seen_ < between_slot_looks) return std::nullopt;
   slots_seen_ = clock::now();
   for (const shard_number source : scene_.sources) {
-    const auto rows = scene_.link(source).query(fmt::format(
-        "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, wal_status FROM "
-        "pg_replication_slots WHERE slot_name = '{}'", scene_.slot(source)));
-    if (!rows) return rows.error();
-    const bool lost = rows->empty() || rows->front()[0].empty() || rows->front()[1] == "lost";
-    if (!lost && std::stoll(rows->front()[0]) <= scene_.where.manner.slot_limit) continue;
-    return pg_error{
-        "53400",
-        lost ? fmt::format("the slot of the move on shard {} was given up by its server "
-                           "(max_slot_wal_keep_size) or dropped", source)
-             : fmt::format("the slot of the move holds back {} bytes of log on shard {}, more than "
-                           "resharding_slot_limit allows", rows->front()[0], source),
-        "Move at a quieter time.", {}};
+    if (auto error = watch_slot(scene_.link(source), fmt::format("shard {}", source),
+                                scene_.slot(source), scene_.where.manner.slot_limit)) {
+      return error;
+    }
   }
   return std::nullopt;
 }

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "common/commit/statements.hpp"
 
 namespace pgsled::replicator {
@@ -35,13 +33,12 @@ SELECT has_database_privilege(current_database(), 'CREATE'),
 
 }  // namespace
 
-result<std::vector<std::string>> missing_rights(move_scene& scene, shard_number shard) {
+result<std::vector<std::string>> missing_rights(management::connection& link,
+                                                const move_scene& scene, shard_number shard,
+                                                const shard_roles& roles) {
   const auto& at = scene.where.shards.at(shard);
   const auto role = moving::quoted(at.user);
-  const bool source =
-      std::find(scene.sources.begin(), scene.sources.end(), shard) != scene.sources.end();
-  const bool destination = shard == scene.destination;
-  auto& link = scene.link(shard);
+  const auto [source, destination, resumes] = roles;
   std::vector<std::string> missing;
   const auto lacks = [&](std::string_view what, std::string_view way_out) {
     missing.push_back(fmt::format("shard {}: role {} {}: {}", shard, role, what, way_out));
@@ -69,6 +66,7 @@ result<std::vector<std::string>> missing_rights(move_scene& scene, shard_number 
   }
   if (source) functions.push_back("pg_replication_origin_session_reset");
   if (destination) functions.push_back("pg_replication_origin_xact_setup");
+  if (resumes) functions.push_back("pg_replication_origin_session_progress");
   const auto rows = link.query(fmt::format(fmt::runtime(rights_query), text_array(functions)));
   if (!rows) return tl::unexpected(rows.error());
   const auto& row = rows->at(0);

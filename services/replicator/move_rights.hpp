@@ -10,7 +10,12 @@
 
 namespace pgsled::replicator {
 
+struct shard_roles {
+  bool source = false, destination = false;
+  bool resumes = false;   // goes on with the origins of a runner that is gone
+};
 // Each with the statement that grants it. Whose the tables are is asked with the tables themselves.
-result<std::vector<std::string>> missing_rights(move_scene&, shard_number);
+result<std::vector<std::string>> missing_rights(management::connection&, const move_scene&,
+                                                shard_number, const shard_roles&);
 
 }  // namespace pgsled::replicator

@@ -14,6 +14,8 @@
 #include "services/replicator/move_flip.hpp"
 #include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_schema.hpp"
+#include "services/replicator/move_sequences.hpp"
+#include "services/replicator/move_source.hpp"
 
 namespace pgsled::replicator {
 
@@ -566,7 +568,10 @@ trouble move_runner::prepare() {
   streams_.clear();
   compared_ = false;
   for (const shard_number source : scene_.sources) {
-    if (auto error = alter(source)) return error;
+    if (auto error = publish(scene_.link(source), scene_, scene_.tables[source],
+                             [this] { return aborted_ || stopped_; })) {
+      return error;
+    }
   }
   for (const shard_number source : scene_.sources) {
     streams_.push_back(std::make_unique<move_stream>(scene_, source));
@@ -579,11 +584,7 @@ trouble move_runner::prepare() {
 trouble move_runner::write_markers() {
   marker_ = fmt::format("{} {}", scene_.runner, ++markers_);
   for (const shard_number source : scene_.sources) {
-    if (auto error = execute(scene_.link(source), fmt::format(
-            "SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, '{}', {})",
-            moving::marker_prefix, literal(marker_)))) {
-      return error;
-    }
+    if (auto error = write_marker(scene_.link(source), marker_)) return error;
   }
   return std::nullopt;
 }
@@ -669,36 +670,13 @@ trouble move_runner::compare_once(bool all) {
 
 trouble move_runner::fence() {
   if (auto error = ask_fence(scene_.moving)) return error;
-  if (auto error = drain()) return error;
-  return follow_to_marker(marker_wait);
-}
-
-// What has written and began before the fence held has to be over on the sources themselves,
-// whoever it belongs to: a commit that is prepared, a client that came past pgsled, a backend whose
-// frontend has died. What it did is in front of the marker then.
-trouble move_runner::drain() {
   for (const shard_number source : scene_.sources) {
-    auto& link = scene_.link(source);
-    const auto held = one_value(link, "SELECT clock_timestamp()");
-    if (!held) return held.error();
-    const auto until = clock::now() + drain_wait;
-    while (true) {
-      const auto left = one_value(link, fmt::format(
-          "SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database() "
-          "AND prepared <= {0}) + (SELECT count(*) FROM pg_stat_activity WHERE datname = "
-          "current_database() AND backend_xid IS NOT NULL AND xact_start <= {0} "
-          "AND pid <> pg_backend_pid())", literal(*held)));
-      if (!left) return left.error();
-      if (*left == "0") break;
-      if (clock::now() > until) {
-        return pg_error{"55P03", fmt::format("{} transactions that are older than the fence are "
-                                             "still open or prepared on shard {}", *left, source),
-                        "See pg_stat_activity and pg_prepared_xacts there.", {}};
-      }
-      wait(5);
+    if (auto error = drain_source(scene_.link(source), fmt::format("shard {}", source),
+                                  drain_wait)) {
+      return error;
     }
   }
-  return std::nullopt;
+  return follow_to_marker(marker_wait);
 }
 
 // Under the fence both sides stand still. All was equal when it was compared; what has been touched
@@ -724,52 +702,13 @@ trouble move_runner::verify() {
   return sequences();
 }
 
-// Sequences of the destination go on behind what any source has given out; those that give each
-// shard a residue of its own keep to it.
 trouble move_runner::sequences() {
-  constexpr const char* query =
-      "SELECT schemaname, sequencename, coalesce(last_value, start_value - increment_by), "
-      "increment_by, start_value FROM pg_sequences WHERE schemaname <> 'pgsled' ORDER BY 1, 2";
-  std::map<std::pair<std::string, std::string>, std::int64_t> highest;
+  sequence_values highest;
   for (const shard_number source : scene_.sources) {
-    const auto rows = scene_.link(source).query(query);
-    if (!rows) return rows.error();
-    for (const auto& row : *rows) {
-      auto& to = highest.try_emplace({row[0], row[1]}, std::stoll(row[2])).first->second;
-      to = std::max(to, static_cast<std::int64_t>(std::stoll(row[2])));
-    }
+    if (auto error = read_sequences(scene_.link(source), highest)) return error;
   }
-  const auto rows = scene_.link(scene_.destination).query(query);
-  if (!rows) return rows.error();
-  for (const auto& row : *rows) {
-    const auto found = highest.find({row[0], row[1]});
-    if (found == highest.end() || std::stoll(row[3]) <= 0) continue;
-    if (auto error = carry_sequence(row, found->second)) return error;
-  }
-  return std::nullopt;
-}
-
-// A shard that owns rows gives values out all the time, so it is locked against that for a moment;
-// and values of a residue of its own meet no other's there.
-trouble move_runner::carry_sequence(const std::vector<std::string>& row, std::int64_t highest) {
-  const auto name = moving::quoted(row[0]) + "." + moving::quoted(row[1]);
-  const std::int64_t step = std::stoll(row[3]);
-  auto& there = scene_.link(scene_.destination);
-  if (scene_.destination_owns()) {
-    if (step == 1024 || highest < std::stoll(row[2])) return std::nullopt;
-    return execute(there, fmt::format(
-        "SET LOCAL lock_timeout = '500ms'; ALTER SEQUENCE {0} INCREMENT BY {2}; "
-        "SELECT setval({1}, {3}, false) FROM {0} WHERE last_value < {3}",
-        name, literal(name), step, highest + 1));
-  }
-  std::int64_t next = std::max(highest, static_cast<std::int64_t>(std::stoll(row[2]))) + 1;
-  std::string sql;
-  if (step == 1024) {
-    const std::int64_t first = std::int64_t{scene_.destination} + 1;
-    next = next <= first ? first : first + (next - first + step - 1) / step * step;
-    sql = fmt::format("ALTER SEQUENCE {} START WITH {}; ", name, first);
-  }
-  return execute(there, sql + fmt::format("SELECT setval({}, {}, false)", literal(name), next));
+  return carry_sequences(scene_.link(scene_.destination), highest,
+                         {scene_.destination, scene_.destination_owns()});
 }
 
 }  // namespace pgsled::replicator

@@ -1,8 +1,6 @@
 #pragma once
 // move_runner: carries out one move (common/moving/job.hpp says in which order): the driver of the
-// job, with the router asked over the bus and the shards by libpq. run() blocks until the job is
-// over or stop() was called; a job that is stopped stays as it is, for whoever takes it later.
-// Thread rule: run() on a thread of its own, which also calls `tell` and `ask`.
+// job, with the router asked over the bus and the shards by libpq. Thread rule: job_runner's.
 
 #include <atomic>
 #include <functional>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "common/moving/job.hpp"
+#include "services/replicator/job_runner.hpp"
 #include "services/replicator/move_check.hpp"
 #include "services/replicator/move_progress.hpp"
 #include "services/replicator/move_scene.hpp"
@@ -31,16 +30,12 @@ struct move_order {
   bool automatic = false;              // nobody has asked for it
 };
 
-class move_runner {
+class move_runner : public job_runner {
  public:
-  using asker = std::function<result<std::string>(const snapshot::move_request&,
-                                                  std::chrono::milliseconds)>;
-  using teller = std::function<void(const move_progress&)>;
-
   move_runner(move_order, std::string runner, asker, teller);
-  void run();
-  void abort();                        // any thread; heard until the flip
-  void stop();                         // any thread; run() returns soon
+  void run() override;
+  void abort() override;               // heard until the flip
+  void stop() override;
 
  private:
   trouble perform(moving::step);
@@ -56,7 +51,6 @@ class move_runner {
   trouble record();
   trouble refine();
   trouble prepare();
-  trouble alter(shard_number);
   trouble copy();
   trouble expect_rows();
   trouble catch_up();
@@ -66,10 +60,8 @@ class move_runner {
   trouble watch_slots();
   trouble write_markers();
   trouble fence();
-  trouble drain();
   trouble verify();
   trouble sequences();
-  trouble carry_sequence(const std::vector<std::string>& row, std::int64_t highest);
   trouble settle(moving::stored& found);
   trouble let_go(const char* what);
   trouble undo();

@@ -25,7 +25,7 @@ constexpr const char* server_options =
 }  // namespace
 
 std::string move_scene::slot(shard_number source) const {
-  return fmt::format("pgsled_{}_{}", job, source);
+  return fmt::format("pgsled_{}_{}{}", job, tag, source);
 }
 
 std::string move_scene::cleaner(shard_number source) const {
@@ -33,6 +33,7 @@ std::string move_scene::cleaner(shard_number source) const {
 }
 
 moving::selection move_scene::of_source(shard_number source) const {
+  if (gets) return *gets;
   moving::selection to;
   to.buckets = map.size();
   for (const std::uint32_t bucket : moving) {
@@ -109,7 +110,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS job_one_at_a_time ON pgsled.job (database)
   WHERE phase IN ('moving', 'flipped');
 ALTER TABLE pgsled.job ADD COLUMN IF NOT EXISTS shard integer,
   ADD COLUMN IF NOT EXISTS round integer NOT NULL DEFAULT 1,
-  ADD COLUMN IF NOT EXISTS sources integer[] NOT NULL DEFAULT '{}';
+  ADD COLUMN IF NOT EXISTS sources integer[] NOT NULL DEFAULT '{}',
+  ADD COLUMN IF NOT EXISTS other text, ADD COLUMN IF NOT EXISTS side text,
+  ADD COLUMN IF NOT EXISTS names bigint, ADD COLUMN IF NOT EXISTS cutover text;
 REVOKE ALL ON pgsled.job FROM PUBLIC;
 CREATE TABLE IF NOT EXISTS pgsled.job_later (
   job text,
@@ -133,7 +136,7 @@ REVOKE ALL ON FUNCTION pgsled.hold_job(text, text) FROM PUBLIC;
 
 const char* job_columns() {
   return "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgsled.job') "
-         "AND attname = 'sources' AND NOT attisdropped) "
+         "AND attname = 'names' AND NOT attisdropped) "
          "AND to_regclass('pgsled.job_later') IS NOT NULL";
 }
 

@@ -35,6 +35,10 @@ struct move_scene {
   std::vector<std::uint32_t> moving;             // the buckets that move
   shard_number destination = 0;
   std::vector<shard_number> sources;             // those that own buckets which move, in order
+  // Of a move between clusters: what the destination gets of every source, and what tells its
+  // streams from those to others.
+  std::optional<moving::selection> gets;
+  std::string tag;
   // The tables that take part, as each source has them. Those that are on every shard are
   // with the first source alone.
   std::map<shard_number, std::vector<moving::table>> tables;

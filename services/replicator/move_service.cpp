@@ -64,6 +64,7 @@ move_service::~move_service() {
 void move_service::configure(const snapshot::replicator& from) {
   databases_ = from.databases;
   registered_moves_ = from.moving;
+  registered_clusters_ = from.clusters;
   automatic_.configure(from.joining);
   // Clients may be waiting for the end of one whose replicator has died.
   loop_.post([this] { take_over(); });
@@ -78,6 +79,9 @@ reshard_hooks move_service::hooks() {
   reshard_hooks to;
   to.start = [this](const reshard_order& order) { return start(order, false); };
   to.abort = [this](const std::string& job, auto done) { abort(job, std::move(done)); };
+  to.act = [this](const std::string& job, job_runner::wish what, auto done) {
+    act(job, what, std::move(done));
+  };
   to.list = [this] { return moves(); };
   to.list_all = [this](auto done) { list_all(std::move(done)); };
   return to;
@@ -94,6 +98,17 @@ result<std::string> move_service::start(const reshard_order& asked, bool automat
   if (running_) {
     return failure("55006", fmt::format("this replicator runs the move {} of database \"{}\"",
                                         moves_.back().job, moves_.back().database));
+  }
+  if (!asked.to.empty()) {
+    cluster_order order;
+    order.database = asked.database;
+    order.to = asked.to;
+    order.job = random_name();
+    order.dry_run = asked.dry_run;
+    order.automatic_cutover = asked.automatic_cutover;
+    const auto job = order.job;
+    begin(std::move(order));
+    return job;
   }
   if (std::find(databases_.begin(), databases_.end(), asked.database) == databases_.end()) {
     return failure("3D000", fmt::format("database \"{}\" has no tables that are sharded by hash",
@@ -117,11 +132,29 @@ bool move_service::abort_own(const std::string& job) {
   return true;
 }
 
-// One that runs elsewhere is reached by way of the router.
+std::optional<result<bool>> move_service::act_own(const std::string& job, job_runner::wish what) {
+  if (!running_ || moves_.back().job != job) return std::nullopt;
+  return running_->runner->act(what);
+}
+
 void move_service::abort(const std::string& job, std::function<void(result<bool>)> done) {
   if (abort_own(job)) return done(true);
+  ask_others("abort", job, std::move(done));
+}
+
+void move_service::act(const std::string& job, job_runner::wish what,
+                       std::function<void(result<bool>)> done) {
+  if (const auto here = act_own(job, what)) return done(*here);
+  ask_others(what == job_runner::wish::cut_over    ? "cutover"
+             : what == job_runner::wish::roll_back ? "roll_back"
+                                                   : "finish", job, std::move(done));
+}
+
+// A move that runs elsewhere is reached by way of the router.
+void move_service::ask_others(const char* what, const std::string& job,
+                              std::function<void(result<bool>)> done) {
   snapshot::move_request request;
-  request.do_ = "abort";
+  request.do_ = what;
   request.job = job;
   router_.ask(bus::kind::move_request, as_bytes(snapshot::to_json(request)), of_others,
               [done = std::move(done)](const result<bus::envelope>& got) {
@@ -136,6 +169,15 @@ void move_service::list_all(std::function<void(bool, std::vector<std::string>)> 
     move_progress one;
     one.job = job;
     one.database = database;
+    one.outcome = "waiting";
+    one.began = unix_ms();
+    all.push_back(to_json(one));
+  }
+  for (const auto& [database, other, job] : registered_clusters_) {
+    move_progress one;
+    one.job = job;
+    one.database = database;
+    one.goal = "new-cluster " + other;
     one.outcome = "waiting";
     one.began = unix_ms();
     all.push_back(to_json(one));
@@ -158,17 +200,36 @@ void move_service::begin(move_order order) {
   move_progress first;
   first.job = order.job;
   first.database = order.database;
-  first.outcome = "running";
   first.automatic = order.automatic;
   first.only_tried = order.resume;
+  begin(std::move(first), [&](std::string runner, auto ask, auto tell) {
+    return std::make_unique<move_runner>(std::move(order), std::move(runner), std::move(ask),
+                                         std::move(tell));
+  });
+}
+
+void move_service::begin(cluster_order order) {
+  move_progress first;
+  first.job = order.job;
+  first.database = order.database;
+  first.goal = "new-cluster " + order.to;
+  first.only_tried = order.resume;
+  begin(std::move(first), [&](std::string runner, auto ask, auto tell) {
+    return std::make_unique<cluster_runner>(std::move(order), std::move(runner), std::move(ask),
+                                            std::move(tell));
+  });
+}
+
+void move_service::begin(move_progress first, const maker& make) {
+  first.outcome = "running";
   first.began = unix_ms();
   running_now_.set(1);
   moves_.push_back(std::move(first));
   while (moves_.size() > remembered) moves_.pop_front();
   running_ = std::make_unique<running>();
   told_step_.clear();
-  running_->runner = std::make_unique<move_runner>(
-      std::move(order), random_name(),
+  running_->runner = make(
+      random_name(),
       [this](const snapshot::move_request& request, milliseconds deadline) {
         return ask(request, deadline);
       },
@@ -207,7 +268,9 @@ void move_service::count(const move_progress& before, const move_progress& now) 
   const bool runs = now.outcome == "running";
   lag_.set(runs ? static_cast<std::uint64_t>(now.lag) : 0);
   if (now.outcome == "done") done_.add();
-  if (now.outcome == "failed" || now.outcome == "aborted") undone_.add();
+  if (now.outcome == "failed" || now.outcome == "aborted" || now.outcome == "returned") {
+    undone_.add();
+  }
 }
 
 void move_service::over() {
@@ -260,15 +323,25 @@ void move_service::look() {
   if (!running_ && router_.connected()) add_by_itself();
 }
 
+// One after the other: one that somebody runs must not keep this process from another's.
 void move_service::take_over() {
   if (*stopped_ || running_ || !router_.connected()) return;
-  for (const auto& [database, job] : registered_moves_) {
+  const auto all = registered_moves_.size() + registered_clusters_.size();
+  if (all == 0) return;
+  const auto next = looked_at_++ % all;
+  if (next < registered_moves_.size()) {
     move_order order;
-    order.database = database;
-    order.job = job;
+    std::tie(order.database, order.job) = registered_moves_[next];
     order.resume = true;
     return begin(std::move(order));
   }
+  const auto& [database, other, job] = registered_clusters_[next - registered_moves_.size()];
+  cluster_order order;
+  order.database = database;
+  order.to = other;
+  order.job = job;
+  order.resume = true;
+  begin(std::move(order));
 }
 
 void move_service::add_by_itself() {

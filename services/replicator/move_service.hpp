@@ -16,6 +16,7 @@
 #include "common/metrics/metrics.hpp"
 #include "common/net/reactor.hpp"
 #include "common/snapshot/snapshot.hpp"
+#include "services/replicator/cluster_runner.hpp"
 #include "services/replicator/control_protocol.hpp"
 #include "services/replicator/move_runner.hpp"
 #include "services/replicator/patience.hpp"
@@ -37,17 +38,26 @@ class move_service {
   // Of this process, for the router (docs/formats/gather.md).
   std::vector<move_progress> moves() const;
   bool abort_own(const std::string& job);               // false: it does not run here
+  // Of a move to another cluster; none when it does not run here.
+  std::optional<result<bool>> act_own(const std::string& job, job_runner::wish);
 
  private:
   struct running {
-    std::unique_ptr<move_runner> runner;
+    std::unique_ptr<job_runner> runner;
     std::thread thread;
   };
 
   result<std::string> start(const reshard_order&, bool automatic);
   void abort(const std::string& job, std::function<void(result<bool>)> done);
   void list_all(std::function<void(bool complete, std::vector<std::string>)> done);
+  void act(const std::string& job, job_runner::wish, std::function<void(result<bool>)> done);
+  void ask_others(const char* what, const std::string& job,
+                  std::function<void(result<bool>)> done);
+  using maker = std::function<std::unique_ptr<job_runner>(std::string runner, job_runner::asker,
+                                                          job_runner::teller)>;
   void begin(move_order);
+  void begin(cluster_order);
+  void begin(move_progress first, const maker&);
   void look();
   void take_over();
   void add_by_itself();
@@ -60,6 +70,8 @@ class move_service {
   bus::peer& router_;
   std::vector<std::string> databases_;
   std::vector<std::pair<std::string, std::string>> registered_moves_;   // database, job
+  std::vector<snapshot::cluster_job> registered_clusters_;
+  std::size_t looked_at_ = 0;          // of both together: whose turn it is
   patience automatic_;                             // with shards that are joining
   std::deque<move_progress> moves_;                // the newest last
   metrics::cell running_now_, done_, undone_, rows_, changes_, lag_, fences_;

@@ -47,15 +47,40 @@ result<bool> move_stream::make_slot() {
   reached_ = applied_ = moving::lsn_from_text(made->front()[1]).value_or(0);
   snapshot_ = made->front()[2];
 
+  // Nothing of this has to be on a disk before the flip, which is.
+  return open_destination(fmt::format("SET synchronous_commit = off; "
+                                      "SELECT pg_replication_origin_create('{}')",
+                                      scene_.slot(source_)));
+}
+
+result<bool> move_stream::resume() {
+  auto link = scene_.open(source_, long_wait, true);
+  if (!link) return tl::unexpected(link.error());
+  walsender_.emplace(std::move(*link));
+  if (auto opened = open_destination("SET synchronous_commit = on"); !opened) return opened;
+  // What the origin says is on the disk by then. Behind it the slot may know of more that was
+  // nothing to the destination.
+  const auto come = one_value(*apply_, "SELECT pg_replication_origin_session_progress(true)");
+  if (!come) return tl::unexpected(come.error());
+  const auto slot = one_value(*walsender_, fmt::format(
+      "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'",
+      scene_.slot(source_)));
+  if (!slot) return tl::unexpected(slot.error());
+  if (slot->empty()) {
+    return failure("55000", fmt::format("the slot {} is not there any more", scene_.slot(source_)));
+  }
+  from_ = moving::lsn_from_text(*come).value_or(0);
+  reached_ = applied_ = std::max(from_, moving::lsn_from_text(*slot).value_or(0));
+  return true;
+}
+
+result<bool> move_stream::open_destination(const std::string& manner) {
   auto apply = scene_.open(scene_.destination, long_wait);
   if (!apply) return tl::unexpected(apply.error());
   apply_.emplace(std::move(*apply));
-  // Nothing of this has to be on a disk before the flip, which is.
-  const auto origin = moving::quoted(scene_.slot(source_));
   if (auto error = execute(*apply_, fmt::format(
-          "SET session_replication_role = replica; SET synchronous_commit = off; "
-          "SELECT pg_replication_origin_create('{0}'); "
-          "SELECT pg_replication_origin_session_setup('{0}')", scene_.slot(source_)))) {
+          "SET session_replication_role = replica; {}; "
+          "SELECT pg_replication_origin_session_setup('{}')", manner, scene_.slot(source_)))) {
     return tl::unexpected(std::move(*error));
   }
   const auto tables = scene_.tables.find(source_);
@@ -66,8 +91,9 @@ result<bool> move_stream::make_slot() {
 
 result<bool> move_stream::begin() {
   return walsender_->begin_stream(fmt::format(
-      "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{}', "
-      "messages 'true')", scene_.slot(source_), scene_.publication()));
+      "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names '{}', "
+      "messages 'true')", scene_.slot(source_), moving::lsn_to_text(from_),
+      scene_.publication()));
 }
 
 std::int64_t move_stream::behind() const {
@@ -75,8 +101,10 @@ std::int64_t move_stream::behind() const {
 }
 
 result<bool> move_stream::pump(std::chrono::milliseconds wait) {
-  if (held_ || paused_) std::this_thread::sleep_for(wait);
-  while (!held_ && !paused_) {
+  // What has begun is taken to its end: on the same server a point would wait for that.
+  const auto stands = [this] { return held_ || (paused_ && between_); };
+  if (stands()) std::this_thread::sleep_for(wait);
+  while (!stands()) {
     auto frame = walsender_->receive(wait);
     if (!frame) return tl::unexpected(frame.error());
     if (!*frame) break;

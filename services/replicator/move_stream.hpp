@@ -36,7 +36,10 @@ class move_stream {
   // Makes the slot, whose snapshot stays until begin() or the next use of this connection.
   result<bool> make_slot();
   const std::string& snapshot() const { return snapshot_; }
-  result<bool> begin();   // the stream, from where the slot was made
+  result<bool> begin();   // the stream, from where the slot was made, or from where it had come
+  // Instead of make_slot(): goes on with a slot and an origin that are there, whoever used them.
+  // What is applied from then on is on the destination's disk before the source may forget it.
+  result<bool> resume();
 
   // Applies what has come, and waits for something for at most `wait`.
   result<bool> pump(std::chrono::milliseconds wait);
@@ -60,6 +63,7 @@ class move_stream {
   std::int64_t applied_rows() const { return rows_; }
 
  private:
+  result<bool> open_destination(const std::string& manner);
   result<bool> take(byte_span frame);
   result<bool> perform(moving::follow_action);
   result<bool> send_pending(bool commit);
@@ -75,7 +79,7 @@ class move_stream {
   bool open_ = false;                            // a transaction on the destination
   bool between_ = true;                          // no transaction of the source is under way
   std::size_t transactions_ = 0;
-  moving::lsn reached_ = 0, applied_ = 0, server_end_ = 0;
+  moving::lsn from_ = 0, reached_ = 0, applied_ = 0, server_end_ = 0;
   std::string marker_, marker_to_be_;
   bool paused_ = false;
   std::optional<moving::lsn> hold_at_;

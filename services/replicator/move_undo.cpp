@@ -4,11 +4,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <thread>
-
 #include "common/commit/statements.hpp"
 #include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_runner.hpp"
+#include "services/replicator/move_source.hpp"
 
 namespace pgsled::replicator {
 
@@ -19,33 +18,10 @@ using commit::statements::literal;
 constexpr std::chrono::milliseconds rows_wait{3'600'000};
 constexpr std::int64_t blocks_at_once = 256;   // of the table, in one transaction of the clean-up
 
-// A session that has ended a moment ago may still hold a slot or an origin.
-trouble patiently(management::connection& link, const std::string& sql) {
-  for (int attempt = 0;; ++attempt) {
-    auto error = execute(link, sql);
-    if (!error || error->sqlstate != "55006" || attempt == 100) return error;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-}
-
 std::vector<std::string> column_of(const management::connection::rows& rows) {
   std::vector<std::string> all;
   for (const auto& row : rows) all.push_back(row.at(0));
   return all;
-}
-
-// Of an entry of pgsled.job.altered. An index that somebody has dropped meanwhile must not keep the
-// move from its end.
-std::string identity_as_before(const std::string& entry) {
-  constexpr std::string_view words = " REPLICA IDENTITY ";
-  const auto at = entry.find(words);
-  const auto table = "ALTER TABLE IF EXISTS ONLY " + entry.substr(0, at) + std::string(words);
-  // A bare name is of a version that only knew DEFAULT.
-  const auto kind = at == std::string::npos ? "DEFAULT" : entry.substr(at + words.size());
-  if (!kind.starts_with("USING INDEX ")) return table + kind + "; ";
-  return "DO" + literal("BEGIN " + table + kind +
-                        "; EXCEPTION WHEN undefined_object OR wrong_object_type THEN " + table +
-                        "DEFAULT; END") + "; ";
 }
 
 }  // namespace
@@ -69,16 +45,7 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
     return link.query(fmt::format("SELECT unnest({}) FROM pgsled.job WHERE id = {}", array,
                                   literal(order_.job)));
   };
-  if (auto error = execute(link, fmt::format(
-          "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
-          "WHERE slot_name = '{}' AND active_pid IS NOT NULL", scene_.slot(shard)))) {
-    return error;
-  }
-  if (auto error = patiently(link, fmt::format(
-          "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-          "WHERE slot_name = '{}'", scene_.slot(shard)))) {
-    return error;
-  }
+  if (auto error = drop_slot(link, scene_.slot(shard))) return error;
   // Origins are of a whole server: those of other shards on the same one are theirs.
   const auto origins = shard == scene_.destination
                            ? fmt::format("roname LIKE 'pgsled\\_{}\\_%' AND roname NOT LIKE "

@@ -243,12 +243,35 @@ boost::json::array replicator_service::start_move(byte_span asked) {
     const auto [end, ec] = std::from_chars(shard.data(), shard.data() + shard.size(), read);
     number = ec == std::errc() && end == shard.data() + shard.size() ? read : -1;
   }
-  const auto order = read_order(text_of(asked, "database"), text_of(asked, "kind"), number);
+  const auto kind = text_of(asked, "kind");
+  const auto order = kind == new_cluster
+                         ? read_cluster_order(text_of(asked, "database"), text_of(asked, "to"),
+                                              text_of(asked, "cutover"))
+                         : read_order(text_of(asked, "database"), kind, number);
   const auto job = order ? moves_->hooks().start(*order) : tl::unexpected(order.error());
   if (!job) {
     return {json::object{{"sqlstate", job.error().sqlstate}, {"error", job.error().message}}};
   }
   return {json::object{{"job", *job}}};
+}
+
+// What the admin database asks of a move to another cluster: an empty list when it does not run here.
+boost::json::array replicator_service::act_on_move(byte_span asked) {
+  using wish = job_runner::wish;
+  const auto job = text_of(asked, "job"), what = text_of(asked, "do");
+  std::optional<result<bool>> done;
+  if (what == "roll_back") {
+    done = moves_->act_own(job, wish::roll_back);
+  } else if (what == "finish") {
+    done = moves_->act_own(job, wish::finish);
+  } else {
+    // PgDog's CUTOVER: on to the new servers, and from there back again.
+    done = moves_->act_own(job, wish::cut_over);
+    if (done && !*done && what.empty()) done = moves_->act_own(job, wish::roll_back);
+  }
+  if (!done) return {};
+  if (*done) return {json::object{{"done", true}}};
+  return {json::object{{"sqlstate", done->error().sqlstate}, {"error", done->error().message}}};
 }
 
 void replicator_service::answer_gather(const bus::envelope& e) {
@@ -267,6 +290,8 @@ void replicator_service::answer_gather(const bus::envelope& e) {
     out["rows"] = slots_of(moves_->moves());
   else if (what == "start_move")
     out["rows"] = start_move(e.payload);
+  else if (what == "cutover_move")
+    out["rows"] = act_on_move(e.payload);
   else if (what == "abort_move" && moves_->abort_own(text_of(e.payload, "job")))
     out["rows"] = json::array{json::object{{"aborted", true}}};
   else

@@ -37,6 +37,7 @@ class replicator_service {
   void receive(const bus::envelope&);
   void answer_gather(const bus::envelope&);
   boost::json::array start_move(byte_span asked);
+  boost::json::array act_on_move(byte_span asked);
   std::string missing() const;  // any thread
   status_report status() const;
 

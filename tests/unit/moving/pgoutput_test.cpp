@@ -135,10 +135,11 @@ std::string key_in(std::uint64_t bucket) {
 
 struct following {
   table of;
-  follower it{{of}, {2, {0}}};
+  follower it;
   std::string mine = key_in(0), others = key_in(1);
 
-  explicit following(table one = orders()) : of(std::move(one)) {
+  explicit following(table one = orders(), bool complete = false)
+      : of(std::move(one)), it{{of}, {2, {0}, complete}} {
     EXPECT_EQ(sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})), "");
   }
 
@@ -177,6 +178,24 @@ TEST(follower, only_rows_of_moving_buckets) {
   EXPECT_EQ(f.sql(erase(5, {"1", f.others, "-"})), "");
   EXPECT_THAT(f.sql(erase(5, {"1", f.mine, "-"})), HasSubstr("DELETE FROM ONLY"));
   EXPECT_EQ(f.sql(commit(9)), "commit");
+}
+
+TEST(follower, where_every_row_has_a_destination_one_without_a_key_is_a_mistake) {
+  following f(orders(), true);
+  EXPECT_EQ(f.sql(begin()), "");
+  EXPECT_EQ(f.sql(insert(5, {"1", f.others, "x"})), "");
+  EXPECT_THAT(f.sql(insert(5, {"1", "-", "x"})), HasSubstr("error: the changes of table"));
+}
+
+TEST(follower, a_truncate_takes_away_the_rows_of_its_source_alone) {
+  auto of = orders();
+  EXPECT_EQ(truncated(of, {2, {0}}),
+            "DELETE FROM ONLY \"public\".\"orders\" WHERE " + where_moving(of, {2, {0}}));
+  of.home = table_home{0, placement::key_type::bigint, 3, {1, 2}};
+  EXPECT_EQ(truncated(of, {2, {0}}),
+            "DELETE FROM ONLY \"public\".\"orders\" WHERE " + where_moving(of, {2, {0}}) + " AND " +
+                bucket_in_sql(placement::key_type::bigint, "\"id\"", 3) +
+                " = ANY ('{1,2}'::integer[])");
 }
 
 // Of rows that are equal one is changed, whichever; it is compared with all of its key.

@@ -1,0 +1,202 @@
+#include "services/replicator/cluster_compare.hpp"
+
+#include <fmt/format.h>
+
+namespace pgsled::replicator {
+
+namespace {
+
+constexpr std::chrono::milliseconds long_wait{3'600'000};
+constexpr std::size_t rows_at_once = 200;   // conditions in one statement
+constexpr std::size_t keys_at_once = 10'000;
+
+template <class T>
+bool ready(const std::future<T>& of) {
+  return of.wait_for(std::chrono::milliseconds(0)) == std::future_status::ready;
+}
+
+// Number of rows and checksum of one table on all sources together and on the destination.
+class together {
+ public:
+  together(const move_scene& scene, const std::vector<management::connection*>& sources,
+           management::connection& there)
+      : scene_(scene), sources_(sources), there_(there) {}
+
+  trouble same(const moving::table& one, std::span<const std::string> some) {
+    const auto sql = moving::checksum(one, *scene_.gets, some);
+    std::string rows = "0", sum = "0";
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      if (!has(i, one)) continue;
+      const auto here = sources_[i]->query(sql);
+      if (!here) return here.error();
+      rows += " + " + here->at(0).at(0);
+      sum += fmt::format(" + ({})::numeric", here->at(0).at(1));   // more than a bigint
+    }
+    const auto added = there_.query(fmt::format("SELECT ({})::bigint, ({})::numeric", rows, sum));
+    if (!added) return added.error();
+    const auto now = there_.query(sql);
+    if (!now) return now.error();
+    if (*added == *now) return std::nullopt;
+    return pg_error{"XX001", fmt::format("table {}: {} rows of {} servers were compared with {} on "
+                                         "{}:{}/{}, and they differ; nothing was switched over",
+                                         one.label(), (*added)[0][0], sources_.size(),
+                                         (*now)[0][0], at().host, at().port, at().database),
+                    {}, {}};
+  }
+
+  // What would be on no shard is not in any comparison either.
+  trouble placed(const moving::table& one) {
+    if (one.whole() || one.key_in_primary()) return std::nullopt;
+    const auto& key = one.columns[one.key].name;
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      if (!has(i, one)) continue;
+      const auto some = one_value(*sources_[i],
+                                  fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {} IS NULL)",
+                                              moving::in_sql(one), moving::quoted(key)));
+      if (!some) return some.error();
+      if (*some != "t") continue;
+      return pg_error{"23502", fmt::format("table {} has rows whose sharding key {} is NULL: they "
+                                           "have no shard to go to", one.label(), key), {}, {}};
+    }
+    return std::nullopt;
+  }
+
+ private:
+  const snapshot::move_shard& at() const { return scene_.where.shards.at(scene_.destination); }
+  bool has(std::size_t source, const moving::table& of) const {
+    const auto tables = scene_.tables.find(static_cast<shard_number>(source));
+    if (tables == scene_.tables.end()) return false;
+    for (const auto& one : tables->second) {
+      if (one.label() == of.label()) return true;
+    }
+    return false;
+  }
+
+  const move_scene& scene_;
+  const std::vector<management::connection*>& sources_;
+  management::connection& there_;
+};
+
+}  // namespace
+
+bool gather_touched(const move_scene& scene, shard_number source, const touched_rows& from,
+                    rows_of_tables& to) {
+  if (from.unknown) return false;
+  for (const auto& [place, rows] : from.rows) {
+    to[scene.tables.at(source).at(place).label()].insert(rows.begin(), rows.end());
+  }
+  return true;
+}
+
+trouble same_together(const move_scene& scene, const std::vector<management::connection*>& sources,
+                      management::connection& there, const rows_of_tables* among) {
+  together both(scene, sources, there);
+  const auto tables = scene.tables.find(0);   // the first source has all of them
+  if (tables == scene.tables.end()) return std::nullopt;
+  for (const moving::table& one : tables->second) {
+    if (among == nullptr) {
+      if (auto error = both.placed(one)) return error;
+      if (auto error = both.same(one, {})) return error;
+      continue;
+    }
+    const auto rows = among->find(one.label());
+    if (rows == among->end()) continue;
+    const auto at_once = one.primary.empty() ? keys_at_once : rows_at_once;
+    std::vector<std::string> some;
+    for (auto row = rows->second.begin(); row != rows->second.end();) {
+      some.push_back(*row);
+      if (++row != rows->second.end() && some.size() < at_once) continue;
+      if (auto error = both.same(one, some)) return error;
+      some.clear();
+    }
+  }
+  return std::nullopt;
+}
+
+cluster_comparison::cluster_comparison(const move_scene& scene, std::vector<move_stream*> streams,
+                                       bool all)
+    : scene_(scene), streams_(std::move(streams)), all_(all) {
+  for (move_stream* one : streams_) {
+    one->pause();   // else it could be past the point before that is known
+    making_.push_back(std::async(std::launch::async, [this, source = one->source()] {
+      return make_point(scene_, source);
+    }));
+  }
+}
+
+cluster_comparison::~cluster_comparison() {
+  for (const auto& one : making_) {
+    if (one.valid()) one.wait();
+  }
+  if (comparing_.valid()) comparing_.wait();
+}
+
+// Each stream waits for the points of all, so that they stand still as shortly as possible.
+result<bool> cluster_comparison::points_made() {
+  for (const auto& one : making_) {
+    if (!ready(one)) return false;
+  }
+  for (std::size_t i = 0; i < making_.size(); ++i) {
+    auto made = making_[i].get();
+    if (!made) return tl::unexpected(made.error());
+    streams_[i]->hold_at(made->at);
+    if (streams_[i]->reached() > made->at) return failure("XX000", "a stream was not held in time");
+    points_.push_back(std::move(*made));
+  }
+  making_.clear();
+  return true;
+}
+
+result<bool> cluster_comparison::advance() {
+  if (!making_.empty()) {
+    const auto made = points_made();
+    if (!made) return tl::unexpected(made.error());
+    return false;
+  }
+  if (!comparing_.valid()) {
+    for (const move_stream* one : streams_) {
+      if (!one->held()) return false;
+    }
+    // Everything up to the points is committed on the destination, and nothing behind them.
+    auto there = scene_.open(scene_.destination, long_wait);
+    if (!there) return tl::unexpected(there.error());
+    if (auto error = execute(*there, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) {
+      return tl::unexpected(std::move(*error));
+    }
+    if (auto error = execute(*there, "SELECT count(*) FROM pgsled.job")) {
+      return tl::unexpected(std::move(*error));
+    }
+    rows_of_tables some;
+    for (move_stream* one : streams_) {
+      const auto touched = one->release();
+      if (!touched) return tl::unexpected(touched.error());
+      if (!gather_touched(scene_, one->source(), *touched, some)) all_ = true;
+    }
+    comparing_ = std::async(std::launch::async,
+                            [this, link = std::move(*there), rows = std::move(some)]() mutable {
+                              return compare(std::move(link), rows);
+                            });
+    return false;
+  }
+  if (!ready(comparing_)) return false;
+  return comparing_.get();
+}
+
+result<bool> cluster_comparison::compare(management::connection there,
+                                         const rows_of_tables& some) const {
+  std::vector<management::connection> here;
+  for (std::size_t i = 0; i < streams_.size(); ++i) {
+    auto link = scene_.open(streams_[i]->source(), long_wait);
+    if (!link) return tl::unexpected(link.error());
+    if (auto error = begin_at(*link, points_[i])) return tl::unexpected(std::move(*error));
+    here.push_back(std::move(*link));
+  }
+  std::vector<management::connection*> sources;
+  for (auto& one : here) sources.push_back(&one);
+  if (auto error = same_together(scene_, sources, there, all_ ? nullptr : &some)) {
+    return tl::unexpected(std::move(*error));
+  }
+  return true;
+}
+
+}  // namespace pgsled::replicator

@@ -1,0 +1,252 @@
+// How a cluster_runner gets a database to the new servers: pre-flight, definitions, the copy, and
+// the cutover up to the point where the name changes hands.
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <future>
+#include <thread>
+
+#include "common/commit/statements.hpp"
+#include "common/log/log.hpp"
+#include "services/replicator/cluster_check.hpp"
+#include "services/replicator/cluster_runner.hpp"
+#include "services/replicator/move_copy.hpp"
+#include "services/replicator/move_indexes.hpp"
+#include "services/replicator/move_schema.hpp"
+#include "services/replicator/move_source.hpp"
+
+namespace pgsled::replicator {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+using commit::statements::literal;
+using std::chrono::milliseconds;
+
+constexpr std::int64_t fence_wait_ms = 5000;
+constexpr milliseconds marker_wait{10'000};    // under the fence
+constexpr milliseconds drain_wait{2000};       // under the fence, a shard
+constexpr milliseconds slot_wait{600'000};     // a slot waits for old transactions
+constexpr milliseconds a_moment{50};
+
+}  // namespace
+
+trouble cluster_runner::check() {
+  if (!order_.dry_run) {
+    if (auto error = ask_where()) return error;
+  }
+  scene_.make_scenes();
+  auto report = check_cluster(scene_, false);
+  if (!report) return report.error();
+  if (report->no_schema && order_.dry_run) {
+    report->warnings.push_back(fmt::format("database \"{}\" has no tables; their definitions will "
+                                           "be copied by pg_dump", order_.to));
+  } else if (report->no_schema && report->missing.empty()) {
+    if (auto error = copy_schemas(*report)) return error;
+  }
+  progress_.missing = report->missing;
+  progress_.warnings = report->warnings;
+  tell();
+  for (const auto& one : report->warnings) log::warn("move", "{}: {}", order_.job, one);
+  if (report->missing.empty()) return std::nullopt;
+  return pg_error{"55000", fmt::format("the move cannot begin: {} thing{} missing or not as {} "
+                                       "should be", report->missing.size(),
+                                       report->missing.size() == 1 ? " is" : "s are",
+                                       report->missing.size() == 1 ? "it" : "they"),
+                  {}, fmt::format("{}", fmt::join(report->missing, "\n"))};
+}
+
+trouble cluster_runner::copy_schemas(move_report& report) {
+  log::info("move", "{}: copies the schema to database \"{}\"", order_.job, order_.to);
+  for (auto& one : scene_.side(cluster_side::fresh).gets) {
+    auto link = one->open(0, std::chrono::seconds(120));
+    if (!link) return link.error();
+    one->links.emplace(0, std::move(*link));
+    auto error = copy_schema(*one, 0, one->destination);
+    one->links.erase(0);
+    if (error) return error;
+  }
+  auto again = check_cluster(scene_, false);
+  if (!again) return again.error();
+  if (again->no_schema) again->missing.push_back("the schema could not be copied");
+  report = std::move(*again);
+  return std::nullopt;
+}
+
+trouble cluster_runner::prepare() {
+  flow_.reset();
+  if (auto error = scene_.open_destinations(cluster_side::fresh)) return error;
+  auto& old = scene_.side(cluster_side::old);
+  const auto& any = *scene_.side(cluster_side::fresh).gets.front();
+  for (std::size_t shard = 0; shard < old.links.size(); ++shard) {
+    const auto tables = any.tables.find(static_cast<shard_number>(shard));
+    if (auto error = publish(old.links[shard], any,
+                             tables == any.tables.end() ? std::vector<moving::table>()
+                                                        : tables->second,
+                             [this] { return aborted_ || stopped_; })) {
+      return error;
+    }
+  }
+  flow_ = std::make_unique<cluster_flow>(scene_, cluster_side::fresh, [this] { return watch(); });
+  return flow_->make_slots();
+}
+
+// For people: from what the servers believe their tables to hold.
+trouble cluster_runner::expect_rows() {
+  double expected = 0;
+  auto& old = scene_.side(cluster_side::old);
+  const auto& there = scene_.side(cluster_side::fresh).gets;
+  for (const auto& [source, tables] : there.front()->tables) {
+    for (const auto& one : tables) {
+      const auto rows = one_value(old.links[source], fmt::format(
+          "SELECT (CASE WHEN reltuples < 0 THEN pg_relation_size(oid) / 100 ELSE reltuples END)"
+          "::bigint FROM pg_class WHERE oid = {}::regclass", literal(moving::in_sql(one))));
+      if (!rows) return rows.error();
+      const double all = rows->empty() ? 0 : static_cast<double>(std::stoll(*rows));
+      expected += one.whole() ? all * static_cast<double>(there.size()) : all;
+    }
+  }
+  progress_.rows_expected = static_cast<std::int64_t>(expected);
+  return std::nullopt;
+}
+
+trouble cluster_runner::copy() {
+  if (auto error = expect_rows()) return error;
+  const auto began = clock::now();
+  const auto before = progress_.rows;
+  const auto since = [&] {
+    return std::max<std::int64_t>(
+        std::chrono::duration_cast<milliseconds>(clock::now() - began).count(), 1);
+  };
+  auto& there = scene_.side(cluster_side::fresh).gets;
+  for (std::size_t d = 0; d < there.size(); ++d) {
+    move_scene& one = *there[d];
+    std::vector<std::string> filled;
+    for (const auto& [source, tables] : one.tables) {
+      for (const auto& table : tables) {
+        auto name = moving::in_sql(table);
+        if (std::find(filled.begin(), filled.end(), name) == filled.end()) filled.push_back(name);
+      }
+    }
+    if (auto error = execute(one.link(one.destination), fmt::format(
+            "{}; UPDATE pgsled.job SET filled = {} WHERE id = {}", hold_job(one),
+            text_array(filled), literal(order_.job)))) {
+      return error;
+    }
+    if (auto error = set_indexes_aside(one)) return error;
+    if (auto error = copy_rows(one, flow_->snapshots(d), [&](std::int64_t rows,
+                                                             std::int64_t bytes) {
+          progress_.rows += rows;
+          progress_.bytes += bytes;
+          const std::int64_t done = progress_.rows - before, ms = since();
+          progress_.rows_per_s = done * 1000 / ms;
+          progress_.left_ms = done > 0 && progress_.rows_expected > done
+                                  ? (progress_.rows_expected - done) * ms / done : 0;
+          return watch();
+        })) {
+      return error;
+    }
+    if (auto error = put_indexes_back(one, [this] { return watch(); })) return error;
+  }
+  progress_.left_ms = 0;
+  progress_.rows_per_s = (progress_.rows - before) * 1000 / since();
+  log::info("move", "{}: {} rows copied in {} ms", order_.job, progress_.rows - before, since());
+  return flow_->begin();
+}
+
+// Until told to cut over; then as near as can be before anybody has to wait.
+trouble cluster_runner::ready() {
+  while (!cut_over_ && !scene_.automatic_cutover) {
+    if (auto error = flow_->pump(a_moment)) return error;
+    if (auto error = flow_->move_on()) return error;
+    if (auto error = flow_->compare_if_much()) return error;
+  }
+  if (auto error = flow_->catch_up()) return error;
+  if (auto error = flow_->compare()) return error;
+  const auto enough = scene_.side(cluster_side::old).where.manner.traffic_stop_threshold;
+  while (flow_->behind() > enough) {
+    if (auto error = flow_->follow_to_marker(std::chrono::hours(24))) return error;
+  }
+  return std::nullopt;
+}
+
+// Slots on the new servers from before the first client writes there. What is applied to them until
+// then carries an origin, by which the way back leaves it out.
+trouble cluster_runner::back() {
+  auto& fresh = scene_.side(cluster_side::fresh);
+  const auto& any = *scene_.side(cluster_side::old).gets.front();
+  for (std::size_t shard = 0; shard < fresh.links.size(); ++shard) {
+    const auto there = one_value(fresh.links[shard], fmt::format(
+        "SELECT count(*) FROM pg_publication WHERE pubname = '{}'", any.publication()));
+    if (!there) return there.error();
+    const auto tables = any.tables.find(static_cast<shard_number>(shard));
+    if (*there == "0") {
+      if (auto error = publish(fresh.links[shard], any,
+                               tables == any.tables.end() ? std::vector<moving::table>()
+                                                          : tables->second,
+                               [this] { return aborted_ || stopped_; })) {
+        return error;
+      }
+    }
+  }
+  // A slot waits for transactions that are older, also such that the streams have begun.
+  auto making = std::async(std::launch::async, [this] { return make_back_slots(); });
+  trouble late;
+  while (making.wait_for(milliseconds(0)) != std::future_status::ready) {
+    if (!late) late = flow_->pump(a_moment);
+    if (late) {
+      quit_ = true;
+      std::this_thread::sleep_for(a_moment);
+    }
+  }
+  auto error = making.get();
+  return late ? late : error;
+}
+
+trouble cluster_runner::make_back_slots() {
+  const auto& fresh = scene_.side(cluster_side::fresh);
+  for (const auto& one : scene_.side(cluster_side::old).gets) {
+    auto there = one->open(one->destination, slot_wait);
+    if (!there) return there.error();
+    for (shard_number source = 0; source < fresh.where.shards.size(); ++source) {
+      const auto name = one->slot(source);
+      if (auto error = execute(*there, fmt::format(
+              "SELECT pg_replication_origin_create('{0}') WHERE NOT EXISTS (SELECT FROM "
+              "pg_replication_origin WHERE roname = '{0}')", name))) {
+        return error;
+      }
+      auto here = one->open(source, slot_wait);
+      if (!here) return here.error();
+      if (auto error = execute(*here, fmt::format(
+              "SELECT pg_create_logical_replication_slot('{0}', 'pgoutput') WHERE NOT EXISTS "
+              "(SELECT FROM pg_replication_slots WHERE slot_name = '{0}')", name))) {
+        return error;
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+trouble cluster_runner::fence() {
+  std::string text;
+  fenced_at_ = clock::now();
+  ++progress_.fences;
+  if (auto error = ask("fence", &text, fence_wait_ms)) return error;
+  const auto got = snapshot::from_json<snapshot::move_answer>(text);
+  if (!got) return got.error();
+  fence_ = got->fence;
+  if (auto error = flow_->drain(drain_wait)) return error;
+  const auto patience = scene_.side(cluster_side::old).where.manner.timeout;
+  return flow_->follow_to_marker(patience > 0 ? std::min(marker_wait, milliseconds(patience))
+                                              : marker_wait);
+}
+
+trouble cluster_runner::verify() {
+  if (auto error = flow_->verify()) return error;
+  if (auto error = flow_->sequences()) return error;
+  return flow_->flush();
+}
+
+}  // namespace pgsled::replicator

@@ -1,0 +1,96 @@
+#pragma once
+// cluster_runner: carries out the move of a database to the servers of another one
+// (common/moving/cluster_job.hpp says in which order): the driver of that machine, with the router
+// asked over the bus and the shards by libpq. Thread rule: job_runner's.
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "services/replicator/cluster_flow.hpp"
+#include "services/replicator/job_runner.hpp"
+#include "services/replicator/move_check.hpp"
+
+namespace pgsled::replicator {
+
+struct cluster_order {
+  std::string database, to;
+  std::string job;                     // with `resume` it is taken over
+  bool resume = false;
+  bool dry_run = false;                // only the pre-flight
+  bool automatic_cutover = false;      // of one that is not resumed: nobody is waited for
+};
+
+class cluster_runner : public job_runner {
+ public:
+  cluster_runner(cluster_order, std::string runner, asker, teller);
+  void run() override;
+  void abort() override;               // in reverse it finishes
+  void stop() override;
+  result<bool> act(wish) override;
+
+ private:
+  using step = moving::cluster_step;
+
+  void play(step);
+  void play_take();
+  void play_settle();
+  void play_reverse();
+  void play_flip();
+  void fail(step, const pg_error&);
+  trouble perform(step);
+  trouble ask(const char* what, std::string* answer = nullptr, std::int64_t wait_ms = 0);
+  trouble let_go(const char* what);
+  trouble ask_where();
+  trouble take(moving::cluster_stored& found);
+  trouble lock();
+  trouble adopt_it(moving::cluster_stored& found);
+  trouble check();
+  trouble copy_schemas(move_report&);
+  trouble begin();
+  trouble record();
+  trouble prepare();
+  trouble copy();
+  trouble expect_rows();
+  trouble ready();
+  trouble back();
+  trouble make_back_slots();
+  trouble fence();
+  trouble verify();
+  trouble flipped();
+  trouble reverse();
+  trouble connect_again();
+  trouble drop_forward();
+  trouble watch_back_slots();
+  trouble undo();
+  trouble finish();
+  trouble drop_tools(cluster_side, std::size_t shard);
+  trouble empty_again(std::size_t shard);
+  trouble watch();
+  trouble watch_slots();
+  void forget_streams();
+  bool is_transient(step, const pg_error&) const;
+  void wait(std::int64_t ms) const;
+  void tell();
+  void note_slots();
+
+  cluster_order order_;
+  asker ask_;
+  teller tell_;
+  std::string runner_;
+  std::uint64_t takes_ = 0;
+  std::atomic<bool> stopped_{false}, aborted_{false}, quit_{false}, interruptible_{false}, past_{false};
+  std::atomic<bool> cut_over_{false}, roll_back_{false}, finish_{false};
+  std::atomic<step> at_{step::take};
+  cluster_scene scene_;
+  moving::cluster_job job_;
+  std::vector<management::connection> locks_;
+  std::unique_ptr<cluster_flow> flow_;
+  bool taken_ = false;                 // the job is, or was, this runner's
+  std::uint32_t runs_ = 0;
+  std::string fence_;
+  std::chrono::steady_clock::time_point fenced_at_{}, slots_seen_{};
+  move_progress progress_;
+};
+
+}  // namespace pgsled::replicator

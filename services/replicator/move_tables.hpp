@@ -1,0 +1,38 @@
+#pragma once
+// move_tables: the tables of one server database that rows can move into or out of, read from its
+// catalog, and how the file places their rows. Thread rule: the connection's.
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/management/connection.hpp"
+#include "common/moving/table.hpp"
+#include "common/snapshot/move.hpp"
+
+namespace pgsled::replicator {
+
+struct found_table {
+  moving::table it;
+  std::string oid, kind, persistence;
+  std::string top_schema, top_name;    // of a partition: the table that is partitioned
+  std::string owner;                   // whose rights the role does not have; empty: it has
+  bool inherits = false, always = false, secured = false;
+  bool key_deterministic = true;
+  bool partitioned() const { return kind == "p"; }   // its rows are in its partitions
+  std::string shape;                   // all columns as text: equal on shards that have the same
+};
+using found_tables = std::map<std::string, found_table>;   // by label
+
+// Tables that are partitioned, and partitions, are among them; those of extensions, of the system
+// and of schema pgsled are not.
+result<found_tables> read_tables(management::connection&, const std::vector<snapshot::move_table>&);
+
+// The entry of the file that places the rows of a table; none: they are on every shard.
+const snapshot::move_table* rule_of(const found_table&, const std::vector<snapshot::move_table>&);
+
+// Of string_agg() by U&'\001f'.
+std::vector<std::string> split_names(std::string_view);
+
+}  // namespace pgsled::replicator
