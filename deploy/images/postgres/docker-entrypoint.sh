@@ -73,7 +73,9 @@ run_file() {
 
 # With a server that only this container reaches.
 first_steps() {
-  PGUSER="$POSTGRES_USER" pg_ctl -D "$PGDATA" -s -w -o "$(printf '%q ' "$@") -c listen_addresses=''" start
+  local flags
+  flags="$(printf '%q ' "$@") -c listen_addresses='' -p ${PGPORT:-5432}"
+  PGUSER="$POSTGRES_USER" pg_ctl -D "$PGDATA" -s -w -o "$flags" start
   if [ "$POSTGRES_DB" != postgres ]; then
     local there
     there=$(POSTGRES_DB=postgres process_sql -At -v name="$POSTGRES_DB" \
