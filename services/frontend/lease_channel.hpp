@@ -1,5 +1,5 @@
 #pragma once
-// lease_channel: a worker's SOCK_SEQPACKET connection to one pooler on this host, perhaps in another
+// lease_channel: a worker's SOCK_SEQPACKET connection to a pooler on this host, perhaps in another
 // container. Connects again after the pooler has died (50 ms, doubling to 1 s). Thread rule: its
 // worker's.
 

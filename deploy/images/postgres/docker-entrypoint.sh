@@ -17,7 +17,9 @@ complain() {
 # NAME, or the content of the file that NAME_FILE names, or a default.
 setting() {
   local name=$1 file=$1_FILE
-  if [ -n "${!name:-}" ] && [ -n "${!file:-}" ]; then complain "$name and $file exclude each other"; fi
+  if [ -n "${!name:-}" ] && [ -n "${!file:-}" ]; then
+    complain "$name and $file exclude each other"
+  fi
   if [ -n "${!file:-}" ]; then
     [ -r "${!file}" ] || complain "$file: ${!file} cannot be read"
     export "$name=$(<"${!file}")"
