@@ -18,7 +18,7 @@ namespace pgsled::app {
 struct options {
   std::string service;             // frontend, router, pooler, replicator
   std::string router = "ipc://./router.bus";  // --router: endpoint to find (router: to bind)
-  // --instance; letters, digits, . _ -. Default <service>-<pid>, in a container <service>-<its name>
+  // --instance; letters, digits, . _ -. Default <service>-<pid>, in a container <service>-<host>
   std::string instance;
   std::string http = "127.0.0.1:0";  // --http
   std::string run_dir = ".";       // --run-dir: sockets of this process, mode 0700

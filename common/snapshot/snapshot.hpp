@@ -97,7 +97,6 @@ struct pool {              // user × database × shard × host × its database 
 
 struct pooler_ref {
   std::string instance, host, lease_path, relay, relay_key;
-  bool operator==(const pooler_ref&) const = default;
 };
 
 struct replicator_ref {    // who splits COPY; one that drains is not among them

@@ -29,6 +29,14 @@ lease_channel::~lease_channel() {
   if (fd_) worker_.loop().remove(fd_.get());
 }
 
+// Started again in its container it has another network, but the socket it had.
+bool lease_channel::adopt(const snapshot::pooler_ref& now) {
+  if (now.lease_path != pooler_.lease_path) return false;
+  if (now.host != pooler_.host && !within_reach(now)) return false;
+  pooler_ = now;
+  return true;
+}
+
 void lease_channel::connect() {
   auto connected = net::connect_unix(pooler_.lease_path, SOCK_SEQPACKET);
   if (!connected) return retry();

@@ -1,5 +1,5 @@
 #pragma once
-// lease_channel: a worker's SOCK_SEQPACKET connection to one pooler on this host, perhaps in another
+// lease_channel: a worker's SOCK_SEQPACKET connection to a pooler on this host, perhaps in another
 // container. Connects again after the pooler has died (50 ms, doubling to 1 s). Thread rule: its
 // worker's.
 
@@ -28,6 +28,9 @@ class lease_line {
   virtual ~lease_line() = default;
   virtual void tell(const lease::message&) = 0;
   virtual const snapshot::pooler_ref& pooler() const = 0;
+  // What the router says of the same pooler now. False: it is at another address, which needs
+  // another line.
+  virtual bool adopt(const snapshot::pooler_ref&) = 0;
 };
 
 class lease_channel final : public lease_line, public net::watcher {
@@ -36,6 +39,7 @@ class lease_channel final : public lease_line, public net::watcher {
   ~lease_channel() override;
   void tell(const lease::message&) override;
   const snapshot::pooler_ref& pooler() const override { return pooler_; }
+  bool adopt(const snapshot::pooler_ref&) override;
   bool up() const { return static_cast<bool>(fd_); }
 
  private:

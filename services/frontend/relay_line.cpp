@@ -40,6 +40,11 @@ class relay_line final : public lease_line {
   }
 
   const snapshot::pooler_ref& pooler() const override { return pooler_; }
+  bool adopt(const snapshot::pooler_ref& now) override {
+    if (now.relay != pooler_.relay || now.relay_key != pooler_.relay_key) return false;
+    pooler_ = now;
+    return true;
+  }
 
  private:
   class flow;

@@ -240,8 +240,7 @@ void worker::apply_poolers() {
   std::unordered_map<std::string, std::unique_ptr<lease_line>> kept;
   for (const auto& pooler : snapshot_.poolers) {
     const auto known = lines_.find(pooler.instance);
-    // One that has been started again elsewhere has another address.
-    if (known != lines_.end() && known->second->pooler() == pooler) {
+    if (known != lines_.end() && known->second->adopt(pooler)) {
       kept.insert(lines_.extract(known));
     }
   }

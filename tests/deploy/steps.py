@@ -4,6 +4,7 @@ names and images that are there. Started by tests/deploy/run. The closing line i
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import pathlib
@@ -179,11 +180,50 @@ def images():
                        image(service))
         program = "pgsled" if service == "cli" else f"pgsled-{service}"
         expect(found == f'pgsled ["{program}"]', service, "has", found)
-        version = docker("run", "--rm", "--read-only", "--cap-drop=ALL", image(service), "--version")
+        version = docker("run", "--rm", "--read-only", "--cap-drop=ALL", image(service),
+                         "--version")
         expect(version.startswith(program + " "), version)
     dump = docker("run", "--rm", "--entrypoint", "/usr/lib/postgresql/17/bin/pg_dump",
                   image("replicator"), "--version")
     expect(" 17." in dump, dump)
+
+
+def postgres_image():
+    """What the contract of postgres:17 is: environment, first steps, flags, other programs."""
+    name = os.environ["PGSLED_PG_IMAGE"]
+    refused = run("docker", "run", "--rm", name, check=False, seconds=60)
+    expect(refused.returncode != 0 and "POSTGRES_PASSWORD" in refused.stdout, refused.stdout)
+    expect(docker("run", "--rm", name, "bash", "-c", "echo other").endswith("other"))
+    with tempfile.TemporaryDirectory() as folder:
+        first = pathlib.Path(folder)
+        first.chmod(0o755)
+        (first / "1.sql").write_text("CREATE TABLE steps (a int); INSERT INTO steps VALUES (1);")
+        (first / "2.sh").write_text('psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" '
+                                    '-c "INSERT INTO steps VALUES (2)"\n')
+        (first / "3.sql.gz").write_bytes(gzip.compress(b"INSERT INTO steps VALUES (3);"))
+        (first / "password").write_text("from a file\n")
+        made = docker("run", "-d", "-v", f"{first}:/docker-entrypoint-initdb.d:ro",
+                      "-e", "POSTGRES_PASSWORD_FILE=/docker-entrypoint-initdb.d/password",
+                      "-e", "POSTGRES_USER=boss", "-e", "POSTGRES_DB=my db", name,
+                      "-c", "port=6000", "-c", "wal_level=logical")
+        try:
+            address = "range .NetworkSettings.Networks}}{{.IPAddress}}{{end"
+            host = docker("inspect", "-f", "{{" + address + "}}", made)
+
+            def rows():
+                with contextlib.suppress(psycopg.Error):
+                    with psycopg.connect(host=host, port=6000, user="boss", dbname="my db",
+                                         password="from a file", connect_timeout=5) as connection:
+                        return connection.execute("SELECT sum(a), count(*), current_setting("
+                                                  "'wal_level') FROM steps").fetchone()
+            expect(wait_until(rows, 60, 0.2) == (6, 3, "logical"), rows())
+            docker("restart", made)
+            expect(wait_until(rows, 60, 0.2) == (6, 3, "logical"), rows())
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(host=host, port=6000, user="boss", password="wrong").close()
+                raise AssertionError("any password will do")
+        finally:
+            docker("rm", "-f", "-v", made)
 
 
 def one_host(stack):
@@ -204,7 +244,8 @@ def one_host(stack):
         expect(docker("exec", container, "pgsled", "health") == "ready")
     expect("router" in docker("exec", stack.containers("router")[0], "pgsled", "status"))
     expect(lanes(stack) == {"socket"}, "lanes:", lanes(stack))
-    with urllib.request.urlopen(f"http://{stack.address('router')}:9090/metrics", timeout=5) as page:
+    address = f"http://{stack.address('router')}:9090/metrics"
+    with urllib.request.urlopen(address, timeout=5) as page:
         text = page.read().decode()
     for service in SERVICES:
         expect(f'service="{service}"' in text, "no series of", service)
@@ -331,8 +372,9 @@ def a_shard_more(stack):
         with stack.connect() as connection:
             found = []
             for user in range(1, 301):
-                found += connection.execute("SELECT * FROM user_conversation_list WHERE user_id = %s "
-                                            "ORDER BY conversation_id", [user]).fetchall()
+                found += connection.execute(
+                    "SELECT * FROM user_conversation_list WHERE user_id = %s "
+                    "ORDER BY conversation_id", [user]).fetchall()
             return found
     before = rows()
     with Probes(stack, 8) as probes:
@@ -464,7 +506,7 @@ def speed(stack):
                 rates[name].append(float(re.search(r"tps = ([\d.]+)", said)[1]))
     middle = {name: statistics.median(values[1:]) for name, values in rates.items()}
     for name, value in middle.items():
-        print(f"  {name}: {value:.0f} transactions a second, {value / middle['native']:.2f} of native")
+        print(f"  {name}: {value:.0f} a second, {value / middle['native']:.2f} of native")
     expect(middle["compose"] >= 0.9 * middle["native"], "slower than 0.9 of native")
 
 
@@ -488,8 +530,8 @@ def leaves_nothing(stack):
     expect(docker("volume", "ls", *mine) == "" and docker("network", "ls", *mine) == "")
 
 
-ON_ONE_HOST = (one_host, speed, poolers_come_and_go, a_pooler_dies, each_dies, others_wait, a_shard_more,
-               leaves_nothing)
+ON_ONE_HOST = (one_host, speed, poolers_come_and_go, a_pooler_dies, each_dies, others_wait,
+               a_shard_more, leaves_nothing)
 
 
 def attempt(step, outcomes, *arguments):
@@ -510,14 +552,15 @@ def attempt(step, outcomes, *arguments):
 
 
 def main(names):
-    known = [images, *ON_ONE_HOST, multihost, registry]
+    known = [images, postgres_image, *ON_ONE_HOST, multihost, registry]
     unknown = set(names) - {step.__name__ for step in known}
     if unknown:
         raise SystemExit(f"no step {sorted(unknown)}; there are {[s.__name__ for s in known]}")
     wanted = [step for step in known if not names or step.__name__ in names]
     outcomes = []
-    if images in wanted:
-        attempt(images, outcomes)
+    for step in (images, postgres_image):
+        if step in wanted:
+            attempt(step, outcomes)
     with Stack(ONE_HOST) as stack:
         chosen = [step for step in ON_ONE_HOST if step in wanted]
         if chosen and one_host not in chosen:

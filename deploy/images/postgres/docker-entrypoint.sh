@@ -17,7 +17,9 @@ complain() {
 # NAME, or the content of the file that NAME_FILE names, or a default.
 setting() {
   local name=$1 file=$1_FILE
-  if [ -n "${!name:-}" ] && [ -n "${!file:-}" ]; then complain "$name and $file exclude each other"; fi
+  if [ -n "${!name:-}" ] && [ -n "${!file:-}" ]; then
+    complain "$name and $file exclude each other"
+  fi
   if [ -n "${!file:-}" ]; then
     [ -r "${!file}" ] || complain "$file: ${!file} cannot be read"
     export "$name=$(<"${!file}")"
@@ -73,7 +75,9 @@ run_file() {
 
 # With a server that only this container reaches.
 first_steps() {
-  PGUSER="$POSTGRES_USER" pg_ctl -D "$PGDATA" -s -w -o "$(printf '%q ' "$@") -c listen_addresses=''" start
+  local flags
+  flags="$(printf '%q ' "$@") -c listen_addresses='' -p ${PGPORT:-5432}"
+  PGUSER="$POSTGRES_USER" pg_ctl -D "$PGDATA" -s -w -o "$flags" start
   if [ "$POSTGRES_DB" != postgres ]; then
     local there
     there=$(POSTGRES_DB=postgres process_sql -At -v name="$POSTGRES_DB" \
