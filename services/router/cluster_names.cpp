@@ -58,7 +58,8 @@ struct deciding {
     known.swapped = record.name != newest.name;
     if (elder_says) {
       const served_record& older = *elder.first.record;
-      if (older.epoch == record.epoch && (older.name == record.name || older.token != record.token)) {
+      if (older.epoch == record.epoch &&
+          (older.name == record.name || older.token != record.token)) {
         return refuse(a, b, fmt::format("the servers of databases \"{}\" and \"{}\" both say that "
                                         "they are \"{}\"", a.name, b.name, record.name));
       }

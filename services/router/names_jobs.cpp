@@ -107,7 +107,8 @@ std::vector<member_of_pair> servers_of(const pair_job& job) {
 result<bool> end_on(management::connection& link, const member_of_pair& one,
                     const std::string& job) {
   // Rows of the map by the job, whatever name they have.
-  const auto has_map = link.query("SELECT to_regprocedure('pgsled.end_move(text,text)') IS NOT NULL");
+  const auto has_map =
+      link.query("SELECT to_regprocedure('pgsled.end_move(text,text)') IS NOT NULL");
   if (!has_map) return tl::unexpected(has_map.error());
   if (!has_map->empty() && (*has_map)[0][0] == "t") {
     const auto ended = link.query(fmt::format("{}end_move({}, {})", durably,

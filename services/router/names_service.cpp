@@ -296,9 +296,9 @@ void names_service::tick(std::int64_t now) {
   const auto clusters = clusters_of(file_);
   const bool all = std::all_of(clusters.begin(), clusters.end(),
                                [](const auto& one) { return one.first.reached; });
-  const bool done = std::all_of(decided_.pairs.begin(), decided_.pairs.end(), [&](const auto& pair) {
-    return complete_.contains(name_of(pair));
-  });
+  const bool done =
+      std::all_of(decided_.pairs.begin(), decided_.pairs.end(),
+                  [&](const auto& pair) { return complete_.contains(name_of(pair)); });
   if (all && done) return;
   retry_at_ = now + retry_incomplete;
   if (all) return complete();

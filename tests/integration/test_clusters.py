@@ -20,7 +20,7 @@ OLD, NEW = "cluster_old", ["cluster_new_0", "cluster_new_1"]
 
 @pytest.fixture
 def clusters(server):
-    """"prod" on one server database, "prod_new" on two. Each says what it is: SELECT * FROM here."""
+    """"prod" on one server database, "prod_new" on two. Each says which: SELECT * FROM here."""
     for name in [OLD] + NEW:
         server.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         server.make_database(name)
@@ -105,7 +105,8 @@ def handed_over(server):
 @pytest.mark.parametrize("dispatch", ["cached", "always"])
 def test_a_cutover_and_the_way_back(clusters, dispatch):
     server = clusters
-    with suite(server, frontends=2, pgsled={"dispatch": dispatch}) as running, Mover(running) as mover:
+    with suite(server, frontends=2, pgsled={"dispatch": dispatch}) as running, \
+            Mover(running) as mover:
         assert here(running) == "old"
         wait_until(lambda: begun(mover), 10)
         where = mover.ask("where", "prod", to="prod_new")
