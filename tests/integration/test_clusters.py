@@ -1,7 +1,10 @@
 """Which servers have the name of a database when all of it may have been handed over to others: by
 the records on the servers, at start, at RELOAD and at a cutover. The test plays the replicator."""
 
+import os
 import signal
+import threading
+import time
 
 import psycopg
 import pytest
@@ -17,7 +20,7 @@ OLD, NEW = "cluster_old", ["cluster_new_0", "cluster_new_1"]
 
 @pytest.fixture
 def clusters(server):
-    """"prod" on one server database, "prod_new" on two. Each says what it is: SELECT * FROM here."""
+    """"prod" on one server database, "prod_new" on two. Each says which: SELECT * FROM here."""
     for name in [OLD] + NEW:
         server.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         server.make_database(name)
@@ -102,7 +105,8 @@ def handed_over(server):
 @pytest.mark.parametrize("dispatch", ["cached", "always"])
 def test_a_cutover_and_the_way_back(clusters, dispatch):
     server = clusters
-    with suite(server, frontends=2, pgsled={"dispatch": dispatch}) as running, Mover(running) as mover:
+    with suite(server, frontends=2, pgsled={"dispatch": dispatch}) as running, \
+            Mover(running) as mover:
         assert here(running) == "old"
         wait_until(lambda: begun(mover), 10)
         where = mover.ask("where", "prod", to="prod_new")
@@ -159,6 +163,132 @@ def test_a_cutover_and_the_way_back(clusters, dispatch):
         with pytest.raises(MoveError) as no:
             mover.ask("fence", "prod", to="prod_new", whole=True, wait_ms=1000)
         assert no.value.sqlstate == "55006"
+
+
+class Writers:
+    """Clients that write one row after the other, by single statements and in transactions."""
+
+    def __init__(self, running, count=6):
+        self.written, self.errors, self.stopping = [set() for _ in range(count)], [], False
+        self.threads = [threading.Thread(target=self.run, args=(running, number), daemon=True)
+                        for number in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, running, number):
+        try:
+            with running.connect("prod") as client:
+                for turn in range(100_000):
+                    if self.stopping:
+                        return
+                    key = number * 1_000_000 + turn
+                    insert = "INSERT INTO accounts VALUES (%s, 'x')"
+                    if number % 3 == 0:
+                        with client.transaction():
+                            client.execute(insert, (key,))
+                    elif number % 3 == 1:
+                        client.execute(insert, (key,), prepare=True)
+                    else:
+                        client.execute(f"INSERT INTO accounts VALUES ({key}, 'x')")
+                    self.written[number].add(key)
+        except psycopg.Error as error:
+            self.errors.append(error)
+
+    def stop(self):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_no_write_goes_to_servers_that_have_given_the_name_away(clusters, sharded):
+    server = clusters
+    running = suite(server, frontends=2)
+    if sharded:   # one server whose map has one bucket
+        running.sharded_tables.append({"database": "prod", "name": "accounts", "column": "id",
+                                       "data_type": "bigint"})
+
+    def there(name):
+        return {key for key, in server.run("SELECT id FROM accounts", database=name)}
+    with running, Mover(running) as mover:
+        wait_until(lambda: begun(mover), 10)
+        writers = Writers(running)
+        sides = [[OLD], NEW]
+        for turn in range(4):
+            wait_until(lambda: all(writers.written), 20)
+            time.sleep(0.5)
+            fence = mover.ask("fence", "prod", to="prod_new", whole=True, wait_ms=10_000)["fence"]
+            now, then = sides[turn % 2], sides[1 - turn % 2]
+            before = {name: there(name) for name in now}
+            assert hand_over(server, fence, now[0]) == turn + 2
+            mover.ask("flipped", "prod", to="prod_new")
+            had = sum(len(there(name)) for name in then)
+            wait_until(lambda: sum(len(there(name)) for name in then) > had + 50, 20)
+            assert {name: there(name) for name in now} == before
+        writers.stop()
+        assert not writers.errors
+        stored = [there(name) for name in [OLD] + NEW]
+        assert set().union(*stored) == set().union(*writers.written)
+        assert sum(map(len, stored)) == sum(map(len, writers.written))   # none twice
+        mover.ask("end", "prod", to="prod_new")
+
+
+@pytest.mark.parametrize("first", ["hand over", "kill"])
+def test_a_router_that_dies_under_the_fence(clusters, first):
+    server = clusters
+    with suite(server, frontends=2, general={"checkout_timeout": 15_000}) as running, \
+            Mover(running) as mover:
+        wait_until(lambda: begun(mover), 10)
+        writers = Writers(running)
+        wait_until(lambda: all(writers.written), 20)
+        fence = mover.ask("fence", "prod", to="prod_new", whole=True, wait_ms=10_000)["fence"]
+        before = server.run("SELECT count(*) FROM accounts", database=OLD)
+        router = running.pid("router")
+        if first == "kill":
+            running.kill("router")
+        try:
+            handed = hand_over(server, fence) == 2
+        except psycopg.Error as late:   # the next router was faster, and has lifted it
+            assert late.sqlstate == "55006" and first == "kill"
+            handed = False
+        if first == "hand over":
+            running.kill("router")
+        running.wait_restarted("router", router)
+        written = [len(those) for those in writers.written]
+        wait_until(lambda: all(len(those) > had + 5
+                               for those, had in zip(writers.written, written)), 20)
+        writers.stop()
+        assert not writers.errors
+        assert here(running) == ("new" if handed else "old")
+        if handed:
+            assert server.run("SELECT count(*) FROM accounts", database=OLD) == before
+        stored = [key for name in [OLD] + NEW
+                  for key, in server.run("SELECT id FROM accounts", database=name)]
+        assert sorted(stored) == sorted(set().union(*writers.written))
+        # The new router knows of the move without being told, and the job can go on.
+        wait_until(lambda: begun(mover), 15)
+        mover.ask("end", "prod", to="prod_new")
+
+
+def test_without_the_router_nothing_runs_while_a_move_is_registered(clusters):
+    server = clusters
+    with suite(server) as running, Mover(running) as mover:
+        wait_until(lambda: begun(mover), 10)
+        with running.connect("prod") as client, running.connect("prod") as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1")
+            router = running.kill("router", signal.SIGSTOP)
+            time.sleep(4)
+            try:
+                held = [Later(client, "SELECT 1"), Later(other, "SELECT 1")]
+                assert all(one.waits() for one in held)
+            finally:
+                os.kill(router, signal.SIGCONT)
+            assert [one.done() for one in held] == [None, None]
+            other.execute("COMMIT")
+        wait_until(lambda: begun(mover), 10)
+        mover.ask("end", "prod", to="prod_new")
 
 
 def test_a_fence_that_is_lifted_leaves_everything_where_it_was(clusters):

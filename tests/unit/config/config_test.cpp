@@ -321,6 +321,36 @@ TEST(config, how_rows_are_copied) {
   EXPECT_EQ(out.config->pgsled.resharding_slot_limit, 2'000'000);
 }
 
+TEST(config, databases_to_be_moved_to) {
+  const auto host = [](const std::string& name, int shard, bool only) {
+    return "[[databases]]\nname = \"" + name + "\"\nhost = \"h\"\nshard = " +
+           std::to_string(shard) + (only ? "\nresharding_only = true\n" : "\n");
+  };
+  const auto out = parse_both("[general]\ncutover_traffic_stop_threshold = 7\n"
+                              "cutover_replication_lag_threshold = 8\n"
+                              "cutover_last_transaction_delay = 9\ncutover_timeout = 10\n"
+                              "cutover_timeout_action = \"cutover\"\n" +
+                                  host("prod", 0, false) + host("prod_new", 0, true) +
+                                  host("prod_new", 1, true), "");
+  ASSERT_TRUE(out.config) << format(out.mistakes);
+  EXPECT_EQ(out.config->general.cutover_traffic_stop_threshold, 7);
+  EXPECT_EQ(out.config->general.cutover_replication_lag_threshold, 8);
+  EXPECT_EQ(out.config->general.cutover_last_transaction_delay, 9);
+  EXPECT_EQ(out.config->general.cutover_timeout, 10);
+  EXPECT_TRUE(out.config->general.cutover_action_unsafe);
+  ASSERT_EQ(out.config->databases.size(), 3u);
+  EXPECT_FALSE(out.config->databases[0].resharding_only);
+  EXPECT_TRUE(out.config->databases[2].resharding_only);
+  EXPECT_THAT(out.config->unacted, ::testing::IsEmpty());
+  // A single host of a database that clients use is left out, and said.
+  const auto mixed = parse_both(host("prod", 0, false) + host("prod", 0, true), "");
+  ASSERT_TRUE(mixed.config) << format(mixed.mistakes);
+  EXPECT_EQ(mixed.config->databases.size(), 1u);
+  EXPECT_EQ(mixed.config->unacted.size(), 1u);
+  // And two of them for one shard are as wrong as anywhere.
+  EXPECT_FALSE(parse_both(host("new", 0, true) + host("new", 0, true), "").config);
+}
+
 TEST(config, mistakes_of_mappings) {
   const std::string mapping = "[[sharded_tables.mapping]]\n";
   const auto one = [&](const std::string& more) { return mistakes_of(good_pgdog + more); };
