@@ -36,7 +36,8 @@ trouble watch_slot(management::connection&, const std::string& label, const std:
 trouble patiently(management::connection&, const std::string& sql);
 // No error when there is none. Whoever uses it loses it.
 trouble drop_slot(management::connection&, const std::string& slot);
-// Statements that give the tables in an entry of pgsled.job.altered the identities they had.
-std::string identity_as_before(const std::string& entry);
+// The identities that publish() has changed are what they were. One table after the other: several
+// locks at once could be waited for in a circle with clients, who must not be the ones to fail.
+trouble restore_identities(management::connection&, const move_scene&);
 
 }  // namespace pgsled::replicator
