@@ -464,6 +464,16 @@ void client::snapshot_changed() {
     return;
   }
   if (fresh->database.resharding_only) return end(only_for_resharding(fresh->database.name));
+  if (!fresh->planned && endpoint_->planned) {
+    // What is routed as a whole is finished, or fails, as that.
+    if (virtual_status_ == 'E') return;
+    if (batch_) {
+      return end(pg_error{"57P01", "the shards of database \"" + fresh->database.name +
+                                       "\" have changed in the middle of a batch", {}, {}});
+    }
+    unit_shard_ = 0;
+  }
+  answers_.clear();   // plans of the servers of then
   endpoint_ = std::move(fresh);
 }
 

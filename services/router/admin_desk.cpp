@@ -25,7 +25,10 @@ void admin_desk::request(const std::string& from, std::uint64_t request, const s
     case admin_statement::command::show: return show(who, *read);
     case admin_statement::command::reload: return reload(who, read->tag);
     case admin_statement::command::reshard: return reshard(who, *read);
-    case admin_statement::command::stop_task: return stop_task(who, read->what);
+    case admin_statement::command::cutover:
+      return tell_task(who, "cutover_move", "CUTOVER", read->what);
+    case admin_statement::command::stop_task:
+      return tell_task(who, "abort_move", "STOP_TASK", read->what);
     case admin_statement::command::shutdown: {
       admin_table done;
       done.has_result = false;
@@ -109,14 +112,20 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
     return calls_.error(who.name, who.request, {"57P03", "no replicator is there", {}, {}});
   }
   const bool known = truth_.database(asked.database) != nullptr;
-  if (!known) {
+  if (!asked.to.empty()) {
+    if (const auto why = cluster_objection(truth_, asked.database, asked.to)) {
+      return calls_.error(who.name, who.request, *why);
+    }
+  } else if (!known) {
     return calls_.error(who.name, who.request, {"3D000", "there is no such database", {}, {}});
   }
   const auto json = fmt::format(
-      R"({{"what":"start_move","kind":"{}","database":{},"shard":"{}"}})", asked.what,
-      json_text(asked.database), asked.shard);
+      R"({{"what":"start_move","kind":"{}","database":{},"shard":"{}","to":{},"cutover":"{}"}})",
+      asked.what, json_text(asked.database), asked.shard, json_text(asked.to), asked.cutover);
   const auto until = calls_.now() + gather_wait;
-  const bool begun = questions_.ask({to}, json, until, [this, who](gathered got) {
+  const bool own_names = !asked.to.empty();
+  const bool begun = questions_.ask({to}, json, until, [this, who, own_names,
+                                                        tag = asked.tag](gathered got) {
     const auto rows = read_rows(got);
     if (rows.empty()) {
       return calls_.error(who.name, who.request,
@@ -128,27 +137,37 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
     admin_table made;
     made.column("task_id");
     made.rows.push_back({rows.front().text("job")});
-    made.tag = "RESHARD";
+    made.tag = tag;
+    if (own_names) made.notice = "publications and slots have names of pgsled's own";
     give(who, std::move(made), {});
   });
   if (begun) return;
   calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
 }
 
-void admin_desk::stop_task(const asker& who, const std::string& id) {
-  const auto json = fmt::format(R"({{"what":"abort_move","job":{}}})", json_text(id));
+// Whichever replicator runs the task hears it, and decides what that means for it.
+void admin_desk::tell_task(const asker& who, const char* what, const char* tag,
+                           const std::string& id) {
+  const auto json = fmt::format(R"({{"what":"{}","job":{}}})", what, json_text(id));
   const bool begun = questions_.ask(
       members_of(truth_, {"replicator"}), json, calls_.now() + gather_wait,
-      [this, who, id](gathered got) {
-        if (read_rows(got).empty()) {
+      [this, who, id, tag](gathered got) {
+        const auto rows = read_rows(got);
+        if (!rows.empty() && !rows.front().text("error").empty()) {
           return calls_.error(who.name, who.request,
-                              {"42704", "no replicator runs the task " + id.substr(0, 64),
+                              {rows.front().text("sqlstate"), rows.front().text("error"), {}, {}});
+        }
+        if (rows.empty()) {
+          return calls_.error(who.name, who.request,
+                              {"42704", id.empty() ? "no replicator runs such a task"
+                                                   : "no replicator runs the task " +
+                                                         id.substr(0, 64),
                                "SHOW TASKS lists them. One whose replicator has died is taken over "
                                "within seconds.", {}});
         }
         admin_table done;
         done.has_result = false;
-        done.tag = "STOP_TASK";
+        done.tag = tag;
         give(who, std::move(done), {});
       });
   if (begun) return;

@@ -44,7 +44,7 @@ class admin_desk {
   void show_gathered(const asker&, const admin_statement&, std::vector<std::string> services);
   void reload(const asker&, const std::string& tag);
   void reshard(const asker&, const admin_statement&);
-  void stop_task(const asker&, const std::string& id);
+  void tell_task(const asker&, const char* what, const char* tag, const std::string& id);
   void give(const asker&, admin_table, const std::vector<std::string>& columns);
 
   const control& truth_;

@@ -68,19 +68,33 @@ bool later_command(const std::string& word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-bool to_other_cluster(const std::string& word) {
-  static constexpr std::array<std::string_view, 4> words{"schema_sync", "copy_data", "replicate",
-                                                         "cutover"};
-  return std::find(words.begin(), words.end(), word) != words.end();
-}
-
-result<admin_statement> no_other_cluster(const std::string& verb) {
+result<admin_statement> no_single_step(const std::string& verb) {
   std::string name = verb;
   for (char& c : name) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
-  return failure("0A000", name + ": moving a database to another cluster is not in this version",
-                 "Shards of the cluster are added, emptied and evened out in place: RESHARD ADD "
-                 "SHARD database [shard], RESHARD REMOVE SHARD database shard, RESHARD REBALANCE "
-                 "database. Each does all steps; STOP_TASK aborts it.");
+  return failure("0A000", name + ": single steps of a move are not taken by themselves",
+                 "COPY_DATA source destination publication does the schema, the copy and the "
+                 "following; CUTOVER changes sides; RESHARD does all of it.");
+}
+
+// RESHARD source destination publication [slot], and COPY_DATA, which waits for CUTOVER. The
+// names of publication and slots are pgsled's own.
+result<admin_statement> to_other_cluster(const std::vector<std::string>& words, const char* when) {
+  const bool of_shard = words.size() > 2 && words[2] == "shard" &&
+                        (words[1] == "add" || words[1] == "remove");
+  if ((words.size() != 4 && words.size() != 5) || of_shard) {
+    return failure("42601", words[0] + " needs source, destination and publication",
+                   "RESHARD source destination publication [slot]; in place: RESHARD ADD SHARD "
+                   "database [shard], RESHARD REMOVE SHARD database shard, RESHARD REBALANCE "
+                   "database.");
+  }
+  admin_statement made;
+  made.verb = admin_statement::command::reshard;
+  made.what = "new-cluster";
+  made.database = words[1];
+  made.to = words[2];
+  made.cutover = when;
+  made.tag = words[0] == "reshard" ? "RESHARD" : "COPY_DATA";
+  return made;
 }
 
 // RESHARD ADD SHARD database [shard] | REMOVE SHARD database shard | REBALANCE database. PgDog's
@@ -88,6 +102,7 @@ result<admin_statement> no_other_cluster(const std::string& verb) {
 result<admin_statement> reshard(const std::vector<std::string>& words) {
   admin_statement made;
   made.verb = admin_statement::command::reshard;
+  made.tag = "RESHARD";
   const auto number = [&](std::size_t at) {
     return words.size() == at + 1 && !words[at].empty() && words[at].size() <= 4 &&
            words[at].find_first_not_of("0123456789") == std::string::npos;
@@ -102,7 +117,7 @@ result<admin_statement> reshard(const std::vector<std::string>& words) {
     made.database = words[2];
     return made;
   } else {
-    return no_other_cluster("reshard");
+    return to_other_cluster(words, "automatic");
   }
   made.database = words[3];
   if (words.size() == 5) made.shard = words[4];
@@ -162,7 +177,13 @@ result<admin_statement> read_admin_statement(std::string_view sql) {
   if (verb == "reset" && words.size() == 2 && words[1] == "all") return quiet("RESET");
   if (verb == "set" && words.size() > 2 && session_setting(words[1])) return quiet("SET");
   if (verb == "reshard") return reshard(words);
-  if (to_other_cluster(verb)) return no_other_cluster(verb);
+  if (verb == "copy_data") return to_other_cluster(words, "wait");
+  if (verb == "schema_sync" || verb == "replicate") return no_single_step(verb);
+  if (verb == "cutover" && words.size() <= 2) {
+    made.verb = admin_statement::command::cutover;
+    if (words.size() == 2) made.what = words[1];
+    return made;
+  }
   if (verb == "stop_task") {
     if (words.size() != 2) {
       return failure("42601", "STOP_TASK needs the id of a task", "SHOW TASKS lists them.");

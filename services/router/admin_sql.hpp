@@ -17,13 +17,15 @@ struct admin_statement {
     shutdown,
     quiet,       // what drivers say to any database: answered with `tag` and nothing else
     select_one,  // SELECT 1, the drivers' ping
-    reshard,     // `what` is the goal, of `database`, with `shard` if it was named
+    reshard,     // `what` is the goal, of `database`, with `shard` or `to` if it was named
+    cutover,     // `what` is the id of a task; empty: the only one
     stop_task,   // `what` is its id
   };
   admin_statement::command verb = admin_statement::command::show;
   std::string what, tag;
   std::vector<std::string> columns;
   std::string database, shard;
+  std::string to, cutover;   // reshard to another cluster: its database; automatic or wait
 };
 
 // 42601 for what cannot be read, 0A000 for what PgDog knows and this version does not.

@@ -101,7 +101,10 @@ admin_table show_help() {
   line("RESHARD ADD SHARD database [shard]", "give a joining shard its part of the rows");
   line("RESHARD REMOVE SHARD database shard", "spread all rows of a shard over the others");
   line("RESHARD REBALANCE database", "even out what the shards own");
-  line("STOP_TASK id", "undo a move that has not switched over yet");
+  line("RESHARD source destination publication [slot]", "move all of a database to other servers");
+  line("COPY_DATA source destination publication [slot]", "the same, and wait for CUTOVER");
+  line("CUTOVER [id]", "change sides now; on a move that has done so, back again");
+  line("STOP_TASK id", "undo a move that has not switched over yet; finish one that has");
   line("SHOW VERSION", "version");
   line("RELOAD", "read both files again; returns when every process has acknowledged");
   line("SHUTDOWN", "drain and end all processes");

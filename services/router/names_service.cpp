@@ -101,6 +101,7 @@ void names_service::ask() {
 
 void names_service::found(const names_found& read) {
   under_way_ = false;
+  looked_ = true;
   retry_at_ = steady_ms() + retry_incomplete;
   if (std::exchange(again_, false)) {
     // Of an older file, or read before a fence was to go.
@@ -161,7 +162,8 @@ void names_service::publish() {
     const std::string why = unknown != decided_.unknown.end()   ? unknown->second
                             : refused != decided_.refused.end() ? refused->second
                                                                 : std::string();
-    if (why != std::exchange(told_[name], why) && !why.empty()) {
+    // Before the first look nothing is wrong yet.
+    if (looked_ && why != std::exchange(told_[name], why) && !why.empty()) {
       log::error("router", "database \"{}\" is not served: {}", name, why);
     }
   }

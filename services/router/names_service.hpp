@@ -70,7 +70,7 @@ class names_service {
     std::function<void(bool)> done;
   };
   std::vector<asker> asking_, asked_;   // those of the next look, of the present one
-  bool under_way_ = false, again_ = false, completing_ = false;
+  bool under_way_ = false, again_ = false, completing_ = false, looked_ = false;
   std::int64_t retry_at_ = 0;
   std::map<std::string, std::string> told_;         // what was logged
   shard_worker worker_;                             // last: its jobs use the others

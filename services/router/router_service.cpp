@@ -417,6 +417,13 @@ struct router_service::state {
 
   // Of all of a database to the servers of another.
   void move_cluster(const move_desk::asker& who, const snapshot::move_request& asked) {
+    const std::int64_t now = steady_ms();
+    const auto& what = asked.do_;
+    // What takes back must not depend on what is known.
+    if (what == "flipped" || what == "lift") {
+      return moves.lift(who, asked.database, asked.job, now);
+    }
+    if (what == "end") return moves.end(who, asked.database, asked.job, now);
     if (const auto why = cluster_objection(truth, asked.database, asked.to)) {
       return send_error(who.from, who.request, *why);
     }
@@ -429,8 +436,6 @@ struct router_service::state {
                         {"57P03", "the servers or the shard map of database \"" + name +
                                       "\" are not known yet", {}, {}});
     }
-    const std::int64_t now = steady_ms();
-    const auto& what = asked.do_;
     if (what == "where") {
       return (void)send(who.from, kind::move_answer,
                         as_bytes(snapshot::to_json(where_clusters_are(
@@ -438,28 +443,28 @@ struct router_service::state {
                             truth.states()))),
                         who.request);
     }
-    if (what == "begin") {
-      for (const cluster_pair& pair : names.known().pairs) {
-        const bool this_one = pair.database == asked.database && pair.other == asked.to;
-        const bool ours = pair.database == asked.database || pair.database == asked.to ||
-                          pair.other == asked.database || pair.other == asked.to;
-        if (this_one || !ours || !pair.swapped) continue;
-        return send_error(who.from, who.request,
-                          {"55000", "the file gives the servers of database \"" + pair.database +
-                                        "\" to \"" + pair.other + "\" since an earlier move",
-                           "Swap the hosts of the two in [[databases]], and RELOAD.", {}});
-      }
-      return moves.begin(who, asked.database, asked.job, now, asked.to);
-    }
+    if (what == "begin") return begin_cluster(who, asked, now);
     if (what == "fence") {
       return moves.fence(who, asked.database, asked.job, asked.buckets, asked.wait_ms, now,
                          asked.whole);
     }
-    if (what == "flipped" || what == "lift") {
-      return moves.lift(who, asked.database, asked.job, now);
-    }
-    if (what == "end") return moves.end(who, asked.database, asked.job, now);
     send_error(who.from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
+  }
+
+  // Not from a state in which the file still has the names of an earlier move.
+  void begin_cluster(const move_desk::asker& who, const snapshot::move_request& asked,
+                     std::int64_t now) {
+    for (const cluster_pair& pair : names.known().pairs) {
+      const bool this_one = pair.database == asked.database && pair.other == asked.to;
+      const bool ours = pair.database == asked.database || pair.database == asked.to ||
+                        pair.other == asked.database || pair.other == asked.to;
+      if (this_one || !ours || !pair.swapped) continue;
+      return send_error(who.from, who.request,
+                        {"55000", "the file gives the servers of database \"" + pair.database +
+                                      "\" to \"" + pair.other + "\" since an earlier move",
+                         "Swap the hosts of the two in [[databases]], and RELOAD.", {}});
+    }
+    moves.begin(who, asked.database, asked.job, now, asked.to);
   }
 
   // Whichever replicator runs the move hears it, whoever was asked.

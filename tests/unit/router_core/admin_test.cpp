@@ -58,16 +58,34 @@ TEST(admin_sql, moves_of_rows) {
   EXPECT_EQ(remove->shard, "12");
   EXPECT_EQ(read_admin_statement("RESHARD REBALANCE shop")->database, "shop");
   EXPECT_EQ(read_admin_statement("STOP_TASK 00ff")->what, "00ff");
-  for (const char* sql : {"RESHARD source destination publication", "RESHARD remove shard shop",
-                          "RESHARD remove shard shop x", "RESHARD add shard", "RESHARD",
-                          "SCHEMA_SYNC pre a b p", "COPY_DATA a b p", "REPLICATE a b p slot",
-                          "CUTOVER", "CUTOVER 5"}) {
+  for (const char* sql : {"RESHARD remove shard shop", "RESHARD remove shard shop x",
+                          "RESHARD add shard", "RESHARD", "COPY_DATA a b", "RESHARD a b p s x"}) {
+    const auto no = read_admin_statement(sql);
+    ASSERT_FALSE(no.has_value()) << sql;
+    EXPECT_EQ(no.error().sqlstate, "42601");
+    EXPECT_NE(no.error().hint.find("RESHARD ADD SHARD"), std::string::npos);
+  }
+  for (const char* sql : {"SCHEMA_SYNC pre a b p", "REPLICATE a b p slot"}) {
     const auto no = read_admin_statement(sql);
     ASSERT_FALSE(no.has_value()) << sql;
     EXPECT_EQ(no.error().sqlstate, "0A000");
-    EXPECT_NE(no.error().hint.find("RESHARD ADD SHARD"), std::string::npos);
   }
   EXPECT_EQ(read_admin_statement("STOP_TASK").error().sqlstate, "42601");
+}
+
+TEST(admin_sql, moves_to_other_servers) {
+  const auto all = read_admin_statement("RESHARD Shop \"Shop_New\" publication slot");
+  ASSERT_TRUE(all.has_value());
+  EXPECT_EQ(all->verb, verb::reshard);
+  EXPECT_EQ(all->what, "new-cluster");
+  EXPECT_EQ(all->database, "shop");
+  EXPECT_EQ(all->to, "Shop_New");
+  EXPECT_EQ(all->cutover, "automatic");
+  EXPECT_EQ(read_admin_statement("COPY_DATA a b p")->cutover, "wait");
+  EXPECT_EQ(read_admin_statement("COPY_DATA a b p")->tag, "COPY_DATA");
+  EXPECT_EQ(read_admin_statement("CUTOVER")->verb, verb::cutover);
+  EXPECT_EQ(read_admin_statement("CUTOVER 00ff")->what, "00ff");
+  EXPECT_EQ(read_admin_statement("CUTOVER 1 2").error().sqlstate, "42601");
 }
 
 TEST(admin_table, json_and_columns) {
