@@ -381,7 +381,10 @@ struct router_service::state {
     const move_desk::asker who{from, got.header.request};
     auto asked = snapshot::from_json<snapshot::move_request>(as_text(got.payload));
     if (!asked) return send_error(from, who.request, asked.error());
-    if (asked->do_ == "abort") return abort_move(who, asked->job);
+    if (asked->do_ == "abort") return tell_move(who, "abort_move", asked->job, "");
+    if (asked->do_ == "cutover" || asked->do_ == "roll_back" || asked->do_ == "finish") {
+      return tell_move(who, "cutover_move", asked->job, asked->do_);
+    }
     if (asked->do_ == "moves") return list_moves(who);
     if (!asked->to.empty()) return move_cluster(who, *asked);
     const database_definition* database = truth.database(asked->database);
@@ -468,12 +471,19 @@ struct router_service::state {
   }
 
   // Whichever replicator runs the move hears it, whoever was asked.
-  void abort_move(const move_desk::asker& who, const std::string& job) {
+  // To whichever replicator runs the job.
+  void tell_move(const move_desk::asker& who, const char* what, const std::string& job,
+                 const std::string& act) {
     const auto asked = questions.ask(
         members_of(truth, {"replicator"}),
-        fmt::format(R"({{"what":"abort_move","job":{}}})", json_text(job)),
+        fmt::format(R"({{"what":"{}","job":{},"do":"{}"}})", what, json_text(job), act),
         steady_ms() + admin_desk::gather_wait, [this, who, job](gathered got) {
-          if (!read_rows(got).empty()) {
+          const auto rows = read_rows(got);
+          if (!rows.empty() && !rows.front().text("error").empty()) {
+            return send_error(who.from, who.request, {rows.front().text("sqlstate"),
+                                                      rows.front().text("error"), {}, {}});
+          }
+          if (!rows.empty()) {
             return (void)send(who.from, kind::move_answer,
                               as_bytes(snapshot::to_json(snapshot::move_answer())), who.request);
           }
