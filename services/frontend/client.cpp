@@ -440,7 +440,8 @@ void client::servers_changed() {
   const bool closed = fresh && fresh->database.resharding_only;
   // What a log-in learns of the old servers does no harm; a connection that it keeps would.
   if ((!others && !closed) || (login_ && endpoint_->mode != pool_mode::session)) return;
-  if (!pinned_ && endpoint_->mode != pool_mode::session && !others) return;   // as its transaction ends
+  // Without a connection of its own it goes when its transaction has ended.
+  if (!pinned_ && endpoint_->mode != pool_mode::session && !others) return;
   if (closed) return end(only_for_resharding(endpoint_->database.name));
   end(pg_error{"57P01",
                "terminating connection: database \"" + endpoint_->database.name +

@@ -11,7 +11,8 @@ namespace pgsled::frontend {
 
 inline pg_error only_for_resharding(const std::string& database) {
   return {"55000", "database \"" + database + "\" is not accepting connections",
-          "It is there to be moved to: its hosts have resharding_only = true in [[databases]].", {}};
+          "It is there to be moved to: its hosts have resharding_only = true in [[databases]].",
+          {}};
 }
 
 struct login_state {

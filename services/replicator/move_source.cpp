@@ -130,8 +130,8 @@ trouble drop_slot(management::connection& link, const std::string& slot) {
 }
 
 trouble restore_identities(management::connection& link, const move_scene& scene) {
-  const auto altered = link.query(fmt::format("SELECT unnest(altered) FROM pgsled.job WHERE id = {}",
-                                              literal(scene.job)));
+  const auto altered = link.query(fmt::format(
+      "SELECT unnest(altered) FROM pgsled.job WHERE id = {}", literal(scene.job)));
   if (!altered) return altered.error();
   for (const auto& row : *altered) {
     const auto sql = fmt::format(

@@ -58,7 +58,8 @@ struct deciding {
     known.swapped = record.name != newest.name;
     if (elder_says) {
       const served_record& older = *elder.first.record;
-      if (older.epoch == record.epoch && (older.name == record.name || older.token != record.token)) {
+      if (older.epoch == record.epoch &&
+          (older.name == record.name || older.token != record.token)) {
         return refuse(a, b, fmt::format("the servers of databases \"{}\" and \"{}\" both say that "
                                         "they are \"{}\"", a.name, b.name, record.name));
       }
@@ -84,9 +85,10 @@ struct deciding {
   // A name whose servers are not reached, where other servers might claim it that are not either.
   void alone(const file_cluster& one) {
     if (one.first.reached || made.unknown.contains(one.name) || made.pair_of(one.name)) return;
+    // One that has not been asked yet will be, in a moment.
     const auto partner = std::find_if(clusters.begin(), clusters.end(), [&](const auto& with) {
-      return with.name != one.name && !with.first.reached && !made.pair_of(with.name) &&
-             (with.resharding_only || one.resharding_only);
+      return with.name != one.name && (!with.first.reached || !one.first.tried) &&
+             !made.pair_of(with.name) && (with.resharding_only || one.resharding_only);
     });
     if (partner == clusters.end()) return;
     made.unknown[one.name] = fmt::format(

@@ -27,6 +27,7 @@ struct names_reading {
   bool reached = false;
   std::string problem;        // when not reached: why
   std::optional<served_record> record;
+  bool tried = false;         // when not reached: it was asked for, in vain
 };
 
 struct file_cluster {         // a database of the file, and what its first shard says

@@ -34,9 +34,9 @@ std::optional<pg_error> control::objection(const config::configuration& next) co
     for (const config::database& one : next.databases) {
       if (one.name == name) shards = std::max(shards, one.shard + 1);
     }
-    const bool only = std::any_of(next.databases.begin(), next.databases.end(), [&](const auto& one) {
-      return one.name == name && one.resharding_only;
-    });
+    const bool only = std::any_of(
+        next.databases.begin(), next.databases.end(),
+        [&](const auto& one) { return one.name == name && one.resharding_only; });
     if (!state.other.empty() && (shards == 0 || only != database(name)->resharding_only)) {
       return pg_error{"55006", "database \"" + name + "\": it takes part in the move " +
                                    state.moving + ", and has to stay in the file as it is",
@@ -217,8 +217,8 @@ std::optional<pg_error> cluster_objection(const control& truth, const std::strin
         continue;
       }
       return refused("databases \"" + host.name + "\" and \"" + one.name + "\" are the same "
-                     "database of one server: what is written by one name would go past the other's "
-                     "fence",
+                     "database of one server: what is written by one name would go past the "
+                     "other's fence",
                      "Take one of the two out of [[databases]].");
     }
   }

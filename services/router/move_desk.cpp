@@ -82,7 +82,8 @@ void move_desk::fence(const asker& who, const std::string& database, const std::
   move* one = find(who, database, job);
   if (one == nullptr) return;
   if (whole == one->other.empty() || (whole && !buckets.empty())) {
-    return refuse(who, "22023", "a move to other servers, and no other, fences all of its database");
+    return refuse(who, "22023",
+                  "a move to other servers, and no other, fences all of its database");
   }
   if (one->fence_is != phase::none) {
     return refuse(who, "55006", fmt::format("move {} has a fence already", job));

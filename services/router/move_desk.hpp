@@ -1,7 +1,8 @@
 #pragma once
 // move_desk: the router's side of moving buckets between shards, and of moving all of a database to
-// the servers of another (docs/formats/envelope.md). Registers the job on the shards, raises the fence, says when it holds, and lifts it. Pure: what
-// must be done on shards, told to members and answered is the driver's, through the callbacks.
+// the servers of another (docs/formats/envelope.md). Registers the job on the shards, raises the
+// fence, says when it holds, and lifts it. Pure: what must be done on shards, told to members and
+// answered is the driver's, through the callbacks.
 // Times are milliseconds of a steady clock. Thread rule: one thread.
 //
 // A fence: none → setting (on the shards) → announced (in the snapshots) → holding → lifting

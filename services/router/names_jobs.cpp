@@ -64,6 +64,7 @@ result<std::optional<served_record>> read_settled(management::connection& link,
 names_reading read_first(const names_job::cluster& one, const names_job& job,
                          const std::atomic<bool>& stop) {
   names_reading read;
+  read.tried = true;
   if (one.shards.empty()) {
     read.problem = "no host or no user is known for its first shard";
     return read;
@@ -106,7 +107,8 @@ std::vector<member_of_pair> servers_of(const pair_job& job) {
 result<bool> end_on(management::connection& link, const member_of_pair& one,
                     const std::string& job) {
   // Rows of the map by the job, whatever name they have.
-  const auto has_map = link.query("SELECT to_regprocedure('pgsled.end_move(text,text)') IS NOT NULL");
+  const auto has_map =
+      link.query("SELECT to_regprocedure('pgsled.end_move(text,text)') IS NOT NULL");
   if (!has_map) return tl::unexpected(has_map.error());
   if (!has_map->empty() && (*has_map)[0][0] == "t") {
     const auto ended = link.query(fmt::format("{}end_move({}, {})", durably,
@@ -166,17 +168,15 @@ result<bool> set_fence(const pair_job& job, const move_work& work, const std::at
 }  // namespace
 
 // All at once: one that does not answer must not hold up the others.
-names_found read_names(const names_job& job, const std::atomic<bool>& stop) {
-  std::vector<std::future<names_reading>> asked;
+void read_names(const names_job& job, const std::atomic<bool>& stop,
+                const std::function<void(const std::string&, const names_reading&)>& each) {
+  std::vector<std::future<void>> asked;
   for (const auto& one : job.clusters) {
-    asked.push_back(std::async(std::launch::async,
-                               [&one, &job, &stop] { return read_first(one, job, stop); }));
+    asked.push_back(std::async(std::launch::async, [&one, &job, &stop, &each] {
+      each(one.server, read_first(one, job, stop));
+    }));
   }
-  names_found found;
-  for (std::size_t i = 0; i < asked.size(); ++i) {
-    found.first.emplace_back(job.clusters[i].server, asked[i].get());
-  }
-  return found;
+  for (auto& one : asked) one.get();
 }
 
 result<settled_name> settle_name(management::connection& link, const std::string& database,

@@ -3,6 +3,7 @@
 // (bounded); called on a helper thread.
 
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,11 +24,10 @@ struct names_job {
   management::tls tls;
   std::vector<std::string> keep_fences;   // any other that is found on a server is lifted first
 };
-struct names_found {
-  std::vector<std::pair<std::string, names_reading>> first;   // by server, as in the job
-};
 // Lifting a fence waits for a hand-over that is in flight, so that what is read holds.
-names_found read_names(const names_job&, const std::atomic<bool>& stop);
+// `each` is called with the server, as in the job, as soon as it is read, by any thread.
+void read_names(const names_job&, const std::atomic<bool>& stop,
+                const std::function<void(const std::string& server, const names_reading&)>& each);
 
 // A pair of clusters under the names that they have now, and how each is reached.
 struct pair_job {

@@ -67,7 +67,18 @@ result<config::configuration> names_service::named(const config::configuration& 
 }
 
 void names_service::configure(config::configuration file) {
+  const auto& served = truth_.configuration();
   file_ = std::move(file);
+  // What this router has served until now under that name it may serve until more is known: no
+  // name is handed over without it.
+  for (const std::string& name : names_of(file_)) {
+    const auto server = server_of(file_, name);
+    if (configured_ && !readings_.contains(server) && unknown(name) == nullptr &&
+        server_of(served, name) == server) {
+      readings_[server].reached = true;
+    }
+  }
+  configured_ = true;
   std::map<std::string, names_reading> kept;
   for (const std::string& name : names_of(file_)) {
     if (auto read = readings_.extract(server_of(file_, name))) kept.insert(std::move(read));
@@ -94,27 +105,35 @@ void names_service::ask() {
   under_way_ = true;
   asked_ = std::exchange(asking_, {});
   worker_.put("names", [this, job = std::move(job)](const std::atomic<bool>& stop) {
-    names_found read = read_names(job, stop);
-    loop_.post([this, read = std::move(read)] { found(read); });
+    read_names(job, stop, [this](const std::string& server, const names_reading& read) {
+      loop_.post([this, server, read] { found_one(server, read); });
+    });
+    loop_.post([this] { found_all(); });
   });
 }
 
-void names_service::found(const names_found& read) {
+void names_service::found_one(const std::string& server, const names_reading& read) {
+  if (again_) return;   // of an older file, or read before a fence was to go
+  // What was read before still holds for one that is away.
+  const auto before = readings_.find(server);
+  if (!read.reached && before != readings_.end() && before->second.reached) return;
+  readings_[server] = read;
+  if (decided_.unknown.empty()) return;
+  // Those that are known now need not wait for those that are not.
+  looked_ = true;
+  apply(false);
+  calls_.changed();
+}
+
+void names_service::found_all() {
   under_way_ = false;
   looked_ = true;
   retry_at_ = steady_ms() + retry_incomplete;
   if (std::exchange(again_, false)) {
-    // Of an older file, or read before a fence was to go.
     asking_.insert(asking_.end(), std::make_move_iterator(asked_.begin()),
                    std::make_move_iterator(asked_.end()));
     asked_.clear();
     return ask();
-  }
-  for (const auto& [server, reading] : read.first) {
-    // What was read before still holds for one that is away.
-    const auto before = readings_.find(server);
-    if (!reading.reached && before != readings_.end() && before->second.reached) continue;
-    readings_[server] = reading;
   }
   apply(false);
   if (!decided_.unknown.empty()) retry_at_ = steady_ms() + retry_unknown;
@@ -277,9 +296,9 @@ void names_service::tick(std::int64_t now) {
   const auto clusters = clusters_of(file_);
   const bool all = std::all_of(clusters.begin(), clusters.end(),
                                [](const auto& one) { return one.first.reached; });
-  const bool done = std::all_of(decided_.pairs.begin(), decided_.pairs.end(), [&](const auto& pair) {
-    return complete_.contains(name_of(pair));
-  });
+  const bool done =
+      std::all_of(decided_.pairs.begin(), decided_.pairs.end(),
+                  [&](const auto& pair) { return complete_.contains(name_of(pair)); });
   if (all && done) return;
   retry_at_ = now + retry_incomplete;
   if (all) return complete();

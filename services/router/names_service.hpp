@@ -50,7 +50,8 @@ class names_service {
   std::vector<file_cluster> clusters_of(const config::configuration& file) const;
   bool wanted(const config::configuration& file) const;
   void ask();
-  void found(const names_found&);
+  void found_one(const std::string& server, const names_reading&);
+  void found_all();
   void forget(const std::string& database, const std::string& other);
   void apply(bool new_file);
   void publish();
@@ -70,7 +71,8 @@ class names_service {
     std::function<void(bool)> done;
   };
   std::vector<asker> asking_, asked_;   // those of the next look, of the present one
-  bool under_way_ = false, again_ = false, completing_ = false, looked_ = false;
+  bool under_way_ = false, again_ = false, completing_ = false;
+  bool looked_ = false, configured_ = false;        // at least once
   std::int64_t retry_at_ = 0;
   std::map<std::string, std::string> told_;         // what was logged
   shard_worker worker_;                             // last: its jobs use the others

@@ -1,6 +1,7 @@
 """Which servers have the name of a database when all of it may have been handed over to others: by
 the records on the servers, at start, at RELOAD and at a cutover. The test plays the replicator."""
 
+import os
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ OLD, NEW = "cluster_old", ["cluster_new_0", "cluster_new_1"]
 
 @pytest.fixture
 def clusters(server):
-    """"prod" on one server database, "prod_new" on two. Each says what it is: SELECT * FROM here."""
+    """"prod" on one server database, "prod_new" on two. Each says which: SELECT * FROM here."""
     for name in [OLD] + NEW:
         server.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         server.make_database(name)
@@ -104,7 +105,8 @@ def handed_over(server):
 @pytest.mark.parametrize("dispatch", ["cached", "always"])
 def test_a_cutover_and_the_way_back(clusters, dispatch):
     server = clusters
-    with suite(server, frontends=2, pgsled={"dispatch": dispatch}) as running, Mover(running) as mover:
+    with suite(server, frontends=2, pgsled={"dispatch": dispatch}) as running, \
+            Mover(running) as mover:
         assert here(running) == "old"
         wait_until(lambda: begun(mover), 10)
         where = mover.ask("where", "prod", to="prod_new")
@@ -229,6 +231,63 @@ def test_no_write_goes_to_servers_that_have_given_the_name_away(clusters, sharde
         stored = [there(name) for name in [OLD] + NEW]
         assert set().union(*stored) == set().union(*writers.written)
         assert sum(map(len, stored)) == sum(map(len, writers.written))   # none twice
+        mover.ask("end", "prod", to="prod_new")
+
+
+@pytest.mark.parametrize("first", ["hand over", "kill"])
+def test_a_router_that_dies_under_the_fence(clusters, first):
+    server = clusters
+    with suite(server, frontends=2, general={"checkout_timeout": 15_000}) as running, \
+            Mover(running) as mover:
+        wait_until(lambda: begun(mover), 10)
+        writers = Writers(running)
+        wait_until(lambda: all(writers.written), 20)
+        fence = mover.ask("fence", "prod", to="prod_new", whole=True, wait_ms=10_000)["fence"]
+        before = server.run("SELECT count(*) FROM accounts", database=OLD)
+        router = running.pid("router")
+        if first == "kill":
+            running.kill("router")
+        try:
+            handed = hand_over(server, fence) == 2
+        except psycopg.Error as late:   # the next router was faster, and has lifted it
+            assert late.sqlstate == "55006" and first == "kill"
+            handed = False
+        if first == "hand over":
+            running.kill("router")
+        running.wait_restarted("router", router)
+        written = [len(those) for those in writers.written]
+        wait_until(lambda: all(len(those) > had + 5
+                               for those, had in zip(writers.written, written)), 20)
+        writers.stop()
+        assert not writers.errors
+        assert here(running) == ("new" if handed else "old")
+        if handed:
+            assert server.run("SELECT count(*) FROM accounts", database=OLD) == before
+        stored = [key for name in [OLD] + NEW
+                  for key, in server.run("SELECT id FROM accounts", database=name)]
+        assert sorted(stored) == sorted(set().union(*writers.written))
+        # The new router knows of the move without being told, and the job can go on.
+        wait_until(lambda: begun(mover), 15)
+        mover.ask("end", "prod", to="prod_new")
+
+
+def test_without_the_router_nothing_runs_while_a_move_is_registered(clusters):
+    server = clusters
+    with suite(server) as running, Mover(running) as mover:
+        wait_until(lambda: begun(mover), 10)
+        with running.connect("prod") as client, running.connect("prod") as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1")
+            router = running.kill("router", signal.SIGSTOP)
+            time.sleep(4)
+            try:
+                held = [Later(client, "SELECT 1"), Later(other, "SELECT 1")]
+                assert all(one.waits() for one in held)
+            finally:
+                os.kill(router, signal.SIGCONT)
+            assert [one.done() for one in held] == [None, None]
+            other.execute("COMMIT")
+        wait_until(lambda: begun(mover), 10)
         mover.ask("end", "prod", to="prod_new")
 
 

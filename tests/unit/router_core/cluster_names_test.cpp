@@ -6,10 +6,10 @@ namespace pgsled::router {
 namespace {
 
 file_cluster cluster(const std::string& name, std::optional<served_record> record = {}) {
-  return {name, name.ends_with("_new"), {true, {}, std::move(record)}};
+  return {name, name.ends_with("_new"), {true, {}, std::move(record), true}};
 }
 file_cluster away(const std::string& name) {
-  return {name, name.ends_with("_new"), {false, "no route", {}}};
+  return {name, name.ends_with("_new"), {false, "no route", {}, true}};
 }
 served_record says(const std::string& name, const std::string& other, std::uint64_t epoch) {
   return {name, other, "prod", epoch, 0, {}};
@@ -84,6 +84,13 @@ TEST(cluster_names, who_is_away_is_unknown_only_where_it_matters) {
   EXPECT_TRUE(said.unknown.empty());
   said = decide_names({away("prod"), cluster("prod_new")});
   EXPECT_TRUE(said.unknown.empty());
+}
+
+TEST(cluster_names, who_has_not_been_asked_yet_is_waited_for) {
+  file_cluster unasked = away("prod");
+  unasked.first.tried = false;
+  EXPECT_TRUE(decide_names({unasked, cluster("prod_new")}).unknown.contains("prod"));
+  EXPECT_TRUE(decide_names({unasked, cluster("third")}).unknown.empty());
 }
 
 TEST(cluster_names, what_the_file_contradicts_is_refused) {
