@@ -9,9 +9,9 @@ namespace {
 
 using step = cluster_step;
 
-constexpr std::array names{"take",    "check",   "begin",    "record", "prepare", "copy", "catch_up",
-                           "compare", "ready",   "back",     "fence",  "verify",  "flip", "flipped",
-                           "reverse", "finish",  "settle",   "lift",   "undo",    "end"};
+constexpr std::array names{"take",    "check",  "begin", "record", "prepare", "copy",    "catch_up",
+                           "compare", "ready",  "back",  "fence",  "verify",  "flip",    "flipped",
+                           "reverse", "finish", "settle", "lift",  "undo",    "end"};
 
 // What comes after a step that went well, on the way that everything goes well.
 step after(step what) { return static_cast<step>(static_cast<std::uint8_t>(what) + 1); }

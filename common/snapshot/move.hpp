@@ -34,6 +34,7 @@ struct move_request {
   //            pgsled.hand_over() on shard 0 of cluster_where::from
   //   flipped, lift   whichever servers have the names by now: everybody is told so
   //   end      forgets `job` on all shards of both
+  //   cutover, roll_back, finish   tell whichever replicator runs `job`; 42704 when none does
   std::string do_;   // "do" in JSON
   std::string database, job;
   std::vector<std::uint32_t> buckets;  // fence: in the numbers of the map stored now

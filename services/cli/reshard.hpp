@@ -1,7 +1,7 @@
 #pragma once
 // `pgsled reshard`: asks a replicator by its control socket (docs/formats/control.md) to move
-// rows, and shows how it goes. Blocking; an interrupted command does not end the move. The move of a
-// database to another cluster is shown until it waits for the operator.
+// rows, and shows how it goes. Blocking; an interrupted command does not end the move. The move of
+// a database to another cluster is shown until it waits for the operator.
 
 #include <string>
 #include <string_view>

@@ -154,13 +154,10 @@ trouble cluster_runner::drop_tools(cluster_side of, std::size_t shard) {
   if (!there) return there.error();
   if (*there != "t") return std::nullopt;   // nothing is done before it is recorded
   if (auto error = execute(link, "DROP PUBLICATION IF EXISTS pgsled_" + order_.job)) return error;
-  const auto altered = link.query(fmt::format("SELECT unnest(altered) FROM pgsled.job WHERE id = {}",
-                                              literal(order_.job)));
-  if (!altered) return altered.error();
-  std::string sql;
-  for (const auto& one : column_of(*altered)) sql += identity_as_before(one);
-  return execute(link, sql + fmt::format("UPDATE pgsled.job SET altered = '{{}}' WHERE id = {}",
-                                         literal(order_.job)));
+  move_scene held;
+  held.job = order_.job;
+  held.runner = scene_.runner;
+  return restore_identities(link, held);
 }
 
 // Rows that this job has put on a new server, and what was set aside there for them.

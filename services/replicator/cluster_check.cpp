@@ -267,7 +267,8 @@ class cluster_checker {
           missing("{}: table {} has triggers or rules that are enabled ALWAYS or for REPLICA",
                   at(of, shard), label);
         }
-        if (of == cluster_side::old ? it.shape != one.shape : !fits(at(of, shard), label, one, it)) {
+        if (of == cluster_side::old ? it.shape != one.shape
+                                    : !fits(at(of, shard), label, one, it)) {
           if (of == cluster_side::old) {
             missing("{}: table {} has other columns than on shard 0", at(of, shard), label);
           }

@@ -50,9 +50,9 @@ class together {
     const auto& key = one.columns[one.key].name;
     for (std::size_t i = 0; i < sources_.size(); ++i) {
       if (!has(i, one)) continue;
-      const auto some = one_value(*sources_[i],
-                                  fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {} IS NULL)",
-                                              moving::in_sql(one), moving::quoted(key)));
+      const auto some = one_value(
+          *sources_[i], fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {} IS NULL)",
+                                    moving::in_sql(one), moving::quoted(key)));
       if (!some) return some.error();
       if (*some != "t") continue;
       return pg_error{"23502", fmt::format("table {} has rows whose sharding key {} is NULL: they "

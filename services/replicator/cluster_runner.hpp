@@ -79,7 +79,8 @@ class cluster_runner : public job_runner {
   teller tell_;
   std::string runner_;
   std::uint64_t takes_ = 0;
-  std::atomic<bool> stopped_{false}, aborted_{false}, quit_{false}, interruptible_{false}, past_{false};
+  std::atomic<bool> stopped_{false}, aborted_{false}, quit_{false}, interruptible_{false};
+  std::atomic<bool> past_{false};
   std::atomic<bool> cut_over_{false}, roll_back_{false}, finish_{false};
   std::atomic<step> at_{step::take};
   cluster_scene scene_;

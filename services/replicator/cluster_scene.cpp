@@ -62,8 +62,8 @@ trouble adopt_on(cluster_scene& scene, management::connection& link, cluster_fou
   }
   const auto got = link.query(fmt::format(
       "UPDATE pgsled.job SET runner = {0}, runs = runs + CASE WHEN split_part(runner, '.', 1) = "
-      "split_part({0}, '.', 1) THEN 0 ELSE 1 END, changed_at = now() WHERE id = {1} RETURNING phase, coalesce(side, ''), "
-      "coalesce(names, 0), coalesce(cutover, ''), runs",
+      "split_part({0}, '.', 1) THEN 0 ELSE 1 END, changed_at = now() WHERE id = {1} "
+      "RETURNING phase, coalesce(side, ''), coalesce(names, 0), coalesce(cutover, ''), runs",
       literal(scene.runner), literal(scene.job)));
   if (!got) return got.error();
   for (const auto& row : *got) {

@@ -1,6 +1,6 @@
 #pragma once
 // job_runner: what a replicator does on a thread of its own: a move of buckets, or of a whole
-// database. Thread rule: run() on that thread, which also calls `tell` and `ask`; the rest from any.
+// database. Thread rule: run() on that thread, which also calls `tell` and `ask`; the rest any.
 
 #include <chrono>
 #include <functional>

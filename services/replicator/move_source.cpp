@@ -15,6 +15,20 @@ using clock = std::chrono::steady_clock;
 using commit::statements::literal;
 using std::chrono::milliseconds;
 
+// Of an entry of pgsled.job.altered. An index that somebody has dropped meanwhile must not keep the
+// move from its end.
+std::string identity_as_before(const std::string& entry) {
+  constexpr std::string_view words = " REPLICA IDENTITY ";
+  const auto at = entry.find(words);
+  const auto table = "ALTER TABLE IF EXISTS ONLY " + entry.substr(0, at) + std::string(words);
+  // A bare name is of a version that only knew DEFAULT.
+  const auto kind = at == std::string::npos ? "DEFAULT" : entry.substr(at + words.size());
+  if (!kind.starts_with("USING INDEX ")) return table + kind + "; ";
+  return "DO" + literal("BEGIN " + table + kind +
+                        "; EXCEPTION WHEN undefined_object OR wrong_object_type THEN " + table +
+                        "DEFAULT; END") + "; ";
+}
+
 }  // namespace
 
 trouble publish(management::connection& link, const move_scene& scene,
@@ -115,17 +129,23 @@ trouble drop_slot(management::connection& link, const std::string& slot) {
                                      "pg_replication_slots WHERE slot_name = '{}'", slot));
 }
 
-// An index that somebody has dropped meanwhile must not keep the move from its end.
-std::string identity_as_before(const std::string& entry) {
-  constexpr std::string_view words = " REPLICA IDENTITY ";
-  const auto at = entry.find(words);
-  const auto table = "ALTER TABLE IF EXISTS ONLY " + entry.substr(0, at) + std::string(words);
-  // A bare name is of a version that only knew DEFAULT.
-  const auto kind = at == std::string::npos ? "DEFAULT" : entry.substr(at + words.size());
-  if (!kind.starts_with("USING INDEX ")) return table + kind + "; ";
-  return "DO" + literal("BEGIN " + table + kind +
-                        "; EXCEPTION WHEN undefined_object OR wrong_object_type THEN " + table +
-                        "DEFAULT; END") + "; ";
+trouble restore_identities(management::connection& link, const move_scene& scene) {
+  const auto altered = link.query(fmt::format(
+      "SELECT unnest(altered) FROM pgsled.job WHERE id = {}", literal(scene.job)));
+  if (!altered) return altered.error();
+  for (const auto& row : *altered) {
+    const auto sql = fmt::format(
+        "{}; SET LOCAL lock_timeout = '200ms'; {}UPDATE pgsled.job SET altered = "
+        "array_remove(altered, {}) WHERE id = {}", hold_job(scene), identity_as_before(row[0]),
+        literal(row[0]), literal(scene.job));
+    for (int attempt = 0;; ++attempt) {
+      auto error = execute(link, sql);
+      if (!error) break;
+      if (error->sqlstate != "55P03" || attempt == 100) return error;
+      std::this_thread::sleep_for(milliseconds(100));
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace pgsled::replicator

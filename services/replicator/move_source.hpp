@@ -13,8 +13,8 @@
 
 namespace pgsled::replicator {
 
-// Identities by which a row's sharding key and primary key stand in the log, and the publication, in
-// one transaction with the record of what was changed. The locks on the tables are asked for only
+// Identities by which a row's sharding key and primary key stand in the log, and the publication,
+// in one transaction with the record of what was changed. The locks on the tables are asked for only
 // briefly, because clients queue behind them, and again until `give_up` says so.
 trouble publish(management::connection&, const move_scene&, const std::vector<moving::table>&,
                 const std::function<bool()>& give_up);
@@ -23,8 +23,8 @@ trouble publish(management::connection&, const move_scene&, const std::vector<mo
 trouble write_marker(management::connection&, std::string_view marker);
 
 // What has written and began before now has to be over on the server itself, whoever it belongs to:
-// a commit that is prepared, a client that came past pgsled, a backend whose frontend has died. What
-// it did is in front of the next marker then. 55P03 when it takes longer than `patience`.
+// a commit that is prepared, a client that came past pgsled, a backend whose frontend has died.
+// What it did is in front of the next marker then. 55P03 when it takes longer than `patience`.
 trouble drain_source(management::connection&, const std::string& label,
                      std::chrono::milliseconds patience);
 
@@ -36,7 +36,8 @@ trouble watch_slot(management::connection&, const std::string& label, const std:
 trouble patiently(management::connection&, const std::string& sql);
 // No error when there is none. Whoever uses it loses it.
 trouble drop_slot(management::connection&, const std::string& slot);
-// Statements that give the tables in an entry of pgsled.job.altered the identities they had.
-std::string identity_as_before(const std::string& entry);
+// The identities that publish() has changed are what they were. One table after the other: several
+// locks at once could be waited for in a circle with clients, who must not be the ones to fail.
+trouble restore_identities(management::connection&, const move_scene&);
 
 }  // namespace pgsled::replicator

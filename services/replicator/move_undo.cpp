@@ -58,12 +58,8 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
   if (auto error = execute(link, "DROP PUBLICATION IF EXISTS " + scene_.publication())) {
     return error;
   }
-  const auto altered = of_job("altered");
-  if (!altered) return altered.error();
+  if (auto error = restore_identities(link, scene_)) return error;
   std::string sql = hold_job(scene_) + "; SET LOCAL session_replication_role = replica; ";
-  for (const auto& one : column_of(*altered)) {
-    sql += identity_as_before(one);
-  }
   if (rows) {
     const auto filled = of_job("filled");
     if (!filled) return filled.error();
@@ -72,7 +68,7 @@ trouble move_runner::drop_on(shard_number shard, bool rows) {
   auto patient = scene_.open(shard, rows_wait);   // many rows may have been copied
   if (!patient) return patient.error();
   if (auto error = execute(*patient, sql + fmt::format(
-          "UPDATE pgsled.job SET altered = '{{}}', filled = '{{}}' WHERE id = {}",
+          "UPDATE pgsled.job SET filled = '{{}}' WHERE id = {}",
           literal(order_.job)))) {
     return error;
   }

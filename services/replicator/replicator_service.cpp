@@ -255,7 +255,7 @@ boost::json::array replicator_service::start_move(byte_span asked) {
   return {json::object{{"job", *job}}};
 }
 
-// What the admin database asks of a move to another cluster: an empty list when it does not run here.
+// What the admin database asks of a move to another cluster; empty when it does not run here.
 boost::json::array replicator_service::act_on_move(byte_span asked) {
   using wish = job_runner::wish;
   const auto job = text_of(asked, "job"), what = text_of(asked, "do");

@@ -145,9 +145,9 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
   calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
 }
 
-void admin_desk::tell_move(const char* what, const std::string& job,
+void admin_desk::tell_move(const char* what, const std::string& job, const std::string& act,
                            std::function<void(std::optional<pg_error>)> done) {
-  const auto json = fmt::format(R"({{"what":"{}","job":{}}})", what, json_text(job));
+  const auto json = fmt::format(R"({{"what":"{}","job":{},"do":"{}"}})", what, json_text(job), act);
   const bool begun = questions_.ask(
       members_of(truth_, {"replicator"}), json, calls_.now() + gather_wait,
       [job, done](gathered got) {
@@ -168,7 +168,7 @@ void admin_desk::tell_move(const char* what, const std::string& job,
 
 void admin_desk::tell_task(const asker& who, const char* what, const char* tag,
                            const std::string& id) {
-  tell_move(what, id, [this, who, tag](std::optional<pg_error> why) {
+  tell_move(what, id, {}, [this, who, tag](std::optional<pg_error> why) {
     if (why) return calls_.error(who.name, who.request, *why);
     admin_table done;
     done.has_result = false;

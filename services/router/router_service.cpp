@@ -381,7 +381,10 @@ struct router_service::state {
     const move_desk::asker who{from, got.header.request};
     auto asked = snapshot::from_json<snapshot::move_request>(as_text(got.payload));
     if (!asked) return send_error(from, who.request, asked.error());
-    if (asked->do_ == "abort") return abort_move(who, asked->job);
+    if (asked->do_ == "abort") return tell_move(who, "abort_move", asked->job, "");
+    if (asked->do_ == "cutover" || asked->do_ == "roll_back" || asked->do_ == "finish") {
+      return tell_move(who, "cutover_move", asked->job, asked->do_);
+    }
     if (asked->do_ == "moves") return list_moves(who);
     if (!asked->to.empty()) return move_cluster(who, *asked);
     const database_definition* database = truth.database(asked->database);
@@ -467,8 +470,10 @@ struct router_service::state {
     moves.begin(who, asked.database, asked.job, now, asked.to);
   }
 
-  void abort_move(const move_desk::asker& who, const std::string& job) {
-    admin.tell_move("abort_move", job, [this, who](std::optional<pg_error> why) {
+  // To whichever replicator runs the job.
+  void tell_move(const move_desk::asker& who, const char* what, const std::string& job,
+                 const std::string& act) {
+    admin.tell_move(what, job, act, [this, who](std::optional<pg_error> why) {
       if (why) return send_error(who.from, who.request, *why);
       static_cast<void>(send(who.from, kind::move_answer,
                              as_bytes(snapshot::to_json(snapshot::move_answer())), who.request));

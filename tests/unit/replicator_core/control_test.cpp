@@ -41,7 +41,7 @@ TEST(control_protocol, status_and_version) {
 
 struct pretended {
   std::vector<move_progress> moves;
-  std::string started, aborted;
+  std::string started, aborted, acted;
   bool list_waits = false;
   std::function<void(result<bool>)> abort_far;
   std::function<void(bool, std::vector<std::string>)> list_far;
@@ -51,6 +51,10 @@ struct pretended {
     to.start = [this](const reshard_order& order) -> result<std::string> {
       if (order.database != "app") return failure("3D000", "no such database");
       started = order.database + (order.dry_run ? " dry" : "");
+      if (!order.to.empty()) {
+        started += " to " + order.to + (order.automatic_cutover ? "" : " wait");
+        return std::string("j1");
+      }
       if (order.kind != moving::goal_kind::add_shard || order.shard) {
         started += " " + moving::in_words({order.kind, order.shard.value_or(0)});
       }
@@ -65,6 +69,13 @@ struct pretended {
       if (job == "far") return abort_far = std::move(done), void();
       if (job != "j1") return done(failure("42704", "not run here"));
       aborted = job;
+      done(true);
+    };
+    to.act = [this](const std::string& job, job_runner::wish what,
+                    const std::function<void(result<bool>)>& done) {
+      if (job != "j1") return done(failure("42704", "not run here"));
+      acted += what == job_runner::wish::cut_over ? "c"
+               : what == job_runner::wish::finish ? "f" : "r";
       done(true);
     };
     to.list = [this] { return moves; };
@@ -114,6 +125,30 @@ TEST(control_protocol, goals_and_their_shards) {
   EXPECT_EQ(moves.started, "app add-shard 3");
   EXPECT_THAT(begin(R"("kind":"rebalance")"), HasSubstr("\"job\""));
   EXPECT_EQ(moves.started, "app rebalance");
+}
+
+TEST(control_protocol, moves_to_other_servers) {
+  pretended moves;
+  control_protocol p(sample, moves.hooks());
+  const auto begin = [&](const std::string& more) {
+    return ask(p, R"({"request":"reshard-start","kind":"new-cluster","database":"app")" + more +
+                      "}\n");
+  };
+  EXPECT_THAT(begin(R"(,"to":"app_new")"), HasSubstr("\"job\""));
+  EXPECT_EQ(moves.started, "app to app_new");
+  EXPECT_THAT(begin(R"(,"to":"app_new","cutover":"wait")"), HasSubstr("\"job\""));
+  EXPECT_EQ(moves.started, "app to app_new wait");
+  EXPECT_THAT(begin(""), HasSubstr("22023"));
+  EXPECT_THAT(begin(R"(,"to":"app_new","cutover":"now")"), HasSubstr("22023"));
+  for (const char* one : {"cutover", "roll-back", "finish"}) {
+    const auto request = [&](const std::string& job) {
+      return ask(p, "{\"request\":\"reshard-" + std::string(one) + "\",\"job\":\"" + job +
+                        "\"}\n");
+    };
+    EXPECT_THAT(request("j1"), HasSubstr("result"));
+    EXPECT_THAT(request("j2"), HasSubstr("42704"));
+  }
+  EXPECT_EQ(moves.acted, "crf");
 }
 
 TEST(control_protocol, answers_that_come_later_keep_the_order) {
