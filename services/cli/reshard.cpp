@@ -385,6 +385,28 @@ int follow(const reshard_options& options) {
   return last_outcome == "done" || last_outcome == "checked" ? 0 : 1;
 }
 
+// Asks all replicators of the run directory until one passes it on to whoever runs the job: 0, else
+// the exit status, the reason printed.
+int tell_job(const reshard_options& options, const std::string& what) {
+  bool heard = false;
+  std::string why;
+  for (const auto& path : control_sockets(options)) {
+    auto line = control_line::open(path);
+    if (!line) continue;
+    const auto said = line->ask({{"id", 1}, {"request", "reshard-" + what}, {"job", options.job}});
+    if (!said) continue;
+    heard = true;
+    if (const auto* error = object_of(*said, "error")) {
+      why = text_of(*error, "message");
+    } else if (object_of(*said, "result") != nullptr) {
+      return 0;
+    }
+  }
+  if (!heard) return nobody();
+  fmt::print(stderr, "pgsled reshard: {}\n", why);
+  return 1;
+}
+
 }  // namespace
 
 int reshard_status(const reshard_options& options) {
@@ -392,82 +414,49 @@ int reshard_status(const reshard_options& options) {
 }
 
 int reshard_abort(const reshard_options& options) {
-  bool heard = false;
-  std::string why;
-  for (const auto& path : control_sockets(options)) {
-    auto line = control_line::open(path);
-    if (!line) continue;
-    const auto said =
-        line->ask({{"id", 1}, {"request", "reshard-abort"}, {"job", options.job}});
-    if (!said) continue;
-    heard = true;
-    if (const auto* error = object_of(*said, "error")) {
-      why = text_of(*error, "message");
-      continue;
+  if (const int failed = tell_job(options, "abort")) return failed;
+  // Until it is undone, wherever it runs.
+  for (int looks = 0; looks < 3000; ++looks) {
+    const auto all = all_moves(options);
+    for (const auto& one : all.value_or(std::vector<json::object>())) {
+      if (text_of(one, "job") != options.job || under_way(one)) continue;
+      show(one, options.json);
+      return 0;
     }
-    if (object_of(*said, "result") == nullptr) continue;
-    // Until it is undone, wherever it runs.
-    for (int looks = 0; looks < 3000; ++looks) {
-      const auto all = all_moves(options);
-      for (const auto& one : all.value_or(std::vector<json::object>())) {
-        if (text_of(one, "job") != options.job || under_way(one)) continue;
-        show(one, options.json);
-        return 0;
-      }
-      std::this_thread::sleep_for(between_looks);
-    }
-    return 1;
+    std::this_thread::sleep_for(between_looks);
   }
-  if (!heard) return nobody();
-  fmt::print(stderr, "pgsled reshard: {}\n", why);
   return 1;
 }
 
 int reshard_act(const reshard_options& options) {
-  bool heard = false;
-  std::string why;
-  for (const auto& path : control_sockets(options)) {
-    auto line = control_line::open(path);
-    if (!line) continue;
-    const auto said =
-        line->ask({{"id", 1}, {"request", "reshard-" + options.act}, {"job", options.job}});
-    if (!said) continue;
-    heard = true;
-    if (const auto* error = object_of(*said, "error")) {
-      why = text_of(*error, "message");
-      continue;
-    }
-    const detachable here;
-    std::string shown;
-    bool left = false;   // where it stood when it was asked
-    while (interrupted == 0) {
-      const auto all = all_moves(options);
-      for (const auto& one : all.value_or(std::vector<json::object>())) {
-        if (text_of(one, "job") != options.job) continue;
-        const auto text = options.json ? json::serialize(one) : render(one);
-        if (text != shown) show(one, options.json);
-        shown = text;
-        std::fflush(stdout);
-        const auto outcome = text_of(one, "outcome");
-        if (outcome != "running" && outcome != "waiting") {
-          const char* wanted = options.act == "roll-back" ? "returned" : "done";
-          return outcome == wanted ? 0 : 1;
-        }
-        left = left || text_of(one, "step") != "reverse";
-        if (options.act == "finish" || !waits_for_word(one, false)) continue;
-        if (options.act == "cutover") {
-          say_what_next(one);
-          return 0;
-        }
-        if (left) return 1;   // the way back came to nothing: its error was shown
+  if (const int failed = tell_job(options, options.act)) return failed;
+  const detachable here;
+  std::string shown;
+  bool left = false;   // where it stood when it was asked
+  while (interrupted == 0) {
+    const auto all = all_moves(options);
+    for (const auto& one : all.value_or(std::vector<json::object>())) {
+      if (text_of(one, "job") != options.job) continue;
+      const auto text = options.json ? json::serialize(one) : render(one);
+      if (text != shown) show(one, options.json);
+      shown = text;
+      std::fflush(stdout);
+      const auto outcome = text_of(one, "outcome");
+      if (outcome != "running" && outcome != "waiting") {
+        const char* wanted = options.act == "roll-back" ? "returned" : "done";
+        return outcome == wanted ? 0 : 1;
       }
-      std::this_thread::sleep_for(between_looks);
+      left = left || text_of(one, "step") != "reverse";
+      if (options.act == "finish" || !waits_for_word(one, false)) continue;
+      if (options.act == "cutover") {
+        say_what_next(one);
+        return 0;
+      }
+      if (left) return 1;   // the way back came to nothing: its error was shown
     }
-    return detach();
+    std::this_thread::sleep_for(between_looks);
   }
-  if (!heard) return nobody();
-  fmt::print(stderr, "pgsled reshard: {}\n", why);
-  return 1;
+  return detach();
 }
 
 }  // namespace pgsled::cli

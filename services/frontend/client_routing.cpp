@@ -203,8 +203,8 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
       std::chrono::milliseconds(std::max<std::int64_t>(1, worker_.settings().checkout_timeout));
   worker_.router().ask(
       bus::kind::plan_request, as_bytes(payload), limit,
-      [&owner, pid, serial, asked = worker_.loop().now(), key = std::move(key), scope = std::move(scope),
-       text = std::move(text)](result<bus::envelope> reply) {
+      [&owner, pid, serial, asked = worker_.loop().now(), key = std::move(key),
+       scope = std::move(scope), text = std::move(text)](result<bus::envelope> reply) {
         auto* asker = owner.client_of(pid);
         owner.counters().plan.observe_us(static_cast<std::uint64_t>(
             std::chrono::duration_cast<std::chrono::microseconds>(owner.loop().now() - asked)
@@ -500,7 +500,8 @@ client::routed client::route(byte_span bytes, bool stepwise) {
         // What has failed was refused before it came to a server.
         if (virtual_status_ == 'E' && (now.executes == 1 || now.simple)) {
           if (!script_.has_savepoint(effect->name)) {
-            refuse_unit(now, {"3B001", "savepoint \"" + effect->name + "\" does not exist", {}, {}});
+            const auto what = "savepoint \"" + effect->name + "\" does not exist";
+            refuse_unit(now, {"3B001", what, {}, {}});
             return routed::done;
           }
           virtual_status_ = 'T';

@@ -262,8 +262,9 @@ void same_rows::row(task& one, byte_span body) {
   if (ours > 0) malformed_ |= !next_field(rest, digest);
   if (ours == 2) malformed_ |= !next_field(rest, made);
   std::uint64_t high = 0, low = 0;
-  malformed_ |= ours > 0 && (digest.size() != digest_size || !read_half(digest.substr(0, 16), high) ||
-                             !read_half(digest.substr(16), low));
+  malformed_ |= ours > 0 &&
+                (digest.size() != digest_size || !read_half(digest.substr(0, 16), high) ||
+                 !read_half(digest.substr(16), low));
   if (malformed_) return;
   ++one.now.count;
   one.now.digest[0] += high;

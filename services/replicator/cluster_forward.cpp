@@ -50,12 +50,7 @@ trouble cluster_runner::check() {
   progress_.warnings = report->warnings;
   tell();
   for (const auto& one : report->warnings) log::warn("move", "{}: {}", order_.job, one);
-  if (report->missing.empty()) return std::nullopt;
-  return pg_error{"55000", fmt::format("the move cannot begin: {} thing{} missing or not as {} "
-                                       "should be", report->missing.size(),
-                                       report->missing.size() == 1 ? " is" : "s are",
-                                       report->missing.size() == 1 ? "it" : "they"),
-                  {}, fmt::format("{}", fmt::join(report->missing, "\n"))};
+  return verdict(*report);
 }
 
 trouble cluster_runner::copy_schemas(move_report& report) {

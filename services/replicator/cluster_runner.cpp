@@ -28,10 +28,6 @@ bool may_be_interrupted(cluster_step what) {
          what == cluster_step::back;
 }
 
-std::string with_hint(const pg_error& why) {
-  return why.hint.empty() ? why.message : why.message + ". " + why.hint;
-}
-
 }  // namespace
 
 cluster_runner::cluster_runner(cluster_order order, std::string runner, asker ask, teller tell)
@@ -116,10 +112,7 @@ void cluster_runner::run() {
     if (!error) error = scene_.open_all();
     if (!error) error = check();
     progress_.outcome = error ? "failed" : "checked";
-    if (error) {
-      progress_.sqlstate = error->sqlstate;
-      progress_.error = with_hint(*error);
-    }
+    if (error) progress_.because(*error);
     return tell();
   }
   while (!stopped_) {
@@ -137,8 +130,7 @@ void cluster_runner::run() {
   progress_.sqlstate.clear();
   progress_.error.clear();
   if (const auto& why = job_.reason(); why && !job_.returned()) {
-    progress_.sqlstate = why->sqlstate;
-    progress_.error = with_hint(*why);
+    progress_.because(*why);
     progress_.detail = why->detail;
   }
   progress_.ended = unix_ms();
@@ -179,8 +171,7 @@ void cluster_runner::fail(step what, const pg_error& why) {
   }
   const bool transient = is_transient(what, why);
   if (job_.past_flip()) {
-    progress_.sqlstate = why.sqlstate;
-    progress_.error = with_hint(why);
+    progress_.because(why);
     if (!transient) forget_streams();
   }
   job_.failed(why, transient);

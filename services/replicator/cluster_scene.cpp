@@ -46,20 +46,9 @@ struct stored_row {
 
 trouble adopt_on(cluster_scene& scene, management::connection& link, cluster_found& found,
                  std::vector<stored_row>& rows) {
-  const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+  const auto there = claim_job(link, scene.job, scene.application());
   if (!there) return there.error();
-  if (*there != "t") return std::nullopt;
-  const auto columns = one_value(link, job_columns());
-  if (!columns) return columns.error();
-  if (*columns != "t") {   // of an earlier version
-    if (auto error = execute(link, job_schema())) return error;
-  }
-  if (auto error = execute(link, fmt::format(
-          "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with("
-          "application_name, 'pgsled move {} ') AND application_name <> {}", scene.job,
-          literal(scene.application())))) {
-    return error;
-  }
+  if (!*there) return std::nullopt;
   const auto got = link.query(fmt::format(
       "UPDATE pgsled.job SET runner = {0}, runs = runs + CASE WHEN split_part(runner, '.', 1) = "
       "split_part({0}, '.', 1) THEN 0 ELSE 1 END, changed_at = now() WHERE id = {1} "

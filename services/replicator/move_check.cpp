@@ -370,6 +370,16 @@ class checker {
 
 }  // namespace
 
+trouble verdict(const move_report& report) {
+  const auto& missing = report.missing;
+  if (missing.empty()) return std::nullopt;
+  return pg_error{"55000", fmt::format("the move cannot begin: {} thing{} missing or not as {} "
+                                       "should be", missing.size(),
+                                       missing.size() == 1 ? " is" : "s are",
+                                       missing.size() == 1 ? "it" : "they"),
+                  {}, fmt::format("{}", fmt::join(missing, "\n"))};
+}
+
 result<bool> hashes_alike(management::connection& link) {
   using placement::key_type;
   constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show

@@ -17,6 +17,9 @@ struct move_report {
   bool no_schema = false;              // the destination has no tables at all: they can be copied
 };
 
+// 55000 with all that is missing, if anything is.
+trouble verdict(const move_report&);
+
 // Whether the router's functions are on a shard, t or f.
 const char* schema_is_there();
 

@@ -111,8 +111,8 @@ result<std::string> collision(std::vector<sorted_hashes>& shards, const unique_i
       const auto there = same->value(index, same->head());
       if (!there) return there;
       if (!here->empty() && *here == *there) {
-        found = fmt::format("table {}: rows of shards {} and {} that will be on one shard are equal "
-                            "in the unique index {}: {}", table.label(),
+        found = fmt::format("table {}: rows of shards {} and {} that will be on one shard are "
+                            "equal in the unique index {}: {}", table.label(),
                             std::min(least->shard, same->shard),
                             std::max(least->shard, same->shard), index.name, *here);
       }

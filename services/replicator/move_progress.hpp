@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/base/result.hpp"
+
 namespace pgsled::replicator {
 
 // Milliseconds since 1970, as the times below are.
@@ -42,6 +44,11 @@ struct move_progress {
   std::int64_t ended = 0;                // milliseconds since 1970; 0: it is not over
   std::vector<move_slot> slots;
   std::int64_t fence_ms = 0;             // from the fence to the new map everywhere
+
+  void because(const pg_error& why) {
+    sqlstate = why.sqlstate;
+    error = why.hint.empty() ? why.message : why.message + ". " + why.hint;
+  }
 };
 
 std::string to_json(const move_progress&);   // docs/formats/control.md

@@ -55,10 +55,6 @@ std::vector<std::uint32_t> numbers(std::string_view text) {
   return to;
 }
 
-std::string with_hint(const pg_error& why) {
-  return why.hint.empty() ? why.message : why.message + ". " + why.hint;
-}
-
 bool is_transient(step what, const pg_error& why) {
   if (what == step::begin) return why.sqlstate != "55006";
   if (what == step::take) return why.sqlstate != "55006" && why.sqlstate != "3D000";
@@ -130,10 +126,7 @@ void move_runner::run() {
     if (!error) error = scene_.open_all();
     if (!error) error = check();
     progress_.outcome = error ? "failed" : "checked";
-    if (error) {
-      progress_.sqlstate = error->sqlstate;
-      progress_.error = with_hint(*error);
-    }
+    if (error) progress_.because(*error);
     return tell();
   }
   while (!stopped_) {
@@ -152,8 +145,7 @@ void move_runner::run() {
     progress_.needless = true;
     progress_.warnings.push_back(job_.reason()->message);
   } else if (const auto& why = job_.reason()) {
-    progress_.sqlstate = why->sqlstate;
-    progress_.error = with_hint(*why);
+    progress_.because(*why);
     progress_.detail = why->detail;
   }
   progress_.ended = unix_ms();
@@ -427,20 +419,9 @@ trouble move_runner::settle(moving::stored& found) {
   std::vector<std::pair<std::uint32_t, std::string>> phases;   // round, phase; by shard
   stored_round_ = 0;
   for (auto& [shard, link] : scene_.links) {
-    const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+    const auto there = claim_job(link, order_.job, scene_.application());
     if (!there) return there.error();
-    if (*there != "t") continue;
-    const auto columns = one_value(link, job_columns());
-    if (!columns) return columns.error();
-    if (*columns != "t") {   // of an earlier version
-      if (auto error = execute(link, job_schema())) return error;
-    }
-    if (auto error = execute(link, fmt::format(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with("
-            "application_name, 'pgsled move {} ') AND application_name <> {}", order_.job,
-            literal(scene_.application())))) {
-      return error;
-    }
+    if (!*there) continue;
     const auto rows = link.query(fmt::format(
         "UPDATE pgsled.job SET runner = {}, runs = runs + CASE WHEN runner = {} THEN 0 ELSE 1 END, "
         "changed_at = now() WHERE id = {} RETURNING phase, runs, round, destination, kind, "
@@ -508,12 +489,7 @@ trouble move_runner::check() {
   progress_.warnings = report->warnings;
   tell();
   for (const auto& one : report->warnings) log::warn("move", "{}: {}", order_.job, one);
-  if (report->missing.empty()) return std::nullopt;
-  return pg_error{"55000", fmt::format("the move cannot begin: {} thing{} missing or not as {} "
-                                       "should be", report->missing.size(),
-                                       report->missing.size() == 1 ? " is" : "s are",
-                                       report->missing.size() == 1 ? "it" : "they"),
-                  {}, fmt::format("{}", fmt::join(report->missing, "\n"))};
+  return verdict(*report);
 }
 
 trouble move_runner::on_all(const std::string& sql) {

@@ -140,6 +140,25 @@ const char* job_columns() {
          "AND to_regclass('pgsled.job_later') IS NOT NULL";
 }
 
+result<bool> claim_job(management::connection& link, const std::string& job,
+                       const std::string& application) {
+  const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+  if (!there) return tl::unexpected(there.error());
+  if (*there != "t") return false;
+  const auto columns = one_value(link, job_columns());
+  if (!columns) return tl::unexpected(columns.error());
+  if (*columns != "t") {   // of an earlier version
+    if (auto error = execute(link, job_schema())) return tl::unexpected(std::move(*error));
+  }
+  if (auto error = execute(link, fmt::format(
+          "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with("
+          "application_name, 'pgsled move {} ') AND application_name <> {}", job,
+          literal(application)))) {
+    return tl::unexpected(std::move(*error));
+  }
+  return true;
+}
+
 std::string hold_job(const move_scene& scene) {
   return fmt::format("SELECT pgsled.hold_job({}, {})", literal(scene.job), literal(scene.runner));
 }

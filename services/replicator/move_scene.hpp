@@ -67,6 +67,10 @@ result<std::string> one_value(management::connection&, const std::string& sql);
 // What makes schema pgsled ready for moves; idempotent.
 const char* job_schema();
 const char* job_columns();                 // whether it is: a query for t or f
+// Of a job that is taken over: whether there are jobs on this server, ready for this version. Ends
+// what other runners have open there for it.
+result<bool> claim_job(management::connection&, const std::string& job,
+                       const std::string& application);
 std::string hold_job(const move_scene&);   // a statement: 57P01 unless it is still this runner's
 
 std::string text_array(const std::vector<std::string>&);   // as a literal

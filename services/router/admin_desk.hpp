@@ -35,8 +35,8 @@ class admin_desk {
       : truth_(truth), questions_(questions), calls_(std::move(calls)) {}
 
   void request(const std::string& from, std::uint64_t request, const std::string& sql);
-  // Whichever replicator runs the move hears `what` (abort_move, cutover_move), and decides what that
-  // means for it; `act`: cutover, roll_back, finish, of cutover_move, or empty: whichever fits.
+  // Whichever replicator runs the move hears `what` (abort_move, cutover_move), and decides what
+  // that means for it; `act`: cutover, roll_back, finish, of cutover_move, or empty: whichever fits.
   // `done`, later, why it did not come to that.
   void tell_move(const char* what, const std::string& job, const std::string& act,
                  std::function<void(std::optional<pg_error>)> done);

@@ -14,6 +14,7 @@ import pytest
 from support.machine import binaries, wait_until
 from support.postgres import Postgres
 from support.suite import Suite
+from support.writers import Writers
 
 ROWS = 2000
 SCHEMA = """
@@ -104,31 +105,16 @@ def plain(roomy):
         yield suite, scenario, roomy
 
 
-class Writers:
+class Keepers(Writers):
     """Clients that write all the time, each on keys of its own, and know what was acknowledged."""
 
     def __init__(self, suite, count=4):
-        self.suite, self.ended, self.errors, self.longest, self.written = suite, False, [], 0.0, 0
+        super().__init__(count)
+        self.suite, self.longest = suite, 0.0
         self.users = {key: [key % 97, 0, "n'ö\t\\" * (key % 50)] for key in range(1, ROWS + 1)}
         self.orders = {key: (key, key % 97, f"item {key}") for key in range(1, ROWS + 1)}
         self.visits, self.countries = [], {f"c{number}": "?" for number in range(20)}
         self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self._run, args=(number, count), daemon=True)
-                        for number in range(count)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        self.ended = True
-        for thread in self.threads:
-            thread.join(30)
-            assert not thread.is_alive(), "a writer hangs"
 
     def go_on(self, many=200):
         written = self.written
@@ -263,7 +249,7 @@ def at_step(suite, step):
 @pytest.mark.seconds(150)
 def test_a_database_moves_while_clients_write(moving):
     suite, scenario, server = moving
-    with Writers(suite) as writers:
+    with Keepers(suite) as writers:
         writers.go_on(50)
         new_cluster(suite)
         writers.go_on()
@@ -285,7 +271,7 @@ def test_a_database_moves_while_clients_write(moving):
 @pytest.mark.seconds(150)
 def test_and_back_again(moving):
     suite, scenario, server = moving
-    with Writers(suite) as writers:
+    with Keepers(suite) as writers:
         writers.go_on(50)
         new_cluster(suite, "--wait")
         job = job_of(suite)
@@ -303,7 +289,7 @@ def test_and_back_again(moving):
 @pytest.mark.parametrize("step", ["copy", "ready", "fence", "flip", "flipped", "reverse"])
 def test_the_replicator_dies(plain, step):
     suite, scenario, server = plain
-    with Writers(suite) as writers:
+    with Keepers(suite) as writers:
         writers.go_on(50)
         more = ["--wait"] if step == "ready" else []
         command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "new-cluster",
@@ -333,7 +319,7 @@ def test_the_replicator_dies(plain, step):
 @pytest.mark.seconds(120)
 def test_abort_leaves_nothing_behind(plain):
     suite, scenario, server = plain
-    with Writers(suite) as writers:
+    with Keepers(suite) as writers:
         new_cluster(suite, "--wait")
         job = job_of(suite)
         writers.go_on()
@@ -376,7 +362,7 @@ def test_all_that_is_missing_is_said_at_once(plain):
 def test_the_definitions_are_copied(roomy):
     scenario = Scenario(1, 2, None, ("id", "user_id"), new_schema=False)
     with running(roomy, scenario) as suite:
-        writers = Writers(suite)
+        writers = Keepers(suite)
         new_cluster(suite)
         check_rows(roomy, scenario.new, writers)
         indexes = ("SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
