@@ -418,10 +418,10 @@ void client::run_in_turn(std::shared_ptr<const std::string> unit_bytes, std::str
       if (state_ != state::spreading) return;
       if (error != nullptr) {
         auto& told = failed->emplace(*error);
-        if (told.detail.empty() && *begun > 1) {
-          told.detail = "It has run on " + std::to_string(*begun - 1) + " of " +
-                        std::to_string(spread_->size()) +
-                        " shards already, and is not undone there.";
+        if (*begun > 1) {
+          told.detail += (told.detail.empty() ? "It has run on " : "\nIt has run on ") +
+                         std::to_string(*begun - 1) + " of " + std::to_string(spread_->size()) +
+                         " shards already, and is not undone there.";
         }
         if (told.hint.empty()) {
           told.hint = "Say it again when the reason is gone: IF EXISTS and IF NOT EXISTS leave out "

@@ -302,6 +302,8 @@ def test_statements_that_have_no_transaction_go_from_shard_to_shard(both, server
         with pytest.raises(psycopg.errors.UniqueViolation) as error:
             through.execute("CREATE UNIQUE INDEX CONCURRENTLY built_once ON built (v)")
         assert error.value.diag.message_hint.startswith("Say it again")
+        assert error.value.diag.message_detail.endswith("It has run on 1 of 3 shards already, and "
+                                                        "is not undone there.")
         assert on_shards(indexes) == (["built_v true, built_once true",
                                        "built_v true, built_once false"] +
                                       ["built_v true"] * SHARDS)[:SHARDS]
