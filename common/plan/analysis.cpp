@@ -80,7 +80,7 @@ plan analysis::finish() {
     p.error = *refusal_;
     return p;
   }
-  if (rows_.locks() && !occurrences_.empty()) return lock_on_one_only();
+  if (rows_.locks && !occurrences_.empty()) return lock_on_one_only();
   if (!rows_.table.empty() && !occurrences_.empty()) {
     return refused("table " + rows_.table + " is on every shard, and what is written to it " +
                        "depends on " + all_tables() + ", of which each shard has other rows",

@@ -328,9 +328,12 @@ void analysis::locking(const PgQuery__SelectStmt& s, const scope& block, std::si
     writes_ = true;
     const auto& clause = *each->locking_clause;
     bool locks_other = clause.n_locked_rels == 0 && omni_seen_ > omni_before;
+    std::string only;   // that is locked; empty: several, or none that can be named
+    if (clause.n_locked_rels == 0 && block.items.size() == 1) only = block.items.front().alias;
     for (const node* rel : list(clause.n_locked_rels, clause.locked_rels)) {
       const std::string name =
           rel->node_case == PG_QUERY__NODE__NODE_RANGE_VAR ? text(rel->range_var->relname) : "";
+      if (clause.n_locked_rels == 1) only = name;
       locks_other |= std::none_of(block.items.begin(), block.items.end(), [&](const item& i) {
         return i.alias == name && i.occurrence != nothing;
       });
@@ -338,9 +341,9 @@ void analysis::locking(const PgQuery__SelectStmt& s, const scope& block, std::si
     if (!locks_other) continue;
     // Which rows are skipped may differ between the shards.
     const bool alike = clause.wait_policy != PG_QUERY__LOCK_WAIT_POLICY__LockWaitSkip;
-    if (&s == selected_ && alike && !block.items.empty()) {
-      rows_.table = in_quotes(block.items.front().alias);
-      rows_.returning = true;
+    if (&s == selected_ && alike && !only.empty() && s.n_locking_clause == 1) {
+      rows_.table = rows_.reference = in_quotes(only);
+      rows_.returning = rows_.locks = true;
     } else {
       const auto why = lock_on_one_only().error;
       refuse(why.message, why.hint);

@@ -74,6 +74,7 @@ void encode(const answer& a, std::string& to) {
   w.text(a.plan.rows.reference);
   w.flag(a.plan.rows.returning);
   w.flag(a.plan.rows.repeatable);
+  w.flag(a.plan.rows.locks);
   w.text(a.plan.error.sqlstate);
   w.text(a.plan.error.message);
   w.text(a.plan.error.hint);
@@ -117,6 +118,7 @@ tl::expected<answer, std::string> decode_answer(byte_span bytes) {
   a.plan.rows.reference = r.text();
   a.plan.rows.returning = r.flag();
   a.plan.rows.repeatable = r.flag();
+  a.plan.rows.locks = r.flag();
   a.plan.error.sqlstate = r.text();
   a.plan.error.message = r.text();
   a.plan.error.hint = r.text();

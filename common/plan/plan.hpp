@@ -50,11 +50,10 @@ struct row_write {
   std::string table;        // as SQL; empty: the statement writes no such rows (DDL)
   std::string reference;    // what its rows are called in the statement's RETURNING, as SQL
   bool returning = false;   // the client asks for rows
-  // SELECT … FOR UPDATE: rows are locked, and those that the client gets are compared.
-  bool locks() const { return !table.empty() && reference.empty(); }
   // The rows that it has made on one shard are all there is to it (INSERT without ON CONFLICT): the
   // others can be given these, so that sequences and clocks count once.
   bool repeatable = false;
+  bool locks = false;       // SELECT … FOR UPDATE of these rows; `reference`: in the select list
 };
 
 struct plan {

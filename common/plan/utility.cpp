@@ -181,8 +181,10 @@ plan wrapped(const node& statement, const database_view& database, const request
     return any_shard();   // the same on each
   }
   if (p.destination == destination::all_shards) {
-    return refused("EXPLAIN of a statement that goes to all shards",
-                   "Explain it on one server directly.");
+    return explain ? refused("EXPLAIN of a statement that goes to all shards",
+                             "Explain it on one server directly.")
+                   : refused("a cursor of a statement that goes to all shards",
+                             "Send the statement itself.");
   }
   if (is_prepare && p.destination == destination::one_shard) {
     return refused("PREPARE of a statement on sharded tables: EXECUTE would have to find the shard",

@@ -14,6 +14,7 @@ namespace pgsled::frontend {
 
 namespace be = wire::backend;
 using session::owed;
+using namespace sql::literals;
 
 namespace {
 
@@ -32,6 +33,26 @@ std::size_t end_of(const std::string& sql, bool standard_strings) {
     if (!t.is_symbol(';')) end = t.end;
   }
   return end;
+}
+
+// Where FROM of the statement's own SELECT stands: outside of all parentheses, and not the one of
+// IS DISTINCT FROM.
+struct list_end {
+  std::size_t at = 0;
+  bool empty_list = false;
+};
+list_end before_from(const std::string& sql, bool standard_strings) {
+  sql::lexer lex{sql, standard_strings};
+  int depth = 0;
+  bool distinct = false, selecting = false;
+  for (auto t = lex.next(); t.kind != sql::token_kind::end; t = lex.next()) {
+    if (t.is_symbol('(')) ++depth;
+    if (t.is_symbol(')')) --depth;
+    if (depth == 0 && t.is("from"_w) && !distinct) return {t.begin, selecting};
+    distinct = t.is("distinct"_w);
+    selecting = depth == 0 && t.is("select"_w);
+  }
+  return {sql.size(), true};
 }
 
 // One more field, or none, of a DataRow or a list of them; false when the message is malformed.
@@ -75,8 +96,12 @@ std::string with_formats(const std::string& values, std::size_t more) {
 }  // namespace
 
 std::string same_rows::with_digest(const statement& of, bool standard_strings) {
-  if (of.rows.locks()) return of.sql;
   const auto digest = digest_of(of.rows.reference);
+  if (of.rows.locks) {
+    const auto from = before_from(of.sql, standard_strings);
+    return of.sql.substr(0, from.at) + (from.empty_list ? "\n" : "\n, ") + digest + "\n" +
+           of.sql.substr(from.at);
+  }
   return of.sql.substr(0, end_of(of.sql, standard_strings)) +
          (of.rows.returning ? "\n, " : "\nRETURNING ") + digest +
          (of.rows.repeatable ? ", (" + of.rows.reference + ".*)::pg_catalog.text" : "");
@@ -89,6 +114,13 @@ same_rows::same_rows(bool simple, bool standard_strings, std::vector<statement> 
     for (auto& one : from) {
       to.emplace_back();
       to.back().sql = with_digest(one, standard_strings);
+      if (one.rows.locks) {
+        const auto at = before_from(one.sql, standard_strings).at;
+        to.back().put_at = static_cast<std::size_t>(std::count_if(
+            one.sql.begin(), one.sql.begin() + static_cast<std::ptrdiff_t>(at),
+            [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+        to.back().put = to.back().sql.size() - one.sql.size();
+      }
       to.back().statement = std::move(one);
     }
   };
@@ -198,7 +230,9 @@ void same_rows::heard(char type, byte_span body) {
     case be::error_response:
       if (error_.empty()) {
         const bool theirs = what != part::asking && (first_ || !of->has_again());
-        shown_ = theirs ? of->statement.sql.size() : 0;
+        shown_ = theirs ? of->statement.sql.size() + of->put : 0;
+        put_at_ = of->put_at;
+        put_ = of->put;
         error_ = as_text(body);
       }
       return;
@@ -259,12 +293,11 @@ void same_rows::row(task& one, byte_span body) {
   for (std::size_t i = 0; i < count - ours; ++i) malformed_ |= !next_field(rest, field);
   const auto shown = body.subspan(2, body.size() - 2 - rest.size());
   std::string_view digest, made;
-  if (ours > 0) malformed_ |= !next_field(rest, digest);
+  malformed_ |= !next_field(rest, digest);
   if (ours == 2) malformed_ |= !next_field(rest, made);
   std::uint64_t high = 0, low = 0;
-  malformed_ |= ours > 0 &&
-                (digest.size() != digest_size || !read_half(digest.substr(0, 16), high) ||
-                 !read_half(digest.substr(16), low));
+  malformed_ |= digest.size() != digest_size || !read_half(digest.substr(0, 16), high) ||
+                !read_half(digest.substr(16), low);
   if (malformed_) return;
   ++one.now.count;
   one.now.digest[0] += high;
@@ -293,6 +326,13 @@ std::string same_rows::error_for(const pg_error& why) const {
                                 "not seen through it", "Write to the table itself.", {}});
     return made.substr(wire::header_size);
   }
+  if (said->sqlstate == "42803" && said->message.find("tableoid") != said->message.npos) {
+    std::string made;
+    wire::write_error(made, "ERROR",
+                      {"0A000", "FOR UPDATE or FOR SHARE is not allowed with aggregate functions or "
+                                "GROUP BY", {}, {}});
+    return made.substr(wire::header_size);
+  }
   std::string told;
   std::string_view rest = error_;
   while (!rest.empty() && rest.front() != '\0') {
@@ -303,12 +343,16 @@ std::string same_rows::error_for(const pg_error& why) const {
     std::size_t position = 0;
     if (field.front() == 'P') {
       std::from_chars(field.data() + 1, field.data() + field.size(), position);
-      if (position > shown_) continue;
+      if (position > shown_ || (position > put_at_ && position <= put_at_ + put_)) continue;
+      if (put_ > 0 && position > put_at_) {
+        told.append("P").append(std::to_string(position - put_)).push_back('\0');
+        continue;
+      }
     }
     told.append(field).push_back('\0');
   }
   const bool writes = std::none_of(run_.begin(), run_.end(), [](const task& one) {
-    return one.statement.rows.locks();
+    return one.statement.rows.locks;
   });
   if (said->sqlstate == "42501" && said->hint.empty() && writes) {
     told += "HTo write to a table on every shard the rows are compared, which needs the right to "
@@ -320,13 +364,13 @@ std::string same_rows::error_for(const pg_error& why) const {
 }
 
 pg_error same_rows::differs(std::uint32_t shard, const task& one) const {
-  if (one.statement.rows.locks()) {
-    return {"0A000",
-            fmt::format("the statement does not find and lock the same rows of table {} on every "
-                        "shard: shard {} differs from shard {}", one.statement.rows.table, shard,
-                        first_shard_),
-            "Name the rows by their key, without LIMIT, now() and the like. Do the rows of the "
-            "table differ already? Compare it on the shards.", {}};
+  if (one.statement.rows.locks) {
+    return {"40001",
+            fmt::format("could not lock the same rows of table {} on every shard: shard {} differs "
+                        "from shard {}", one.statement.rows.table, shard, first_shard_),
+            "Somebody may have written to it meanwhile: repeat the transaction. If that does not "
+            "help, name the rows by their key, without LIMIT, now() and the like, and compare the "
+            "table on the shards.", {}};
   }
   return {"0A000",
           "the statement does not write the same rows to table " + one.statement.rows.table +

@@ -11,7 +11,7 @@
 //   - The rows that the client gets are the first shard's; of statements said again they must be
 //     the same on all.
 //   - SELECT … FOR UPDATE locks rows on all shards in that order, so that who waits for a row waits
-//     on the first; its rows must be the same on all, and have no digest.
+//     on the first; the digest of the row that is locked stands behind the select list.
 // What triggers write elsewhere is not seen. Pure; one conversation is one object.
 // Bounds: max_held bytes of the first shard's rows (54000).
 
@@ -66,6 +66,7 @@ class same_rows final : public conversation {
   struct task {
     same_rows::statement statement;
     std::string sql;            // with the digest
+    std::size_t put_at = 0, put = 0;   // characters put into the client's text, behind how many
     same_rows::answer answer;
     sum first, now;
     std::string again;          // what the other shards are told instead; empty: the same
@@ -84,9 +85,7 @@ class same_rows final : public conversation {
   void ask_columns(speech& to, const task&) const;
   void columns_known(task&, byte_span body);
   // Fields at the end of a row that are ours.
-  std::size_t own_fields(const task& t) const {
-    return t.statement.rows.locks() ? 0 : t.statement.rows.repeatable ? 2 : 1;
-  }
+  std::size_t own_fields(const task& t) const { return t.statement.rows.repeatable ? 2 : 1; }
   pg_error differs(std::uint32_t shard, const task&) const;
 
   const bool simple_;
@@ -97,6 +96,7 @@ class same_rows final : public conversation {
   bool first_ = true, malformed_ = false;
   std::string error_;           // body of the first ErrorResponse
   std::size_t shown_ = 0;       // characters of the client's text that it is about; 0: of ours
+  std::size_t put_at_ = 0, put_ = 0;   // and of ours within it
 };
 
 }  // namespace pgsled::frontend

@@ -40,7 +40,8 @@ def suite(server, old_port=None, new_port=None, **options):
     tables = [{"database": "prod_new", "name": "accounts", "column": "id", "data_type": "bigint"}]
     return Suite(server, databases=databases, sharded_tables=tables,
                  users=[{"name": "postgres", "all_databases": True, "schema_admin": True}],
-                 **options)
+                 # One of its own would take the test's job for abandoned.
+                 arguments=["--replicators", "0"], **options)
 
 
 def here(running, database="prod", seconds=15):

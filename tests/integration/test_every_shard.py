@@ -508,6 +508,13 @@ LOCKS = [
     "SELECT 1 FROM countries WHERE code = 'it' FOR NO KEY UPDATE NOWAIT",
     "SELECT count(*) FROM countries FOR UPDATE",
     "SELECT nothing FROM countries FOR UPDATE",
+    "SELECT 'ä' || code FROM countries WHERE code = 'de' AND nothing = 1 FOR UPDATE",
+    "SELECT (SELECT 1 FROM tags LIMIT 1), extract(year FROM now()) > 5, n IS DISTINCT FROM 5, code "
+    "FROM countries AS \"from\" WHERE n > 0 ORDER BY n LIMIT 1 FOR UPDATE OF \"from\"",
+    "WITH few AS (SELECT 'it' AS code FROM tags UNION SELECT 'de') SELECT 1 FROM countries c "
+    "WHERE code IN (SELECT code FROM few) ORDER BY code DESC LIMIT 1 FOR UPDATE OF c",
+    "SELECT FROM countries FOR UPDATE",
+    "SELECT n, count(*) FROM countries GROUP BY n FOR UPDATE",
 ]
 
 
@@ -543,8 +550,12 @@ def test_locks_hold_on_every_shard(both, suite, server):
     # Rows that differ are no rows to be locked.
     server.run("UPDATE countries SET n = 7 WHERE code = 'it'", database=SHARDS[1])
     say(through, "BEGIN")
-    got, status = say(through, "SELECT n FROM countries WHERE code = 'it' FOR SHARE")
-    assert got[-1][0] == "0A000" and "shard 1 differs from shard 0" in got[-1][1] and status == "E"
+    for columns in ("n", "1"):
+        got, status = say(through, f"SELECT {columns} FROM countries WHERE code = 'it' FOR SHARE")
+        assert got[-1][0] == "40001" and "shard 1 differs from shard 0" in got[-1][1], got
+        assert status == "E"
+        say(through, "ROLLBACK")
+        say(through, "BEGIN")
     say(through, "ROLLBACK")
 
 

@@ -55,7 +55,7 @@ std::string show(const plan& p) {
   if (p.own_transaction) text += " own";
   if (!p.rows.table.empty()) {
     text += " " + p.rows.table + " " + p.rows.reference + (p.rows.returning ? " returning" : "") +
-            (p.rows.repeatable ? " again" : "");
+            (p.rows.repeatable ? " again" : "") + (p.rows.locks ? " locks" : "");
   }
   for (const auto& name : p.spread_sequences_of) text += " " + name;
   return text;
@@ -259,9 +259,10 @@ const plan_case reads[] = {
     {"VALUES (1), (2)", "any"},
     {"SELECT now(), version(), current_user", "any"},
     {"SELECT * FROM types WHERE id = 5", "any"},
-    {"SELECT * FROM types FOR UPDATE", "all \"types\"  returning"},
-    {"SELECT id FROM types t WHERE id = $1 FOR NO KEY UPDATE NOWAIT", "all \"t\"  returning"},
-    {"SELECT * FROM types a, types b FOR SHARE OF b", "all \"a\"  returning"},
+    {"SELECT * FROM types FOR UPDATE", "all \"types\" \"types\" returning locks"},
+    {"SELECT id FROM types t WHERE id = $1 FOR NO KEY UPDATE NOWAIT", "all \"t\" \"t\" returning locks"},
+    {"SELECT * FROM types a, types b FOR SHARE OF b", "all \"b\" \"b\" returning locks"},
+    {"SELECT * FROM types a, types b FOR SHARE", "no"},
     {"SELECT * FROM types FOR UPDATE SKIP LOCKED", "no"},
     {"SELECT * FROM (SELECT * FROM types FOR UPDATE) s", "no"},
     {"SELECT * FROM types WHERE id IN (SELECT x FROM a WHERE user_id = 5) FOR UPDATE", "no"},
