@@ -63,9 +63,10 @@ install_packages() (
   "${apt[@]}" install -y --no-install-recommends "$@"
   # Debian enables the daemons it brings; their ports are others' after the next start of the
   # machine. Of prometheus only promtool is wanted.
-  for daemon in pgbouncer prometheus; do
+  for daemon in pgbouncer prometheus docker.io; do
     if [[ " $* " == *" $daemon "* ]] && command -v systemctl >/dev/null; then
-      systemctl disable "$daemon.service" >/dev/null 2>&1 || true
+      [ "$daemon" != docker.io ] || daemon=docker
+      systemctl disable "$daemon.service" "$daemon.socket" >/dev/null 2>&1 || true
     fi
   done
 )

@@ -257,7 +257,10 @@ int up(const up_options& options) {
     fmt::print(stderr, "pgsled up: {}\n", problem);
     return 1;
   }
-  ::unsetenv("NOTIFY_SOCKET");  // it is for us, and not for what we start
+  // They are for us, or for one process alone, and not for all that we start.
+  for (const char* one : {"NOTIFY_SOCKET", "PGSLED_HTTP", "PGSLED_RELAY", "PGSLED_INSTANCE"}) {
+    ::unsetenv(one);
+  }
   log::start("up", "up");
   log::configure(checked.config->general.log_level, checked.config->general.log_format);
   if (const int removed = locked->remove_stale_sockets(); removed > 0) {

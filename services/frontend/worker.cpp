@@ -343,6 +343,10 @@ void worker::rebuild_endpoints() {
     owners->guarded = database.leaving || !database.held.empty();
     owners->served = database.served;
   }
+  // One that is away may come back while somebody is still connected to it: then that is his, too.
+  for (auto& [name, owners] : owners_before) {
+    if (owners && owners.use_count() > 1) owners_[name] = std::move(owners);
+  }
   std::map<std::string_view, std::shared_ptr<const std::vector<placement::mapping_index>>> mappings;
   for (const auto& database : snapshot_.databases) {
     mappings[database.name] = std::make_shared<const std::vector<placement::mapping_index>>(

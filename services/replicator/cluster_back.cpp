@@ -59,8 +59,12 @@ trouble cluster_runner::flipped() {
     fenced_at_ = {};
   }
   forget_streams();
-  return scene_.on_all(fmt::format("UPDATE pgsled.job SET phase = 'flipped', changed_at = now() "
-                                   "WHERE id = {} AND phase = 'moving'", literal(order_.job)));
+  auto error = scene_.on_all(fmt::format("UPDATE pgsled.job SET phase = 'flipped', changed_at = "
+                                         "now() WHERE id = {} AND phase = 'moving'",
+                                         literal(order_.job)));
+  auto found = cluster_stored::nothing;
+  if (error) (void)adopt_it(found);   // a server may have been restarted: the next try is another's
+  return error;
 }
 
 trouble cluster_runner::reverse() {
@@ -84,7 +88,7 @@ trouble cluster_runner::reverse() {
 // old servers are not there any more.
 trouble cluster_runner::connect_again() {
   forget_streams();
-  if (auto error = ask_where()) return error;
+  if (auto error = ask_where(true)) return error;
   auto found = cluster_stored::nothing;
   auto error = adopt_it(found);
   if (error && !scene_.side(cluster_side::fresh).links.empty()) {

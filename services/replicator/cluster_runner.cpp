@@ -169,10 +169,16 @@ void cluster_runner::fail(step what, const pg_error& why) {
     log::warn("move", "{}: {}: {} {}", order_.job, moving::name_of(what), why.sqlstate,
               why.message);
   }
+  if (lost_) {   // whoever has it now goes on; nothing is touched
+    stopped_ = true;
+    return;
+  }
   const bool transient = is_transient(what, why);
+  const bool streams_last = transient || what == step::lift || what == step::flipped ||
+                            what == step::settle || what == step::end;
   if (job_.past_flip()) {
     progress_.because(why);
-    if (!transient) forget_streams();
+    if (!streams_last) forget_streams();
   }
   job_.failed(why, transient);
 }
@@ -182,6 +188,8 @@ bool cluster_runner::is_transient(step what, const pg_error& why) const {
   if (what == step::take) {
     return why.sqlstate != "55006" && why.sqlstate != "3D000" && why.sqlstate != "55000";
   }
+  // A router that has been restarted knows of the fence no more, or not yet that it is not there.
+  if (what == step::fence && (why.sqlstate == "57P03" || why.sqlstate == "55006")) return true;
   if (what == step::fence || what == step::verify || what == step::compare ||
       what == step::back) {
     return why.sqlstate == "55P03";
@@ -235,6 +243,9 @@ void cluster_runner::play_flip() {
 }
 
 trouble cluster_runner::perform(step what) {
+  const bool flows = what == step::catch_up || what == step::compare || what == step::ready ||
+                     what == step::back || what == step::fence || what == step::verify;
+  if (flows && !flow_) return pg_error{"08006", "the streams have ended", {}, {}};
   switch (what) {
     case step::check: return check();
     case step::begin: return begin();
@@ -289,7 +300,7 @@ trouble cluster_runner::let_go(const char* what) {
   return got->moving == order_.job ? error : trouble();
 }
 
-trouble cluster_runner::ask_where() {
+trouble cluster_runner::ask_where(bool handed_over) {
   std::string text;
   if (auto error = ask("where", &text)) return error;
   auto got = snapshot::from_json<snapshot::cluster_where>(text);
@@ -300,7 +311,7 @@ trouble cluster_runner::ask_where() {
     for (const auto shard : one->buckets) good = good && shard < one->shards.size();
     if (!good) return pg_error{"57P03", "the shard map is not known yet", {}, {}};
   }
-  scene_.set(std::move(*got), false);
+  scene_.set(std::move(*got), handed_over);
   return std::nullopt;
 }
 
@@ -340,6 +351,7 @@ trouble cluster_runner::lock() {
         "SELECT pg_try_advisory_lock(20738, hashtext({}))", literal("cluster " + order_.job)));
     if (!mine) return mine.error();
     if (*mine != "t") {
+      lost_ = taken_;
       return pg_error{"55006", "another replicator runs this move", {}, {}};
     }
     locks_.push_back(std::move(*made));
@@ -350,6 +362,7 @@ trouble cluster_runner::lock() {
 // Under a new name, so that whatever this runner has sent before cannot happen any more.
 trouble cluster_runner::adopt_it(cluster_stored& found) {
   forget_streams();
+  if (auto error = lock()) return error;
   scene_.runner = fmt::format("{}.{}", runner_, ++takes_);
   if (auto error = scene_.open_all()) return error;
   const auto stored = adopt(scene_);

@@ -41,7 +41,8 @@ class cluster_runner : public job_runner {
   trouble perform(step);
   trouble ask(const char* what, std::string* answer = nullptr, std::int64_t wait_ms = 0);
   trouble let_go(const char* what);
-  trouble ask_where();
+  // `handed_over`: it is known that the new servers have the name.
+  trouble ask_where(bool handed_over = false);
   trouble take(moving::cluster_stored& found);
   trouble lock();
   trouble adopt_it(moving::cluster_stored& found);
@@ -88,6 +89,7 @@ class cluster_runner : public job_runner {
   std::vector<management::connection> locks_;
   std::unique_ptr<cluster_flow> flow_;
   bool taken_ = false;                 // the job is, or was, this runner's
+  bool lost_ = false;                  // and is another one's now
   std::uint32_t runs_ = 0;
   std::string fence_;
   std::chrono::steady_clock::time_point fenced_at_{}, slots_seen_{};

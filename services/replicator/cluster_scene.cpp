@@ -78,6 +78,7 @@ void cluster_scene::set(snapshot::cluster_where from, bool swapped) {
 }
 
 trouble cluster_scene::open_all() {
+  trouble first;
   for (const auto of : both) {
     auto& here = side(of);
     here.links.clear();
@@ -85,11 +86,15 @@ trouble cluster_scene::open_all() {
     const auto opener = bare(*this, of);
     for (shard_number shard = 0; shard < here.where.shards.size(); ++shard) {
       auto made = opener.open(shard, usual_timeout);
-      if (!made) return made.error();
-      here.links.push_back(std::move(*made));
+      if (made) {
+        here.links.push_back(std::move(*made));
+        continue;
+      }
+      if (!first) first = made.error();
+      break;
     }
   }
-  return std::nullopt;
+  return first;
 }
 
 void cluster_scene::make_scenes() {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <future>
+#include <thread>
 
 #include "common/management/served_as.hpp"
 #include "services/router/shard_map.hpp"
@@ -246,7 +247,14 @@ result<bool> do_cluster_work(const pair_job& job, const move_work& work,
     if (done) continue;
     if (work.what == move_work::kind::begin) {
       for (std::size_t undone = i + 1; undone-- > 0;) {
-        static_cast<void>(end_on(links[undone], servers[undone], work.job));
+        if (end_on(links[undone], servers[undone], work.job)) continue;
+        // A server that was restarted may have it all the same.
+        for (int tries = 0; tries < 3 && !stop; ++tries) {
+          auto again = management::connection::open(*servers[undone].at, job.tls, connect_timeout,
+                                                    stop);
+          if (again && end_on(*again, servers[undone], work.job)) break;
+          std::this_thread::sleep_for(std::chrono::milliseconds(500));
+        }
       }
     }
     return done;

@@ -9,6 +9,8 @@ namespace pgsled::router {
 
 namespace {
 
+constexpr std::string_view forgotten = "it may have been handed over";
+
 constexpr std::int64_t retry_unknown = 1000, retry_incomplete = 5000;
 
 // Of the first shard of a database of the file: what is read of it is kept under this.
@@ -59,6 +61,12 @@ std::vector<file_cluster> names_service::clusters_of(const config::configuration
 }
 
 result<config::configuration> names_service::named(const config::configuration& file) const {
+  // Nobody must be connected by what the file says meanwhile.
+  for (const auto& [server, read] : readings_) {
+    if (read.reached || read.problem != forgotten) continue;
+    return failure("57P03", "a database is being handed over to other servers, and which have its "
+                            "name is just looked up: try again in a moment");
+  }
   const auto decided = decide_names(clusters_of(file));
   if (!decided.refused.empty()) {
     return failure("55000", decided.refused.begin()->second);
@@ -280,7 +288,7 @@ void names_service::forget(const std::string& database, const std::string& other
   for (const std::string& name : names_of(file_)) {
     const auto served = decided_.served(name);
     if (served != database && served != other) continue;
-    readings_[server_of(file_, name)] = {false, "it may have been handed over", {}};
+    readings_[server_of(file_, name)] = {false, std::string(forgotten), {}};
   }
 }
 

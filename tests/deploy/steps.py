@@ -156,7 +156,7 @@ class Stack:
 
 
 def image(service):
-    prefix, tag = os.environ.get("PGSLED_IMAGES", "pgsled"), os.environ.get("PGSLED_TAG", "latest")
+    prefix, tag = os.environ.get("PGSLED_IMAGES", "localhost/pgsled"), os.environ.get("PGSLED_TAG", "latest")
     return f"{prefix}/{service}:{tag}"
 
 
@@ -219,9 +219,12 @@ def postgres_image():
             expect(wait_until(rows, 60, 0.2) == (6, 3, "logical"), rows())
             docker("restart", made)
             expect(wait_until(rows, 60, 0.2) == (6, 3, "logical"), rows())
-            with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(host=host, port=6000, user="boss", password="wrong").close()
+            try:
+                psycopg.connect(host=host, port=6000, user="boss", dbname="my db",
+                                password="wrong").close()
                 raise AssertionError("any password will do")
+            except psycopg.OperationalError as error:
+                expect("password authentication failed" in str(error), str(error))
         finally:
             docker("rm", "-f", "-v", made)
 

@@ -51,7 +51,7 @@ def test_compose_reads_the_files(file):
     for name in SERVICES:
         one = services[name]
         assert one["read_only"] and one["cap_drop"] == ["ALL"], name
-        assert one["image"] == f"pgsled/{name}:latest"
+        assert one["image"] == f"localhost/pgsled/{name}:latest"
         assert "container_name" not in one, f"{name} could not be scaled"
         if name != "frontend":
             assert not one.get("ports"), name

@@ -8,6 +8,7 @@
 #   POSTGRES_INITDB_ARGS, POSTGRES_INITDB_WALDIR, POSTGRES_HOST_AUTH_METHOD
 # Of the first four, NAME_FILE names a file that holds the value.
 set -Eeuo pipefail
+unfinished=pgsled.first_steps
 
 complain() {
   printf 'postgres image: %s\n' "$@" >&2
@@ -40,18 +41,23 @@ prepare_folders() {
   fi
 }
 
+# Until all of the first steps are done a mark lies beside the cluster: one that was cut off in the
+# middle is not taken for a finished one at the next start.
 make_cluster() {
   local -a wal=()
+  local secret
   [ -z "${POSTGRES_INITDB_WALDIR:-}" ] || wal=(--waldir "$POSTGRES_INITDB_WALDIR")
+  secret=$(mktemp)
+  printf '%s\n' "$POSTGRES_PASSWORD" >"$secret"
   # shellcheck disable=SC2086  # arguments, as the name says
-  initdb --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") "${wal[@]}" \
-    ${POSTGRES_INITDB_ARGS:-}
+  initdb -U "$POSTGRES_USER" --pwfile "$secret" "${wal[@]}" ${POSTGRES_INITDB_ARGS:-}
+  rm "$secret"
+  : >"$PGDATA/$unfinished"
   printf '\nhost all all all %s\n' "$POSTGRES_HOST_AUTH_METHOD" >>"$PGDATA/pg_hba.conf"
 }
 
 process_sql() {
-  PGHOST='' PGHOSTADDR='' psql -v ON_ERROR_STOP=1 --no-password --no-psqlrc \
-    --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" "$@"
+  env -u PGHOST -u PGHOSTADDR psql -Xw -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" "$@"
 }
 
 run_file() {
@@ -75,8 +81,9 @@ run_file() {
 
 # With a server that only this container reaches.
 first_steps() {
-  local flags
-  flags="$(printf '%q ' "$@") -c listen_addresses='' -p ${PGPORT:-5432}"
+  local flags="" flag
+  for flag in "$@"; do flags+=" $(printf '%q' "$flag")"; done
+  flags+=" -c listen_addresses= -p ${PGPORT:-5432}"
   PGUSER="$POSTGRES_USER" pg_ctl -D "$PGDATA" -s -w -o "$flags" start
   if [ "$POSTGRES_DB" != postgres ]; then
     local there
@@ -90,6 +97,7 @@ first_steps() {
     [ ! -f "$file" ] || run_file "$file"
   done
   PGUSER="$POSTGRES_USER" pg_ctl -D "$PGDATA" -s -w -m fast stop
+  rm "$PGDATA/$unfinished"
 }
 
 if [ "${1:--}" = - ] || [[ $1 == -* ]]; then set -- postgres "$@"; fi
@@ -104,6 +112,8 @@ if [ "$1" = postgres ] && [[ " $* " != *" --help "* && " $* " != *" --version "*
       env HOME=/var/lib/postgresql "${BASH_SOURCE[0]}" "$@"
   fi
   prepare_folders
+  [ ! -e "$PGDATA/$unfinished" ] ||
+    complain "the first start did not come to its end: see its log, and empty $PGDATA"
   if [ ! -s "$PGDATA/PG_VERSION" ]; then
     setting POSTGRES_PASSWORD
     setting POSTGRES_USER postgres

@@ -52,6 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "pgsled.configIsSecret" -}}
 {{- $found := false -}}
 {{- range .Values.databases -}}{{- if hasKey . "password" -}}{{- $found = true -}}{{- end -}}{{- end -}}
+{{- with .Values.otel -}}{{- if or (hasKey . "datadogApiKey") (hasKey . "headers") -}}{{- $found = true -}}{{- end -}}{{- end -}}
 {{- if $found -}}true{{- end -}}
 {{- end -}}
 
