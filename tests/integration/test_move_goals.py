@@ -311,8 +311,13 @@ def test_the_admin_database_begins_shows_and_stops_moves(server):
     for name in ALL:
         server.make_database(name)
     with grown(server) as suite:
-        for command in ("RESHARD app other publication", "CUTOVER", "COPY_DATA app other p"):
-            with pytest.raises(psycopg.errors.FeatureNotSupported, match="another cluster"):
+        for command, error in (("RESHARD app other publication", "InvalidCatalogName"),
+                               ("COPY_DATA app other p", "InvalidCatalogName"),
+                               ("RESHARD app postgres p", "ObjectNotInPrerequisiteState"),
+                               ("SCHEMA_SYNC pre app other p", "FeatureNotSupported"),
+                               ("REPLICATE app other p", "FeatureNotSupported"),
+                               ("CUTOVER", "UndefinedObject")):
+            with pytest.raises(getattr(psycopg.errors, error)):
                 suite.admin(command)
         with pytest.raises(psycopg.errors.UndefinedObject):
             suite.admin("STOP_TASK 0123456789abcdef")
