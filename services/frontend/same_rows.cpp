@@ -398,6 +398,10 @@ std::optional<pg_error> same_rows::answered(std::uint32_t shard) {
   for (auto& one : run_) {
     if (was_first) {
       const auto limit = one.statement.limit;
+      if (one.statement.rows.locks && limit > 0 && one.now.count > limit) {
+        return pg_error{"0A000", "rows that are locked on every shard cannot be fetched in pieces",
+                        "Execute the statement without a limit of rows (fetch size).", {}};
+      }
       one.first = one.now;
       one.answer.suspended = one.statement.rows.returning && limit > 0 && one.now.count >= limit;
       continue;

@@ -531,6 +531,20 @@ def test_locks_as_on_one_server(both, sql, begin):
     assert both[0].got == both[1].got
 
 
+def test_locked_rows_come_at_once(both):
+    sql = "SELECT code FROM countries ORDER BY code FOR UPDATE"
+    for rows, same_as_one in ((0, True), (5, True), (1, False)):
+        for client in both:
+            client.got = [say(client, "BEGIN")]
+            client.got.append(answers(client, wire.parse("", sql), wire.bind("p"),
+                                      wire.execute("p", rows), wire.SYNC))
+            client.got.append(say(client, "ROLLBACK"))
+        if same_as_one:
+            assert both[0].got == both[1].got
+        else:
+            assert both[0].got[1][0][-1][0] == "0A000" and "in pieces" in both[0].got[1][0][-1][1]
+
+
 def test_locks_hold_on_every_shard(both, suite, server):
     """Who writes the row waits, and so does who refers to it from a row of any shard."""
     through, _ = both
