@@ -91,7 +91,7 @@ trouble cluster_runner::connect_again() {
   if (auto error = ask_where(true)) return error;
   auto found = cluster_stored::nothing;
   auto error = adopt_it(found);
-  if (error && !scene_.side(cluster_side::fresh).links.empty()) {
+  if (error && !scene_.open_side(cluster_side::fresh)) {
     if (auto given_up = watch_back_slots()) return given_up;
   }
   if (error) return error;

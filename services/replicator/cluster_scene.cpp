@@ -77,24 +77,24 @@ void cluster_scene::set(snapshot::cluster_where from, bool swapped) {
   side(swapped ? cluster_side::old : cluster_side::fresh).where = std::move(from.to);
 }
 
-trouble cluster_scene::open_all() {
-  trouble first;
-  for (const auto of : both) {
-    auto& here = side(of);
-    here.links.clear();
-    here.gets.clear();
-    const auto opener = bare(*this, of);
-    for (shard_number shard = 0; shard < here.where.shards.size(); ++shard) {
-      auto made = opener.open(shard, usual_timeout);
-      if (made) {
-        here.links.push_back(std::move(*made));
-        continue;
-      }
-      if (!first) first = made.error();
-      break;
-    }
+trouble cluster_scene::open_side(cluster_side of) {
+  auto& here = side(of);
+  here.links.clear();
+  here.gets.clear();
+  const auto opener = bare(*this, of);
+  for (shard_number shard = 0; shard < here.where.shards.size(); ++shard) {
+    auto made = opener.open(shard, usual_timeout);
+    if (!made) return made.error();
+    here.links.push_back(std::move(*made));
   }
-  return first;
+  return std::nullopt;
+}
+
+trouble cluster_scene::open_all() {
+  for (const auto of : both) {
+    if (auto error = open_side(of)) return error;
+  }
+  return std::nullopt;
 }
 
 void cluster_scene::make_scenes() {

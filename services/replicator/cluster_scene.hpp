@@ -46,6 +46,7 @@ struct cluster_scene {
   // What the router says of the two names: `from` answers to `database` now.
   void set(snapshot::cluster_where, bool swapped);
   trouble open_all();
+  trouble open_side(cluster_side);
   // Scenes without tables and connections, from what is known of the shards.
   void make_scenes();
   // A connection of each scene of that side to its destination, from before the first row comes

@@ -316,6 +316,68 @@ def test_the_replicator_dies(plain, step):
     check_nothing_left(server, scenario)
 
 
+@pytest.mark.seconds(150)
+@pytest.mark.parametrize("step", ["flipped", "reverse"])
+def test_the_servers_die_after_the_cutover(plain, step):
+    """The way back goes on when they are there again; nobody has to help."""
+    suite, scenario, server = plain
+    with Keepers(suite) as writers:
+        writers.go_on(50)
+        new_cluster(suite, "--wait")
+        writers.stop()
+    job = job_of(suite)
+    command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "cutover", job, "--run-dir",
+                                str(suite.run_dir)], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    wait_until(lambda: at_step(suite, step), 60, 0.001)
+    server.restart(signal.SIGQUIT)
+    command.wait(60)
+    wait_until(lambda: "reverse" in reshard(suite, "status").stdout, 60,
+               because="the move is not gone on with: " + suite.log_text()[-5000:])
+
+    def writes():
+        try:
+            with suite.connect("app") as connection:
+                connection.execute("INSERT INTO users (id, tenant, note) VALUES (900001, 5, 'late')")
+        except psycopg.Error:
+            return False
+        return True
+    wait_until(writes, 30)
+    late = "SELECT note FROM users WHERE id = 900001"
+    wait_until(lambda: sum((server.run(late, database=one) for one in scenario.old), []) ==
+               [("late",)], 60, because="the old servers do not follow")
+    act(suite, "roll-back", job)
+    with suite.connect("app") as connection:
+        assert connection.execute(late).fetchall() == [("late",)]
+    check_nothing_left(server, scenario)
+
+
+@pytest.mark.seconds(150)
+def test_the_router_dies_at_the_fence(plain):
+    suite, scenario, server = plain
+    with Keepers(suite) as writers:
+        writers.go_on(50)
+        new_cluster(suite, "--wait")
+        writers.stop()
+        job = job_of(suite)
+        # Until this one ends the fence does not hold.
+        with suite.connect("app", autocommit=False) as holding:
+            holding.execute("SELECT FROM countries")
+            command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "cutover", job,
+                                        "--run-dir", str(suite.run_dir)],
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_until(lambda: at_step(suite, "fence"), 60, 0.001)
+            old = suite.kill("router", signal.SIGKILL)
+            suite.wait_restarted("router", old)
+            holding.commit()
+        command.wait(90)
+    wait_until(lambda: "reverse" in reshard(suite, "status").stdout, 60,
+               because="the move is not gone on with: " + suite.log_text()[-5000:])
+    check_rows(server, scenario.new, writers)
+    act(suite, "finish", job)
+    check_nothing_left(server, scenario)
+
+
 @pytest.mark.seconds(120)
 def test_abort_leaves_nothing_behind(plain):
     suite, scenario, server = plain
