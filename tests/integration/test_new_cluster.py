@@ -132,7 +132,7 @@ class Keepers(Writers):
                     next_key += count
                     self._one(connection, chance, number, mine, next_key)
                     self.written += 1
-                except psycopg.Error as error:
+                except Exception as error:  # pylint: disable=broad-except
                     self.errors.append(error)
                     return
                 self.longest = max(self.longest, time.monotonic() - began)
@@ -162,7 +162,7 @@ class Keepers(Writers):
             connection.execute("DELETE FROM orders WHERE user_id = %s AND tenant = %s",
                                (key, tenant))
             with self.lock:
-                for one in [one for one, (owner, *_) in self.orders.items() if owner == key]:
+                for one in [one for one, (owner, *_) in list(self.orders.items()) if owner == key]:
                     del self.orders[one]
         elif what < 0.95:
             connection.execute("INSERT INTO visits VALUES (%s, %s, %s)", (key, tenant, str(new)))
