@@ -3,6 +3,7 @@
 // lines KEY=VALUE to the socket that $NOTIFY_SOCKET names. Without that variable nothing happens.
 // Thread-safe: it holds nothing but the address. Internal to common/app.
 
+#include <sys/socket.h>
 #include <sys/un.h>
 
 #include <string_view>
