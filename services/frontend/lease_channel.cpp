@@ -11,13 +11,21 @@
 
 namespace pgsled::frontend {
 
-bool within_reach(const snapshot::pooler_ref& pooler) {
-  const auto here = app::host_identity();
-  if (pooler.host == here) return true;
-  return app::same_machine(pooler.host, here) && ::access(pooler.lease_path.c_str(), W_OK) == 0;
+namespace {
+
+const std::string& here() {
+  static const auto identity = app::host_identity();   // read from files
+  return identity;
 }
 
-bool lives_on(const snapshot::pooler_ref& pooler) { return pooler.host == app::host_identity(); }
+}  // namespace
+
+bool within_reach(const snapshot::pooler_ref& pooler) {
+  if (lives_on(pooler)) return true;
+  return app::same_machine(pooler.host, here()) && ::access(pooler.lease_path.c_str(), W_OK) == 0;
+}
+
+bool lives_on(const snapshot::pooler_ref& pooler) { return pooler.host == here(); }
 
 lease_channel::lease_channel(worker& w, snapshot::pooler_ref pooler)
     : worker_(w), pooler_(std::move(pooler)) {

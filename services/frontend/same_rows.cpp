@@ -95,14 +95,17 @@ std::string with_formats(const std::string& values, std::size_t more) {
 
 }  // namespace
 
-std::string same_rows::with_digest(const statement& of, bool standard_strings) {
+std::string same_rows::with_digest(const statement& of, bool standard_strings, std::size_t* at) {
   const auto digest = digest_of(of.rows.reference);
   if (of.rows.locks) {
     const auto from = before_from(of.sql, standard_strings);
+    if (at != nullptr) *at = from.at;
     return of.sql.substr(0, from.at) + (from.empty_list ? "\n" : "\n, ") + digest + "\n" +
            of.sql.substr(from.at);
   }
-  return of.sql.substr(0, end_of(of.sql, standard_strings)) +
+  const auto end = end_of(of.sql, standard_strings);
+  if (at != nullptr) *at = end;
+  return of.sql.substr(0, end) +
          (of.rows.returning ? "\n, " : "\nRETURNING ") + digest +
          (of.rows.repeatable ? ", (" + of.rows.reference + ".*)::pg_catalog.text" : "");
 }
@@ -113,9 +116,9 @@ same_rows::same_rows(bool simple, bool standard_strings, std::vector<statement> 
   const auto take = [&](std::vector<statement>& from, std::vector<task>& to) {
     for (auto& one : from) {
       to.emplace_back();
-      to.back().sql = with_digest(one, standard_strings);
+      std::size_t at = 0;
+      to.back().sql = with_digest(one, standard_strings, &at);
       if (one.rows.locks) {
-        const auto at = before_from(one.sql, standard_strings).at;
         to.back().put_at = static_cast<std::size_t>(std::count_if(
             one.sql.begin(), one.sql.begin() + static_cast<std::ptrdiff_t>(at),
             [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));

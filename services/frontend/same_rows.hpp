@@ -54,7 +54,9 @@ class same_rows final : public conversation {
   std::string error_for(const pg_error&) const;
 
   // The client's statement and what makes the server say what it has written.
-  static std::string with_digest(const statement&, bool standard_strings);
+  // `at`, if wanted: how many bytes of the client's text come before that.
+  static std::string with_digest(const statement&, bool standard_strings,
+                                 std::size_t* at = nullptr);
 
  private:
   // Rows in any order: shards may find them in another.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <set>
 
 #include "common/log/log.hpp"
 #include "services/frontend/client.hpp"
@@ -292,18 +293,16 @@ split_line* worker::splitter() const {
 }
 
 void worker::rebuild_endpoints() {
-  const bool withdrawing = std::any_of(pools_.begin(), pools_.end(), [this](const auto& pool) {
-    return std::none_of(snapshot_.pools.begin(), snapshot_.pools.end(),
-                        [&](const auto& wanted) { return wanted.id == pool.first; });
+  std::set<std::uint32_t> wanted;
+  for (const auto& description : snapshot_.pools) wanted.insert(description.id);
+  const bool withdrawing = std::any_of(pools_.begin(), pools_.end(), [&](const auto& pool) {
+    return !wanted.contains(pool.first);
   });
   if (withdrawing) {
     for (const auto& [key, each] : clients_) each->leave_login_queue();
   }
   for (auto it = pools_.begin(); it != pools_.end();) {
-    const auto& wanted = snapshot_.pools;
-    const bool stays =
-        std::any_of(wanted.begin(), wanted.end(), [&](const auto& p) { return p.id == it->first; });
-    if (stays) {
+    if (wanted.contains(it->first)) {
       ++it;
       continue;
     }

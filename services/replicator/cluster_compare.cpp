@@ -7,14 +7,6 @@ namespace pgsled::replicator {
 namespace {
 
 constexpr std::chrono::milliseconds long_wait{3'600'000};
-constexpr std::size_t rows_at_once = 200;   // conditions in one statement
-constexpr std::size_t keys_at_once = 10'000;
-
-template <class T>
-bool ready(const std::future<T>& of) {
-  return of.wait_for(std::chrono::milliseconds(0)) == std::future_status::ready;
-}
-
 // Number of rows and checksum of one table on all sources together and on the destination.
 class together {
  public:
@@ -101,13 +93,9 @@ trouble same_together(const move_scene& scene, const std::vector<management::con
     }
     const auto rows = among->find(one.label());
     if (rows == among->end()) continue;
-    const auto at_once = one.primary.empty() ? keys_at_once : rows_at_once;
-    std::vector<std::string> some;
-    for (auto row = rows->second.begin(); row != rows->second.end();) {
-      some.push_back(*row);
-      if (++row != rows->second.end() && some.size() < at_once) continue;
-      if (auto error = both.same(one, some)) return error;
-      some.clear();
+    if (auto error = in_pieces(one, rows->second,
+                               [&](auto some) { return both.same(one, some); })) {
+      return error;
     }
   }
   return std::nullopt;
@@ -134,7 +122,7 @@ cluster_comparison::~cluster_comparison() {
 // Each stream waits for the points of all, so that they stand still as shortly as possible.
 result<bool> cluster_comparison::points_made() {
   for (const auto& one : making_) {
-    if (!ready(one)) return false;
+    if (!has_come(one)) return false;
   }
   for (std::size_t i = 0; i < making_.size(); ++i) {
     auto made = making_[i].get();
@@ -158,14 +146,8 @@ result<bool> cluster_comparison::advance() {
       if (!one->held()) return false;
     }
     // Everything up to the points is committed on the destination, and nothing behind them.
-    auto there = scene_.open(scene_.destination, long_wait);
+    auto there = destination_now(scene_);
     if (!there) return tl::unexpected(there.error());
-    if (auto error = execute(*there, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) {
-      return tl::unexpected(std::move(*error));
-    }
-    if (auto error = execute(*there, "SELECT count(*) FROM pgsled.job")) {
-      return tl::unexpected(std::move(*error));
-    }
     rows_of_tables some;
     for (move_stream* one : streams_) {
       const auto touched = one->release();
@@ -178,7 +160,7 @@ result<bool> cluster_comparison::advance() {
                             });
     return false;
   }
-  if (!ready(comparing_)) return false;
+  if (!has_come(comparing_)) return false;
   return comparing_.get();
 }
 

@@ -21,7 +21,6 @@ using commit::statements::literal;
 using std::chrono::milliseconds;
 
 constexpr milliseconds near{500};              // a round of catching up that is short enough
-constexpr milliseconds between_marks{200};     // while something is compared
 constexpr milliseconds between_signs{5000};    // while nothing is waited for
 constexpr milliseconds a_round{20};            // of waiting, all streams together
 constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
@@ -180,21 +179,8 @@ trouble cluster_flow::compare_some(std::size_t first, std::size_t end, bool all)
     }
     under_way.push_back(std::make_unique<cluster_comparison>(scene(d), std::move(mine), all));
   }
-  auto marked = clock::time_point();
-  while (!under_way.empty()) {
-    // So that streams come to the points they are held at also when nobody writes.
-    if (clock::now() - marked > between_marks) {
-      if (auto error = write_markers()) return error;
-      marked = clock::now();
-    }
-    for (auto one = under_way.begin(); one != under_way.end();) {
-      const auto same = (*one)->advance();
-      if (!same) return same.error();
-      one = *same ? under_way.erase(one) : std::next(one);
-    }
-    if (auto error = pump(a_round)) return error;
-  }
-  return std::nullopt;
+  return finish_all(std::move(under_way), [this] { return write_markers(); },
+                    [this] { return pump(a_round); });
 }
 
 trouble cluster_flow::drain(milliseconds patience) {

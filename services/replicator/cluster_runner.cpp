@@ -93,17 +93,9 @@ void cluster_runner::note_slots() {
     move_slot one{at.host, at.database, scene.slot(stream->source()),
                   moving::lsn_to_text(stream->reached()), at.port, stream->behind(), unix_ms(),
                   at_ == step::copy};
-    for (const move_slot& before : progress_.slots) {
-      if (before.name == one.name && before.position == one.position) one.changed = before.changed;
-    }
     slots.push_back(std::move(one));
   }
-  progress_.slots = std::move(slots);
-}
-
-void cluster_runner::wait(std::int64_t ms) const {
-  const auto until = clock::now() + milliseconds(ms);
-  while (!stopped_ && clock::now() < until) std::this_thread::sleep_for(milliseconds(20));
+  progress_.now_at(std::move(slots));
 }
 
 void cluster_runner::run() {

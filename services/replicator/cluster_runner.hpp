@@ -71,7 +71,6 @@ class cluster_runner : public job_runner {
   trouble watch_slots();
   void forget_streams();
   bool is_transient(step, const pg_error&) const;
-  void wait(std::int64_t ms) const;
   void tell();
   void note_slots();
 
@@ -80,7 +79,7 @@ class cluster_runner : public job_runner {
   teller tell_;
   std::string runner_;
   std::uint64_t takes_ = 0;
-  std::atomic<bool> stopped_{false}, aborted_{false}, quit_{false}, interruptible_{false};
+  std::atomic<bool> aborted_{false}, quit_{false}, interruptible_{false};
   std::atomic<bool> past_{false};
   std::atomic<bool> cut_over_{false}, roll_back_{false}, finish_{false};
   std::atomic<step> at_{step::take};

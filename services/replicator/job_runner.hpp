@@ -2,9 +2,12 @@
 // job_runner: what a replicator does on a thread of its own: a move of buckets, or of a whole
 // database. Thread rule: run() on that thread, which also calls `tell` and `ask`; the rest any.
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <string>
+#include <thread>
 
 #include "common/base/result.hpp"
 #include "common/snapshot/move.hpp"
@@ -33,6 +36,17 @@ class job_runner {
   virtual result<bool> act(wish) {
     return failure("0A000", "the job is no move to another cluster");
   }
+
+ protected:
+  // Ends early when the runner is stopped.
+  void wait(std::int64_t ms) const {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(ms);
+    while (!stopped_ && std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
+  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace pgsled::replicator

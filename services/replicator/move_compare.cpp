@@ -10,12 +10,32 @@ constexpr std::chrono::milliseconds long_wait{3'600'000};
 constexpr std::size_t rows_at_once = 200;   // conditions in one statement
 constexpr std::size_t keys_at_once = 10'000;
 
-template <class T>
-bool ready(const std::future<T>& of) {
-  return of.wait_for(std::chrono::milliseconds(0)) == std::future_status::ready;
+}  // namespace
+
+trouble in_pieces(const moving::table& one, const std::set<std::string>& rows,
+                  const std::function<trouble(std::span<const std::string>)>& check) {
+  std::vector<std::string> some;
+  const auto at_once = one.primary.empty() ? keys_at_once : rows_at_once;
+  for (auto row = rows.begin(); row != rows.end();) {
+    some.push_back(*row);
+    if (++row != rows.end() && some.size() < at_once) continue;
+    if (auto error = check(some)) return error;
+    some.clear();
+  }
+  return std::nullopt;
 }
 
-}  // namespace
+result<management::connection> destination_now(const move_scene& scene) {
+  auto there = scene.open(scene.destination, long_wait);
+  if (!there) return there;
+  if (auto error = execute(*there, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) {
+    return tl::unexpected(std::move(*error));
+  }
+  if (auto error = execute(*there, "SELECT count(*) FROM pgsled.job")) {
+    return tl::unexpected(std::move(*error));
+  }
+  return there;
+}
 
 trouble same_rows(management::connection& here, management::connection& there,
                   const moving::table& one, const moving::selection& rows, shard_number source,
@@ -33,15 +53,7 @@ trouble same_rows(management::connection& here, management::connection& there,
                                          (*new_side)[0][0]), {}, {}};
   };
   if (among == nullptr) return check({});
-  std::vector<std::string> some;
-  const auto at_once = one.primary.empty() ? keys_at_once : rows_at_once;
-  for (auto row = among->begin(); row != among->end();) {
-    some.push_back(*row);
-    if (++row != among->end() && some.size() < at_once) continue;
-    if (auto error = check(some)) return error;
-    some.clear();
-  }
-  return std::nullopt;
+  return in_pieces(one, *among, check);
 }
 
 result<source_point> make_point(const move_scene& scene, shard_number source) {
@@ -76,7 +88,7 @@ move_comparison::~move_comparison() {
 
 result<bool> move_comparison::advance() {
   if (making_.valid()) {
-    if (!ready(making_)) return false;
+    if (!has_come(making_)) return false;
     auto made = making_.get();
     if (!made) return tl::unexpected(made.error());
     point_.emplace(std::move(*made));
@@ -87,14 +99,8 @@ result<bool> move_comparison::advance() {
   if (!comparing_.valid()) {
     if (!stream_.held()) return false;
     // Everything up to the point is committed on the destination, and nothing behind it.
-    auto there = scene_.open(scene_.destination, long_wait);
+    auto there = destination_now(scene_);
     if (!there) return tl::unexpected(there.error());
-    if (auto error = execute(*there, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) {
-      return tl::unexpected(std::move(*error));
-    }
-    if (auto error = execute(*there, "SELECT count(*) FROM pgsled.job")) {
-      return tl::unexpected(std::move(*error));
-    }
     auto some = stream_.release();
     if (!some) return tl::unexpected(some.error());
     if (some->unknown) all_ = true;
@@ -104,7 +110,7 @@ result<bool> move_comparison::advance() {
                             });
     return false;
   }
-  if (!ready(comparing_)) return false;
+  if (!has_come(comparing_)) return false;
   return comparing_.get();
 }
 

@@ -5,8 +5,13 @@
 // then both are read side by side while the stream goes on. Thread rule: the runner's thread, which
 // keeps pumping the streams; what waits for servers is done on threads of its own.
 
+#include <functional>
 #include <future>
+#include <iterator>
+#include <memory>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "services/replicator/move_stream.hpp"
 
@@ -20,6 +25,18 @@ struct source_point {
 };
 result<source_point> make_point(const move_scene&, shard_number source);
 trouble begin_at(management::connection&, const source_point&);   // a transaction that sees that
+// A transaction on the destination that sees what is committed there now.
+result<management::connection> destination_now(const move_scene&);
+
+// What all comparisons of rows do with those they are to look at: as many conditions at a time as a
+// statement may have.
+trouble in_pieces(const moving::table&, const std::set<std::string>& rows,
+                  const std::function<trouble(std::span<const std::string>)>& check);
+
+template <class T>
+bool has_come(const std::future<T>& of) {
+  return of.wait_for(std::chrono::milliseconds(0)) == std::future_status::ready;
+}
 
 class move_comparison {
  public:
@@ -40,6 +57,28 @@ class move_comparison {
   std::optional<source_point> point_;
   std::future<result<bool>> comparing_;
 };
+
+// Advances comparisons until none is left: `mark` now and then, so that streams come to the points
+// they are held at also when nobody writes, and `pump` all the time.
+template <class Comparison>
+trouble finish_all(std::vector<std::unique_ptr<Comparison>> under_way,
+                   const std::function<trouble()>& mark, const std::function<trouble()>& pump) {
+  constexpr std::chrono::milliseconds between_marks{200};
+  auto marked = std::chrono::steady_clock::time_point();
+  while (!under_way.empty()) {
+    if (std::chrono::steady_clock::now() - marked > between_marks) {
+      if (auto error = mark()) return error;
+      marked = std::chrono::steady_clock::now();
+    }
+    for (auto one = under_way.begin(); one != under_way.end();) {
+      const auto same = (*one)->advance();
+      if (!same) return same.error();
+      one = *same ? under_way.erase(one) : std::next(one);
+    }
+    if (auto error = pump()) return error;
+  }
+  return std::nullopt;
+}
 
 // One table on both sides; the two connections say what they see.
 trouble same_rows(management::connection& here, management::connection& there,

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/result.hpp"
@@ -45,6 +46,17 @@ struct move_progress {
   std::vector<move_slot> slots;
   std::int64_t fence_ms = 0;             // from the fence to the new map everywhere
 
+  // Slots that have not gone on keep the time when they last did.
+  void now_at(std::vector<move_slot> now) {
+    for (move_slot& one : now) {
+      for (const move_slot& before : slots) {
+        if (before.name == one.name && before.position == one.position) {
+          one.changed = before.changed;
+        }
+      }
+    }
+    slots = std::move(now);
+  }
   void because(const pg_error& why) {
     sqlstate = why.sqlstate;
     error = why.hint.empty() ? why.message : why.message + ". " + why.hint;

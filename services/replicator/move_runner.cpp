@@ -31,7 +31,6 @@ constexpr std::int64_t fence_wait_ms = 5000;
 constexpr milliseconds marker_wait{10'000};    // under the fence
 constexpr milliseconds drain_wait{2000};       // under the fence, a shard
 constexpr milliseconds near{500};              // a round of catching up that is short enough
-constexpr milliseconds between_marks{200};     // while something is compared
 constexpr std::size_t few_rows = 2000;         // that may be left to be compared under the fence
 constexpr int most_comparisons = 20;
 constexpr const char* nothing_to_move = "02000";
@@ -107,17 +106,9 @@ void move_runner::note_slots() {
     move_slot one{at.host, at.database, scene_.slot(stream->source()),
                   moving::lsn_to_text(stream->reached()), at.port, stream->behind(), unix_ms(),
                   job_.next() && job_.next()->what == step::copy};
-    for (const move_slot& before : progress_.slots) {
-      if (before.name == one.name && before.position == one.position) one.changed = before.changed;
-    }
     slots.push_back(std::move(one));
   }
-  progress_.slots = std::move(slots);
-}
-
-void move_runner::wait(std::int64_t ms) const {
-  const auto until = clock::now() + milliseconds(ms);
-  while (!stopped_ && clock::now() < until) std::this_thread::sleep_for(milliseconds(20));
+  progress_.now_at(std::move(slots));
 }
 
 void move_runner::run() {
@@ -619,18 +610,7 @@ trouble move_runner::compare_once(bool all) {
   for (const auto& stream : streams_) {
     under_way.push_back(std::make_unique<move_comparison>(scene_, *stream, all));
   }
-  auto marked = clock::time_point();
-  while (!under_way.empty()) {
-    // So that streams come to the points they are held at also when nobody writes.
-    if (clock::now() - marked > between_marks) {
-      if (auto error = write_markers()) return error;
-      marked = clock::now();
-    }
-    for (auto one = under_way.begin(); one != under_way.end();) {
-      const auto same = (*one)->advance();
-      if (!same) return same.error();
-      one = *same ? under_way.erase(one) : std::next(one);
-    }
+  const auto pump = [this]() -> trouble {
     progress_.lag = progress_.changes = 0;
     for (const auto& stream : streams_) {
       if (const auto done = stream->pump(milliseconds(5)); !done) return done.error();
@@ -640,8 +620,9 @@ trouble move_runner::compare_once(bool all) {
     tell();
     if (auto error = watch_slots()) return error;
     if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
-  }
-  return std::nullopt;
+    return std::nullopt;
+  };
+  return finish_all(std::move(under_way), [this] { return write_markers(); }, pump);
 }
 
 trouble move_runner::fence() {

@@ -74,7 +74,6 @@ class move_runner : public job_runner {
               const std::vector<std::uint32_t>& buckets = {}, std::int64_t wait_ms = 0);
   trouble ask_fence(const std::vector<std::uint32_t>& buckets);
   trouble on_all(const std::string& sql);
-  void wait(std::int64_t ms) const;
   static std::int64_t since(std::chrono::steady_clock::time_point begin);   // ms
   void tell();
   void note_slots();
@@ -82,7 +81,7 @@ class move_runner : public job_runner {
   move_order order_;
   asker ask_;
   teller tell_;
-  std::atomic<bool> stopped_{false}, aborted_{false};
+  std::atomic<bool> aborted_{false};
   std::atomic<bool> quit_{false};            // ends what waits on a server
   std::atomic<bool> interruptible_{false};   // an abort need not wait for this step's end
   move_scene scene_;

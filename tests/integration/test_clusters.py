@@ -3,7 +3,6 @@ the records on the servers, at start, at RELOAD and at a cutover. The test plays
 
 import os
 import signal
-import threading
 import time
 
 import psycopg
@@ -13,6 +12,7 @@ from support import wire
 from support.machine import free_port, wait_until
 from support.mover import Mover, MoveError
 from support.suite import Suite
+from support.writers import Writers
 from test_fence import Later
 
 OLD, NEW = "cluster_old", ["cluster_new_0", "cluster_new_1"]
@@ -166,21 +166,18 @@ def test_a_cutover_and_the_way_back(clusters, dispatch):
         assert no.value.sqlstate == "55006"
 
 
-class Writers:
+class Inserting(Writers):
     """Clients that write one row after the other, by single statements and in transactions."""
 
     def __init__(self, running, count=6):
-        self.written, self.errors, self.stopping = [set() for _ in range(count)], [], False
-        self.threads = [threading.Thread(target=self.run, args=(running, number), daemon=True)
-                        for number in range(count)]
-        for thread in self.threads:
-            thread.start()
+        super().__init__(count)
+        self.running, self.written = running, [set() for _ in range(count)]
 
-    def run(self, running, number):
+    def _run(self, number, _count):
         try:
-            with running.connect("prod") as client:
+            with self.running.connect("prod") as client:
                 for turn in range(100_000):
-                    if self.stopping:
+                    if self.ended:
                         return
                     key = number * 1_000_000 + turn
                     insert = "INSERT INTO accounts VALUES (%s, 'x')"
@@ -195,12 +192,6 @@ class Writers:
         except psycopg.Error as error:
             self.errors.append(error)
 
-    def stop(self):
-        self.stopping = True
-        for thread in self.threads:
-            thread.join(20)
-            assert not thread.is_alive()
-
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_no_write_goes_to_servers_that_have_given_the_name_away(clusters, sharded):
@@ -214,7 +205,7 @@ def test_no_write_goes_to_servers_that_have_given_the_name_away(clusters, sharde
         return {key for key, in server.run("SELECT id FROM accounts", database=name)}
     with running, Mover(running) as mover:
         wait_until(lambda: begun(mover), 10)
-        writers = Writers(running)
+        writers = Inserting(running).start()
         sides = [[OLD], NEW]
         for turn in range(4):
             wait_until(lambda: all(writers.written), 20)
@@ -241,7 +232,7 @@ def test_a_router_that_dies_under_the_fence(clusters, first):
     with suite(server, frontends=2, general={"checkout_timeout": 15_000}) as running, \
             Mover(running) as mover:
         wait_until(lambda: begun(mover), 10)
-        writers = Writers(running)
+        writers = Inserting(running).start()
         wait_until(lambda: all(writers.written), 20)
         fence = mover.ask("fence", "prod", to="prod_new", whole=True, wait_ms=10_000)["fence"]
         before = server.run("SELECT count(*) FROM accounts", database=OLD)

@@ -11,10 +11,12 @@ class Writers:
         self.threads = [threading.Thread(target=self._run, args=(number, count), daemon=True)
                         for number in range(count)]
 
-    def __enter__(self):
+    def start(self):
         for thread in self.threads:
             thread.start()
         return self
+
+    __enter__ = start
 
     def __exit__(self, *_):
         self.stop()
