@@ -21,7 +21,7 @@ from support.postgres import Postgres  # noqa: E402
 from support.probes import run_pgbench  # noqa: E402
 from targets import PASSWORD_USER, POOL_SIZE, USER, Direct, PgBouncer, Pgsled  # noqa: E402
 
-SHARDS, POINTS, SHAPES = 3, 100_000, 100_000
+SHARDS, POINTS, SHAPES = 3, 100_000, 300_000
 PROTOCOLS = ("simple", "extended", "prepared")
 CLIENTS = (1, 16, 64, 256)
 
@@ -47,8 +47,8 @@ PAIR_SCRIPT = (f"\\set a random(1, {POINTS // 2})\n\\set b random({POINTS // 2 +
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.runs = options.runs or (3 if options.quick else 5)
-        self.seconds = 1 if options.quick else 2
+        self.runs = options.runs or (3 if options.quick else 11)
+        self.seconds = 1
         # cell → target → {"runs": […], "median": …} or {"failed": why}
         self.results = {}
         self.cpu = {}          # process → CPU seconds per thousand queries
@@ -65,7 +65,8 @@ class Bench:
         """measure(target, run) → number; kept by target, in turn."""
         values, failed = {target.name: [] for target in targets}, {}
         for run in range(runs or self.runs):
-            for target in targets:
+            # Whoever comes first is not always the same: a machine has moods, too.
+            for target in targets[::1 if run % 2 else -1]:
                 if target.name in failed:
                     continue
                 try:
@@ -102,14 +103,14 @@ class Bench:
 
         def measure(target, _run):
             got = pgbench(target, "-S", "-M", protocol, "-c", clients, "-j", min(2, clients),
-                          "-T", 1 if clients == 1 else self.seconds)
+                          "-T", self.seconds)
             latency[target.name].append(1e6 * clients / got["tps"])
             for process, used in got["cpu"].items():
                 cpu.setdefault(process, []).append(used)
             return got["tps"]
         # A few microseconds are to be told apart: more turns, and each against its own base.
         self.cell(f"-S {protocol}, {clients}", targets, measure,
-                  3 * self.runs if clients == 1 else None)
+                  2 * self.runs if clients == 1 else None)
         if clients == 1 and all(latency.values()):
             self.results[f"latency added, {protocol} (µs)"] = {
                 name: {"median": statistics.median(
@@ -169,7 +170,8 @@ class Bench:
             parts = ([("app", everything)] if target is pgsled else
                      [(f"shard_{number}", file) for number, file in enumerate(files)])
             return count / copied_in(target, "accounts", parts)
-        self.cell(f"COPY into {SHARDS} shards, rows/s", [direct, pgsled], measure)
+        self.cell(f"COPY into {SHARDS} shards, rows/s", [direct, pgsled], measure,
+                  min(5, self.runs))
 
     def relay(self, server, bouncer):
         with Pgsled(server, "pgsled", pgsled={"lane": "relay"}) as relayed:
@@ -322,7 +324,7 @@ def main():
     parser = argparse.ArgumentParser(prog="tests/bench/run")
     parser.add_argument("--json", action="store_true", help="the results as JSON on the output")
     parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
-    parser.add_argument("--runs", type=int, help="runs of each cell (5)")
+    parser.add_argument("--runs", type=int, help="runs of each cell (11)")
     parser.add_argument("--only", nargs="+", choices=[
         "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "threads", "tls",
         "memory", "commit", "moving"])

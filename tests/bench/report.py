@@ -136,7 +136,7 @@ def page(bench, found, arguments):
 
 Written by `{command}` on {datetime.date.today()}, on {machine()}, with {versions}.
 Everything runs on that one machine: pgbench, PostgreSQL, PgBouncer and the suite. Values are
-medians of {bench.runs} runs in which the targets take turns (more with one client), ratios the
+medians of {bench.runs} runs (fewer of what takes long, more with one client), one second each, in which the targets take turns; ratios the
 medians of the ratios of each turn; unless another unit is named values are transactions a second. Pools have {POOL_SIZE} server connections; "64" is the number of clients.
 
 {markdown(rows(bench.results))}

@@ -1,6 +1,7 @@
 """A protocol client on a bare socket, for what drivers cannot say: any message, in any order,
 broken ones too. Blocking, every wait bounded."""
 
+import functools
 import select
 import socket
 import ssl
@@ -20,6 +21,14 @@ class ServerError(Exception):
 
 class Closed(Exception):
     """The other side closed the connection."""
+
+
+@functools.cache
+def trusting():
+    """One for all: each would hold the machine's certificates."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 class RawClient:
@@ -46,8 +55,7 @@ class RawClient:
 
     def start_tls(self, context):
         if context is True:
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context = trusting()
         self.send(wire.untagged(wire.SSL_REQUEST))
         if self.receive_exactly(1) != b"S":
             raise AssertionError("TLS was declined")
