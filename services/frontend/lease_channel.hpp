@@ -31,6 +31,8 @@ class lease_line {
   // What the router says of the same pooler now. False: it is at another address, which needs
   // another line.
   virtual bool adopt(const snapshot::pooler_ref&) = 0;
+  // Whether its process is known to live, whatever the router has heard of it.
+  virtual bool lives() const = 0;
 };
 
 class lease_channel final : public lease_line, public net::watcher {
@@ -40,7 +42,8 @@ class lease_channel final : public lease_line, public net::watcher {
   void tell(const lease::message&) override;
   const snapshot::pooler_ref& pooler() const override { return pooler_; }
   bool adopt(const snapshot::pooler_ref&) override;
-  bool up() const { return static_cast<bool>(fd_); }
+  // The kernel ends the connection with the process.
+  bool lives() const override { return static_cast<bool>(fd_); }
 
  private:
   static constexpr std::size_t max_queued = 4096;  // messages; beyond it the line is dropped

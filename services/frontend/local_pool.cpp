@@ -222,6 +222,27 @@ void local_pool::pooler_gone(const std::string& pooler, bool sockets_live) {
   for (auto* s : lost) erase(*s);
 }
 
+void local_pool::pooler_forgotten(const std::string& pooler) {
+  recalled_.erase(pooler);
+  told_demand_ = 0;
+  std::vector<server*> its;
+  for (const auto& s : servers_) {
+    if (s->pooler() == pooler && !s->orphan) its.push_back(s.get());
+  }
+  for (auto* s : its) {
+    if (s->pumped() && s->user() != nullptr) {
+      s->cut();
+    } else {
+      retire(*s);
+    }
+  }
+}
+
+bool local_pool::has_leases_of(const std::string& pooler) const {
+  return std::any_of(servers_.begin(), servers_.end(),
+                     [&](const auto& s) { return !s->orphan && s->pooler() == pooler; });
+}
+
 std::uint32_t local_pool::orphans_of(const std::string& pooler) const {
   return static_cast<std::uint32_t>(
       std::count_if(servers_.begin(), servers_.end(),

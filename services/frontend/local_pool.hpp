@@ -50,6 +50,8 @@ class local_pool {
   void failed(const pg_error& why);
   void cancel_done(server& lent);
   void pooler_gone(const std::string& pooler, bool sockets_live);
+  // The router has given it up, but it lives: what is in use may be used to the end.
+  void pooler_forgotten(const std::string& pooler);
   void channel_up();
   void remove(server& lent);  // dead: tell the pooler, delete
   server* find(const std::string& pooler, lease::lease_id id);
@@ -57,6 +59,7 @@ class local_pool {
 
   void tick(net::time_point now);
   std::uint32_t orphans_of(const std::string& pooler) const;
+  bool has_leases_of(const std::string& pooler) const;  // orphans do not count
 
   // Other holders wait for leases that are here.
   bool recalled() const {

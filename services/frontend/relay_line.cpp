@@ -45,6 +45,7 @@ class relay_line final : public lease_line {
     pooler_ = now;
     return true;
   }
+  bool lives() const override { return false; }
 
  private:
   class flow;
@@ -186,6 +187,7 @@ class relay_line::flow final : public server_stream {
     ended_ = true;
     deliver_later();
   }
+  bool pumped() const override { return true; }
 
  private:
   void deliver_later() {

@@ -74,6 +74,7 @@ class server final : private server_stream_user, private session::ledger_events 
   void mark_broken() { broken_ = true; }
   // Its network is gone: the user hears so from the loop, after what has come already.
   void cut() { stream_->cut(); }
+  bool pumped() const { return stream_->pumped(); }
 
   lease::give_back hand_over(lease::condition) const;
 

@@ -2,8 +2,10 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <cerrno>
+#include <cstddef>
 
 #include "services/frontend/worker.hpp"
 
@@ -38,6 +40,14 @@ class socket_stream final : public server_stream, public net::watcher {
   }
 
   void cut() override { ::shutdown(fd_.get(), SHUT_RDWR); }
+
+  // One end of a pair: the other one has no name. A server's socket always has one.
+  bool pumped() const override {
+    sockaddr_un peer{};
+    socklen_t size = sizeof peer;
+    return ::getpeername(fd_.get(), reinterpret_cast<sockaddr*>(&peer), &size) == 0 &&
+           peer.sun_family == AF_UNIX && size <= offsetof(sockaddr_un, sun_path);
+  }
 
  private:
   void on_events(std::uint32_t events) override {

@@ -37,6 +37,8 @@ class server_stream {
   virtual void interest(bool bytes, bool writable) = 0;
   // Ends it, in both directions: stream_ended follows what has come already.
   virtual void cut() = 0;
+  // Whether the bytes go by the pooler's hands: they stand still when it does.
+  virtual bool pumped() const = 0;
 };
 
 std::unique_ptr<server_stream> make_socket_stream(worker&, net::unique_fd fd);

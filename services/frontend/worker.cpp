@@ -184,6 +184,10 @@ void worker::carry_on(std::unique_ptr<shard_transaction> commit) {
 
 void worker::tick() {
   const auto now = loop_.now();
+  // First, while nothing that is scheduled names a line.
+  std::erase_if(forgotten_, [this](const auto& pooler) {
+    return !has_leases_of(pooler) && lines_.erase(pooler) > 0;
+  });
   std::erase_if(leaving_splits_, [](const auto& line) { return line->copies() == 0; });
   gate_.tick(now);
   if (!finishing_.empty()) std::erase_if(finishing_, [](const auto& one) { return one->over(); });
@@ -246,7 +250,14 @@ void worker::apply_poolers() {
     }
   }
   auto gone = std::exchange(lines_, std::move(kept));
+  forgotten_.clear();
   for (auto& [instance, line] : gone) {
+    const bool named = std::any_of(snapshot_.poolers.begin(), snapshot_.poolers.end(),
+                                   [&](const auto& one) { return one.instance == instance; });
+    if (!named && line->lives()) {
+      keep_forgotten(std::move(line));
+      continue;
+    }
     const bool sockets_live = lives_on(line->pooler());
     line.reset();
     pooler_down(instance, sockets_live);
@@ -261,6 +272,23 @@ void worker::apply_poolers() {
       log::warn("lease", "{} is on another host and has no relay endpoint", pooler.instance);
     }
   }
+}
+
+// The router has not heard it for a while: it is stopped, or hangs. Its sockets are as good as they
+// were, so what is in use stays so, and the line tells when it dies, or takes it back when it wakes.
+void worker::keep_forgotten(std::unique_ptr<lease_line> line) {
+  const auto instance = line->pooler().instance;
+  lines_[instance] = std::move(line);
+  forgotten_.insert(instance);
+  for (const auto& [id, pool] : pools_) pool->pooler_forgotten(instance);
+  for (const auto& pool : withdrawn_pools_) pool->pooler_forgotten(instance);
+}
+
+bool worker::has_leases_of(const std::string& pooler) const {
+  const auto has = [&](const auto& pool) { return pool->has_leases_of(pooler); };
+  return std::any_of(pools_.begin(), pools_.end(),
+                     [&](const auto& one) { return has(one.second); }) ||
+         std::any_of(withdrawn_pools_.begin(), withdrawn_pools_.end(), has);
 }
 
 void worker::apply_replicators() {
@@ -567,9 +595,10 @@ void worker::from_pooler(const std::string& pooler, lease::message&& message,
     }
     return nullptr;
   };
+  const bool forgotten = forgotten_.contains(pooler);
   if (auto* grant = std::get_if<lease::grant>(&message)) {
     auto* pool = pool_of(grant->pool);
-    if (pool == nullptr || !stream) {
+    if (pool == nullptr || !stream || forgotten) {
       tell_pooler(pooler,
                   lease::give_back{grant->lease, grant->generation, lease::condition::broken, {}});
       return;
@@ -587,7 +616,8 @@ void worker::from_pooler(const std::string& pooler, lease::message&& message,
     if (auto* s = lent(done->lease); s != nullptr && s->generation() == done->generation)
       s->pool().cancel_done(*s);
   } else if (const auto* failed = std::get_if<lease::pool_failed>(&message)) {
-    if (auto* pool = pool_of(failed->pool)) pool->failed(failed->error);
+    if (auto* pool = pool_of(failed->pool); pool != nullptr && !forgotten)
+      pool->failed(failed->error);
   }
 }
 

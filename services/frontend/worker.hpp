@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "common/app/app.hpp"
@@ -140,6 +141,8 @@ class worker {
 
   void apply(snapshot::frontend next);
   void apply_poolers();
+  void keep_forgotten(std::unique_ptr<lease_line>);
+  bool has_leases_of(const std::string& pooler) const;
   void apply_replicators();
   void rebuild_endpoints();
   void acknowledge();
@@ -174,6 +177,7 @@ class worker {
   std::unordered_map<std::uint32_t, std::shared_ptr<local_pool>> pools_;
   std::vector<std::shared_ptr<local_pool>> withdrawn_pools_;
   std::unordered_map<std::string, std::unique_ptr<lease_line>> lines_;
+  std::unordered_set<std::string> forgotten_;  // of lines_, those the router does not know
   std::unordered_map<std::string, std::unique_ptr<split_line>> split_lines_;
   std::vector<std::unique_ptr<split_line>> leaving_splits_;  // drain; until their COPYs are over
   struct learned {

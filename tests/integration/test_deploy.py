@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -14,7 +15,8 @@ import time
 import psycopg
 import pytest
 
-from support.machine import HOST, ROOT, binaries, free_port, stop_process, tied, wait_until
+from support import wire
+from support.machine import HOST, ROOT, SLOW, binaries, stop_process, tied, wait_until
 from support.raw_client import Closed, ServerError
 from support.suite import Suite
 
@@ -212,3 +214,73 @@ def test_a_pooler_of_another_container_passes_sockets_that_end_with_it(server):
             wait_until(suite.answers, 15)
             for client in (busy, idle):
                 client.socket.close()
+
+
+def silence(suite, name):
+    """Stops a process until the router has forgotten it."""
+    suite.members[name].send_signal(signal.SIGSTOP)
+    wait_until(lambda: name not in {row["instance"] for row in suite.admin("SHOW STATUS")}, 15,
+               because="the router still counts it")
+
+
+@pytest.mark.seconds(60)
+def test_a_silent_pooler_of_another_container_keeps_what_it_has_passed_on(server):
+    """It is stopped, not dead: its network is there. When it dies after all, that is noticed."""
+    with Bridge(server.port) as bridge:
+        suite = Beside(server, databases=[{"name": "postgres", "host": bridge.here,
+                                           "port": bridge.port}],
+                       general={"shutdown_timeout": 1000})
+        with suite:
+            suite.run("frontend-1")
+            suite.run("pooler-1", within=["ip", "netns", "exec", bridge.name])
+            wait_until(suite.answers, 10)
+            ends, asleep, cut = (suite.raw(timeout=15) for _ in range(3))
+            for client in (ends, asleep, cut):
+                client.query("BEGIN")
+            pid = ends.query("SELECT pg_backend_pid()")
+            cut.query("SELECT 1")
+            asleep.send(wire.query("SELECT pg_sleep(5)"))
+            silence(suite, "pooler-1")
+            assert ends.query("SELECT pg_backend_pid()") == pid
+            ends.query("COMMIT")
+            asleep.receive_until_ready()
+            assert asleep.query("SELECT 2") == [["2"]]
+            # Back again: what has ended meanwhile is free, what goes on goes on.
+            suite.members["pooler-1"].send_signal(signal.SIGCONT)
+            wait_until(suite.answers, 10)
+            assert asleep.query("SELECT 3") == [["3"]]
+            asleep.query("COMMIT")
+            wait_until(lambda: len([row for row in suite.admin("SHOW SERVERS")
+                                    if row["holder"]]) == 1, 10, because="leases are not back")
+            silence(suite, "pooler-1")
+            assert cut.query("SELECT 4") == [["4"]]
+            bridge.cut()
+            suite.members.pop("pooler-1").kill()
+            began = time.monotonic()
+            with pytest.raises((ServerError, Closed)):
+                cut.query("SELECT 5")
+            assert time.monotonic() - began < 2 * SLOW
+            for client in (ends, asleep, cut):
+                client.socket.close()
+
+
+@pytest.mark.seconds(60)
+def test_a_silent_pooler_that_pumps_is_not_waited_for(server):
+    """Bytes stand still in it: who is in a transaction hears so when the router gives it up."""
+    with Beside(server, pgsled={"lane": "pumped"}, general={"shutdown_timeout": 1000}) as suite:
+        suite.run("frontend-1")
+        suite.run("pooler-1")
+        wait_until(suite.answers, 10)
+        held = suite.raw(timeout=10)
+        held.query("BEGIN; SELECT 1")
+        lent = {row["lane"] for row in suite.admin("SHOW SERVERS") if row["holder"]}
+        assert lent == {"pumped"}
+        suite.members["pooler-1"].send_signal(signal.SIGSTOP)
+        with pytest.raises((ServerError, Closed)) as failure:
+            held.query("SELECT 2")
+        assert isinstance(failure.value, Closed) or failure.value.code == "08006"
+        suite.members["pooler-1"].send_signal(signal.SIGCONT)
+        wait_until(suite.answers, 10)
+        wait_until(lambda: not [row for row in suite.admin("SHOW SERVERS") if row["holder"]], 10,
+                   because="a lease is left")
+        held.socket.close()
