@@ -65,7 +65,7 @@ TEST(pool_gate, one_lease_in_other_hands_is_enough_to_wait_on) {
 
 TEST(pool_gate, one_that_waits_for_nothing_any_more_goes_on) {
   scene s;
-  s.has('a', 1).has('b', 1).waits('b', "a").waits('-', "b");
+  s.has('a', 1).has('b', 1).waits('b', "a").waits('-', "b", 0, true);
   EXPECT_EQ(s.after(60'000), -1);
 }
 
