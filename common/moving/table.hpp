@@ -2,8 +2,8 @@
 // table: one table that takes part in a move, and the SQL about its rows. Pure.
 //
 // Which bucket a row is in is computed on the server by the functions that PARTITION BY HASH uses,
-// combined as it combines them, so that it is what common/placement gives for the same key. SHA-1 is
-// no function of PostgreSQL's own: that of its extension pgcrypto is used.
+// combined as it combines them, so that it is what common/placement gives for the same key. SHA-1
+// is no function of PostgreSQL's own: that of its extension pgcrypto is used.
 
 #include <cstdint>
 #include <limits>

@@ -450,8 +450,8 @@ int reshard_status(const reshard_options& options) {
   return options.follow ? follow(options) : plain_status(options);
 }
 
-// A job whose replicator has just died is taken over within seconds: it is asked for until then, and
-// again after that, because who was asked may die as well.
+// A job whose replicator has just died is taken over within seconds: it is asked for until then,
+// and again after that, because who was asked may die as well.
 int reshard_abort(const reshard_options& options) {
   told last;
   bool accepted = false, said = false;

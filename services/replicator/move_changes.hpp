@@ -1,6 +1,6 @@
 #pragma once
-// move_changes: whether tables are what they were when the move began, and if not, whether it can go
-// on with them. Reads only. Thread rule: the runner's thread.
+// move_changes: whether tables are what they were when the move began, and if not, whether it can
+// go on with them. Reads only. Thread rule: the runner's thread.
 
 #include <map>
 #include <optional>

@@ -39,8 +39,8 @@ result<std::vector<std::string>> references_apart(
 result<move_report> check_move(move_scene&);
 // Only scene.tables, for a move whose rows are on both sides already.
 trouble find_tables(move_scene&);
-// The tables of all shards as they are now, and those that take part in scene.tables; `missing` says
-// where the shards do not agree.
+// The tables of all shards as they are now, and those that take part in scene.tables; `missing`
+// says where the shards do not agree.
 result<std::map<shard_number, found_tables>> tables_again(move_scene&,
                                                           std::vector<std::string>& missing);
 

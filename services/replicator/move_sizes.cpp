@@ -17,8 +17,8 @@ result<std::vector<coming_rows>> what_comes(move_scene& scene) {
                          scene.link(source).literal(moving::in_sql(one)));
     }
     const auto rows = scene.link(source).query(fmt::format(
-        "SELECT place, CASE WHEN reltuples < 0 THEN pg_relation_size(c.oid) / 100 ELSE reltuples END"
-        "::bigint, pg_total_relation_size(c.oid) FROM (VALUES {}) v (place, t) "
+        "SELECT place, CASE WHEN reltuples < 0 THEN pg_relation_size(c.oid) / 100 ELSE reltuples "
+        "END::bigint, pg_total_relation_size(c.oid) FROM (VALUES {}) v (place, t) "
         "JOIN pg_class c ON c.oid = t", ask));
     if (!rows) return tl::unexpected(rows.error());
     const auto owned = std::count(scene.map.begin(), scene.map.end(), source);
