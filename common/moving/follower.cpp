@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <type_traits>
+
 #include "common/commit/statements.hpp"
 #include "common/placement/rule.hpp"
 
@@ -28,12 +31,13 @@ result<std::string> one_of_equal(const table& of, const wal::tuple& from) {
   if (!of.whole() && from[of.key].what == kind::text) {
     where = moving::quoted(of.columns[of.key].name) + " =" + literal(from[of.key].value) + " AND ";
   }
-  for (std::size_t i = 0; i < from.size(); ++i) {
+  for (std::size_t i = 0, told = 0; i < from.size(); ++i) {
+    if (from[i].what == kind::absent) continue;   // no row had it then, nor any other value of it
     if (from[i].what != kind::text && from[i].what != kind::null) {
       return tl::unexpected(lost(of, "a row came without all of its columns"));
     }
     const auto name = moving::quoted(of.columns[i].name);
-    if (i > 0) where += " AND ";
+    if (told++ > 0) where += " AND ";
     // num_nulls(): IS NULL is also true of a composite value of nulls.
     where += fmt::format("num_nulls({}) = {}", name, from[i].what == kind::null ? 1 : 0);
     if (from[i].what == kind::text) {
@@ -78,8 +82,9 @@ wal::tuple merged(wal::tuple row, const wal::tuple& old) {
 }
 
 result<std::string> insert_sql(const table& of, const wal::tuple& row, const wal::tuple* old) {
-  std::string values;
+  std::string values, names;
   for (std::size_t i = 0; i < row.size(); ++i) {
+    if (row[i].what == kind::absent) continue;
     const wal::field* from = &row[i];
     if (from->what == kind::unchanged && old != nullptr) from = &(*old)[i];
     if (from->what == kind::unchanged) {
@@ -87,16 +92,20 @@ result<std::string> insert_sql(const table& of, const wal::tuple& row, const wal
     }
     if (!values.empty()) values += ",";
     values += value(*from);
+    names += (names.empty() ? "" : ", ") + moving::quoted(of.columns[i].name);
   }
   return fmt::format("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})", in_sql(of),
-                     column_list(of), values);
+                     names, values);
 }
 
 std::string update_sql(const table& of, const wal::tuple& row, const std::string& where) {
   std::string set;
   for (std::size_t i = 0; i < row.size(); ++i) {
     // What is always generated cannot be set, nor can it have been changed.
-    if (row[i].what == kind::unchanged || of.columns[i].identity_always) continue;
+    if (row[i].what == kind::unchanged || row[i].what == kind::absent ||
+        of.columns[i].identity_always) {
+      continue;
+    }
     if (!set.empty()) set += ", ";
     set += moving::quoted(of.columns[i].name) + " =" + value(row[i]);
   }
@@ -106,8 +115,8 @@ std::string update_sql(const table& of, const wal::tuple& row, const std::string
 
 }  // namespace
 
-follower::follower(std::vector<table> tables, selection rows)
-    : tables_(std::move(tables)), rows_(std::move(rows)), moving_(rows_.buckets) {
+follower::follower(std::vector<table> tables, selection rows, lsn agreed)
+    : tables_(std::move(tables)), rows_(std::move(rows)), moving_(rows_.buckets), agreed_(agreed) {
   for (const std::uint32_t bucket : rows_.moving) moving_.at(bucket) = true;
 }
 
@@ -124,8 +133,9 @@ follow_action follower::one_row(const table& of, std::string sql,
 result<std::vector<follow_action>> follower::feed(const wal::any& message) {
   actions todo;
   std::optional<pg_error> error;
-  if (std::holds_alternative<wal::begin>(message)) {
+  if (const auto* begin = std::get_if<wal::begin>(&message)) {
     ours_ = false;
+    before_ = begin->final_position < agreed_;
   } else if (const auto* from = std::get_if<wal::origin>(&message)) {
     ours_ = from->name.starts_with(origin_prefix);
   } else if (const auto* end = std::get_if<wal::commit>(&message)) {
@@ -143,9 +153,15 @@ result<std::vector<follow_action>> follower::feed(const wal::any& message) {
   } else if (const auto* relation = std::get_if<wal::relation>(&message)) {
     error = learn(*relation);
   } else if (!ours_) {
-    if (const auto* row = std::get_if<wal::insert>(&message)) error = insert(*row, todo);
-    if (const auto* row = std::get_if<wal::update>(&message)) error = update(*row, todo);
-    if (const auto* row = std::get_if<wal::erase>(&message)) error = erase(*row, todo);
+    if (const auto* row = std::get_if<wal::insert>(&message)) {
+      error = follow(*row, &follower::insert, todo);
+    }
+    if (const auto* row = std::get_if<wal::update>(&message)) {
+      error = follow(*row, &follower::update, todo);
+    }
+    if (const auto* row = std::get_if<wal::erase>(&message)) {
+      error = follow(*row, &follower::erase, todo);
+    }
     if (const auto* all = std::get_if<wal::truncate>(&message)) error = truncate(*all, todo);
   }
   if (error) return tl::unexpected(std::move(*error));
@@ -154,7 +170,7 @@ result<std::vector<follow_action>> follower::feed(const wal::any& message) {
 
 std::optional<pg_error> follower::learn(const wal::relation& from) {
   auto& to = relations_[from.id];
-  to.of = nullptr;
+  to = {};
   for (const table& one : tables_) {
     if (one.schema == from.schema && one.name == from.name) to.of = &one;
   }
@@ -167,7 +183,63 @@ std::optional<pg_error> follower::learn(const wal::relation& from) {
            columns[i].modifier == from.columns[i].modifier;
   }
   if (same) return std::nullopt;
+  if (before_) return learn_older(from, to);
+  columns_changed_ = true;
   return lost(*to.of, "its columns were changed during the move");
+}
+
+// What the table was before its columns were changed. A value of another type may be another one
+// now, so that its rows cannot be told again as they were.
+std::optional<pg_error> follower::learn_older(const wal::relation& from, known& to) const {
+  const auto& columns = to.of->columns;
+  for (const wal::column& one : from.columns) {
+    const auto now = std::find_if(columns.begin(), columns.end(),
+                                  [&](const table_column& c) { return c.name == one.name; });
+    if (now == columns.end()) {
+      to.places.push_back(table::none);
+    } else if (now->type_number != one.type) {
+      return lost(*to.of, fmt::format("column {} had another type before", one.name));
+    } else {
+      to.places.push_back(static_cast<std::size_t>(now - columns.begin()));
+    }
+  }
+  return std::nullopt;
+}
+
+// A row as it was then, in the columns of now.
+std::optional<pg_error> follower::fit(const known& then, wal::tuple& row) const {
+  if (row.size() != then.places.size()) {
+    return lost(*then.of, "a row has another number of columns than the table");
+  }
+  wal::tuple now(then.of->columns.size(), wal::field{kind::absent, {}});
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    if (then.places[i] != table::none) now[then.places[i]] = row[i];
+  }
+  row = std::move(now);
+  return std::nullopt;
+}
+
+template <class Row>
+std::optional<pg_error> follower::follow(
+    const Row& from, std::optional<pg_error> (follower::*with)(const Row&, actions&),
+    actions& todo) {
+  const auto found = relations_.find(from.relation);
+  if (found == relations_.end() || found->second.places.empty()) return (this->*with)(from, todo);
+  const known& then = found->second;
+  if (!before_) {
+    columns_changed_ = true;
+    return lost(*then.of, "its columns were changed during the move");
+  }
+  Row fitting = from;
+  if constexpr (!std::is_same_v<Row, wal::erase>) {
+    if (auto error = fit(then, fitting.row)) return error;
+  }
+  if constexpr (!std::is_same_v<Row, wal::insert>) {
+    if (!fitting.old.empty()) {
+      if (auto error = fit(then, fitting.old)) return error;
+    }
+  }
+  return (this->*with)(fitting, todo);
 }
 
 result<const table*> follower::find(std::uint32_t relation, const wal::tuple& row) const {
@@ -192,14 +264,14 @@ result<bool> follower::moves(const table& of, const wal::field& key) const {
     return tl::unexpected(lost(of, "a row has no sharding key, so that it has no destination"));
   }
   if (key.what == kind::null) return false;
-  if (key.what == kind::unchanged) {
+  if (key.what == kind::unchanged || key.what == kind::absent) {
     return tl::unexpected(lost(of, "a sharding key is not in the server's log"));
   }
   const auto read = placement::normalise(of.type, placement::form::text, key.value,
                                          {placement::encoding::utf8, 0});
   if (!read) return tl::unexpected(lost(of, read.error().message));
   return static_cast<bool>(
-      moving_[placement::hash_of(placement::hasher::postgres, *read) % rows_.buckets]);
+      moving_[placement::hash_of(of.hasher, *read) % rows_.buckets]);
 }
 
 std::optional<pg_error> follower::insert(const wal::insert& from, actions& todo) {

@@ -4,7 +4,9 @@
 //
 // A row counts when its bucket is one of those that move; an update that takes a row into or out of
 // them is an insert or a delete. Every statement is expected to touch exactly one row: anything
-// else means that the two sides differ, and the move ends. So does a table that has changed.
+// else means that the two sides differ, and the move ends. So does a table that has changed; but of
+// one that is known to have changed, and is what was given here since `agreed`, older rows are
+// followed, too: columns that came later are left alone, those that have gone since left out.
 // Transactions that pgsled itself replayed on the source are left out.
 
 #include <cstdint>
@@ -40,20 +42,31 @@ struct follow_action {
 
 class follower {
  public:
-  // `tables` as the source has them.
-  follower(std::vector<table> tables, selection rows);
+  // `tables` as the source has them, and has had since what was committed at `agreed`.
+  follower(std::vector<table> tables, selection rows, lsn agreed = 0);
 
   // 55000 when the destination cannot follow; nothing may be fed any more then.
   result<std::vector<follow_action>> feed(const wal::any&);
+  // What ended it was a table with other columns than were given: those of now may be given anew.
+  bool columns_changed() const { return columns_changed_; }
 
  private:
   using actions = std::vector<follow_action>;
   struct known {
     const table* of = nullptr;   // null: takes no part
+    // Of a table that was another then: place in the table of each of its columns, none: it has
+    // gone since. Empty: the columns are the table's.
+    std::vector<std::size_t> places;
   };
+  template <class Row>
+  std::optional<pg_error> follow(const Row&, std::optional<pg_error> (follower::*)(const Row&,
+                                                                                  actions&),
+                                 actions&);
+  std::optional<pg_error> fit(const known&, wal::tuple&) const;
   follow_action one_row(const table&, std::string sql, std::vector<std::string> rows) const;
 
   std::optional<pg_error> learn(const wal::relation&);
+  std::optional<pg_error> learn_older(const wal::relation&, known&) const;
   std::optional<pg_error> insert(const wal::insert&, actions&);
   std::optional<pg_error> update(const wal::update&, actions&);
   std::optional<pg_error> erase(const wal::erase&, actions&);
@@ -66,6 +79,9 @@ class follower {
   std::vector<bool> moving_;           // by bucket
   std::map<std::uint32_t, known> relations_;
   bool ours_ = false;                  // the transaction came from pgsled
+  lsn agreed_ = 0;
+  bool before_ = false;                // the transaction was committed before that
+  bool columns_changed_ = false;
 };
 
 }  // namespace pgsled::moving

@@ -9,14 +9,14 @@ namespace {
 
 constexpr std::array names{"take",     "check",   "begin", "record", "refine",  "prepare", "copy",
                            "catch_up", "compare", "fence", "verify", "flip",    "settle",  "lift",
-                           "undo",     "flipped", "clean", "drop",   "end"};
+                           "undo",     "flipped", "clean", "drop",   "end",     "paused"};
 
 // What comes after a step that went well, on the way that everything goes well.
 step after(step what) {
   return static_cast<step>(static_cast<std::uint8_t>(what) + 1);
 }
 
-bool undoable(step what) { return what < step::settle; }
+bool undoable(step what) { return what < step::settle || what == step::pause; }
 
 pg_error asked_for() {
   return {"57014", "the move was aborted as asked", {}, {}};
@@ -46,7 +46,8 @@ void job::took(stored found) {
     if (found == stored::given_up) {
       reason_ = pg_error{"57P01", "the move was given up by its runner", {}, {}};
     } else if (!again_) {
-      reason_ = pg_error{"57P01", "the move has lost its runner too often", {}, {}};
+      reason_ = aborted_ ? asked_for()
+                         : pg_error{"57P01", "the move has lost its runner too often", {}, {}};
     }
     fenced_ = true;   // perhaps
     return back_out();
@@ -81,6 +82,7 @@ void job::succeeded() {
     case step::lift:
       fenced_ = false;
       if (uncertain_) return to(step::settle);
+      if (std::exchange(pausing_, false) && !aborted_) return to(step::pause);
       if (std::exchange(retry_, false) && !aborted_) return to(step::catch_up, limits_.pause);
       if (aborted_ && !reason_) reason_ = asked_for();
       return to(step::undo);
@@ -94,6 +96,7 @@ void job::succeeded() {
       }
       return to(step::end);
     case step::end: return finish(past_flip_ && !goes_on_);
+    case step::pause: return to(after_pause_);
     default: break;
   }
   to(after(what));
@@ -146,6 +149,10 @@ void job::failed(pg_error why, bool transient) {
     reason_ = std::move(why);
     return finish(false);
   }
+  if (what == step::pause) {
+    reason_ = aborted_ ? asked_for() : std::move(why);
+    return back_out();
+  }
   if (what >= step::fence || what == step::refine) fenced_ = true;
   if (what >= step::fence && transient && !aborted_ && ++fences_ < limits_.fences) {
     retry_ = true;
@@ -157,6 +164,17 @@ void job::failed(pg_error why, bool transient) {
   reason_ = aborted_ ? asked_for() : std::move(why);
   if (what == step::begin && transient) registered_ = true;   // perhaps
   back_out();
+}
+
+void job::pause(pg_error why) {
+  const step what = next_.what;
+  PGSLED_ASSERT(!over_ && (what == step::copy || what == step::catch_up || what == step::compare ||
+                           what == step::fence || what == step::verify));
+  if (aborted_) return failed(std::move(why));
+  after_pause_ = what == step::copy ? step::copy : step::catch_up;
+  if (what < step::fence) return to(step::pause);
+  fenced_ = pausing_ = true;
+  to(step::lift);
 }
 
 void job::uncertain(pg_error why) {

@@ -13,6 +13,9 @@
 // A job whose goal takes several moves begins the next one after drop (go_on), still registered;
 // what fails then undoes that move alone.
 //
+// Where the tables of two shards are not alike any more the move pauses: lift (when there is a
+// fence) → pause, until they are; then it catches up and compares all again.
+//
 // Nothing is flipped but straight after a verify that found no difference under the same fence.
 // Thread rule: its owner's.
 
@@ -44,6 +47,7 @@ enum class step : std::uint8_t {
   clean,     // old rows on the sources
   drop,      // slots, publications, identities
   end,       // the router forgets the job
+  pause,     // slots and copies are kept until the tables of all shards are alike again
 };
 std::string_view name_of(step);
 
@@ -76,6 +80,9 @@ class job {
   // `transient`: may go well a little later (take; a fence that was not reached or did not last);
   // of begin: it is not known whether the router has heard it.
   void failed(pg_error, bool transient = false);
+  // Copy (before any row of it), catch_up, compare, fence or verify have found that tables are not
+  // those they were. The reason is what pause() is to be ended with, if there is no other.
+  void pause(pg_error);
   // The flip was sent, and what became of it is not known.
   void uncertain(pg_error);              // then it is lifted, so that it cannot happen later
   // Asked for by the operator. Undoes a move before its flip; after it, there is no next one.
@@ -97,6 +104,8 @@ class job {
   std::uint32_t runs_, fences_ = 0, undos_ = 0;
   bool over_ = false, done_ = false, past_flip_ = false, undone_ = true, registered_ = false;
   bool fenced_ = false, uncertain_ = false, retry_ = false, again_ = false, aborted_ = false;
+  bool pausing_ = false;                 // after the lift
+  step after_pause_ = step::catch_up;
   bool goes_on_ = false;                 // the goal needs more than what has moved
   std::optional<pg_error> reason_;
 };

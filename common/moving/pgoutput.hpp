@@ -49,8 +49,10 @@ struct relation {
 };
 struct type {};                        // skipped: types are compared by number
 struct field {
-  enum class kind : char { null = 'n', unchanged = 'u', text = 't', binary = 'b' };
-  kind what = kind::null;              // unchanged: a TOASTed value that is not in the log
+  // unchanged: a TOASTed value that is not in the log; absent is never decoded: a column that the
+  // table did not have then.
+  enum class kind : char { null = 'n', unchanged = 'u', text = 't', binary = 'b', absent = '-' };
+  kind what = kind::null;
   std::string_view value;
 };
 using tuple = std::vector<field>;

@@ -34,8 +34,30 @@ std::string column_list(const table& of) {
   return list;
 }
 
+namespace {
+
+// The last four bytes of the digest, as a number without sign.
+std::string sha1_bucket_in_sql(placement::key_type type, const std::string& expression,
+                               std::size_t buckets, const std::string& digest) {
+  std::string bytes;
+  switch (type) {
+    case placement::key_type::bigint:
+      bytes = fmt::format("convert_to(({})::bigint::text, 'UTF8')", expression);
+      break;
+    case placement::key_type::uuid: bytes = fmt::format("uuid_send({})", expression); break;
+    case placement::key_type::varchar:
+      bytes = fmt::format("convert_to(({})::text, 'UTF8')", expression);
+      break;
+  }
+  return fmt::format("(('x' || encode(substr({}({}, 'sha1'), 17, 4), 'hex'))::bit(32)::bigint % {})"
+                     "::integer", digest, bytes, buckets);
+}
+
+}  // namespace
+
 std::string bucket_in_sql(placement::key_type type, const std::string& expression,
-                          std::size_t buckets) {
+                          std::size_t buckets, const std::string& digest) {
+  if (!digest.empty()) return sha1_bucket_in_sql(type, expression, buckets, digest);
   // The seed is HASH_PARTITION_SEED.
   constexpr const char* seed = "8816678312871386365";
   std::string hash;
@@ -64,7 +86,8 @@ std::string bucket_in_sql(placement::key_type type, const std::string& expressio
 std::string where_moving(const table& of, const selection& rows) {
   if (of.whole()) return "true";
   return fmt::format("{} = ANY ('{{{}}}'::integer[])",
-                     bucket_in_sql(of.type, moving::quoted(of.columns[of.key].name), rows.buckets),
+                     bucket_in_sql(of.type, moving::quoted(of.columns[of.key].name), rows.buckets,
+                                   of.digest),
                      fmt::join(rows.moving, ","));
 }
 

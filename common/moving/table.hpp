@@ -2,7 +2,8 @@
 // table: one table that takes part in a move, and the SQL about its rows. Pure.
 //
 // Which bucket a row is in is computed on the server by the functions that PARTITION BY HASH uses,
-// combined as it combines them, so that it is what common/placement gives for the same key.
+// combined as it combines them, so that it is what common/placement gives for the same key. SHA-1
+// is no function of PostgreSQL's own: that of its extension pgcrypto is used.
 
 #include <cstdint>
 #include <limits>
@@ -12,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/placement/rule.hpp"
 #include "common/placement/value.hpp"
 
 namespace pgsled::moving {
@@ -44,6 +46,8 @@ struct table {
   std::vector<std::size_t> primary;
   std::size_t key = none;              // place of the sharding column; none: rows on every shard
   placement::key_type type = placement::key_type::bigint;
+  placement::hasher hasher = placement::hasher::postgres;
+  std::string digest;                  // of pgcrypto, as SQL; for sha1, empty: it is not there
   std::optional<table_home> home;      // none: all rows that are selected
   bool other_types = false;            // of the destination's columns: values go there as text
 
@@ -58,9 +62,9 @@ std::string quoted(std::string_view identifier);
 std::string in_sql(const table&);                  // "schema"."name"
 std::string column_list(const table&);
 
-// The bucket of `expression`, a value of the key's type; NULL of NULL.
+// The bucket of `expression`, a value of the key's type; NULL of NULL. By sha1 with a `digest`.
 std::string bucket_in_sql(placement::key_type, const std::string& expression,
-                          std::size_t buckets);
+                          std::size_t buckets, const std::string& digest = {});
 
 struct selection {                     // of rows: those of a whole table, or of some buckets
   std::size_t buckets = 0;             // of the map

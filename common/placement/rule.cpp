@@ -88,6 +88,27 @@ std::string_view name_of(hasher which) {
   return "";
 }
 
+std::string places_on(const mapping& from, std::uint32_t shard) {
+  constexpr std::size_t most = 5;
+  std::string all;
+  std::size_t count = 0;
+  const auto add = [&](const std::string& text) {
+    if (++count > most) return;
+    all += (all.empty() ? "" : ", ") + text;
+  };
+  for (const auto& [text, where] : from.list) {
+    if (where == shard) add(text);
+  }
+  for (const auto& one : from.ranges) {
+    if (one.shard != shard) continue;
+    add(one.has_start ? "from " + one.start + (one.has_end ? " to below " + one.end : "")
+                      : "below " + one.end);
+  }
+  if (from.fallback == static_cast<std::int64_t>(shard)) add("what no list and no range names");
+  if (count > most) all += ", and " + std::to_string(count - most) + " more";
+  return all;
+}
+
 std::uint64_t id_of(const mapping& from) {
   content_hash hash;
   hash.add(from.type);

@@ -42,6 +42,9 @@ struct mapping {
   std::int64_t fallback = -1;       // shard of what is in neither; -1: there is none
 };
 
+// What a mapping places on one shard, for people: some values, ranges, the others. Empty: nothing.
+std::string places_on(const mapping&, std::uint32_t shard);
+
 // Names the content: the same in every process, another one for every other mapping. Never 0.
 std::uint64_t id_of(const mapping&);
 

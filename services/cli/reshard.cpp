@@ -15,6 +15,7 @@
 #include <map>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/net/socket.hpp"
@@ -162,6 +163,25 @@ void print_list(const json::object& move, const char* key, const char* label) {
   }
 }
 
+// Of a dry run: what will come to the destination, to compare with what is free there.
+void print_coming(const json::object& move) {
+  const auto* list = array_of(move, "coming");
+  if (list == nullptr) return;
+  std::int64_t bytes = 0;
+  for (const auto& one : *list) {
+    if (!one.is_object()) continue;
+    const auto& table = one.as_object();
+    bytes += number_of(table, "bytes");
+    fmt::print("{}: about {} rows, {} bytes with indexes to shard {}\n", text_of(table, "table"),
+               number_of(table, "rows"), number_of(table, "bytes"),
+               number_of(move, "destination"));
+  }
+  if (list->empty()) return;
+  fmt::print("in all about {} bytes to shard {}; each source keeps up to {} bytes of log meanwhile "
+             "(resharding_slot_limit)\n", bytes, number_of(move, "destination"),
+             number_of(move, "log_limit_bytes"));
+}
+
 void print_error(const json::object& answer) {
   if (const auto* error = object_of(answer, "error")) {
     fmt::print(stderr, "pgsled reshard: {} {}\n", text_of(*error, "sqlstate"),
@@ -261,6 +281,7 @@ std::optional<int> watch(control_line& line, const std::string& job,
     if (!as_json) {
       print_list(*over, "warnings", "warning");
       print_list(*over, "missing", "missing");
+      print_coming(*over);
       advise(*over);
     }
     const auto outcome = text_of(*over, "outcome");
@@ -354,6 +375,10 @@ int plain_status(const reshard_options& options) {
 constexpr std::chrono::milliseconds between_looks{400};
 constexpr int looks_without_any = 10;   // a move may be between two replicators
 constexpr int looks_for_the_first = 5;  // one that has just begun may not know of any yet
+constexpr int looks_between_words = 5;  // of an abort
+constexpr int looks_for_a_process = 25; // one that is being started again
+constexpr int looks_for_a_taker = 150;  // a minute
+constexpr int most_looks = 3000;
 
 // Asks whichever replicator answers, so that the death of one ends nothing.
 int follow(const reshard_options& options) {
@@ -385,25 +410,37 @@ int follow(const reshard_options& options) {
   return last_outcome == "done" || last_outcome == "checked" ? 0 : 1;
 }
 
-// Asks all replicators of the run directory until one passes it on to whoever runs the job: 0, else
-// the exit status, the reason printed.
-int tell_job(const reshard_options& options, const std::string& what) {
-  bool heard = false;
-  std::string why;
+// What came of asking all replicators of the run directory until one passed it on to whoever runs
+// the job.
+struct told {
+  bool done = false, heard = false;
+  std::string sqlstate, why;
+};
+
+told tell(const reshard_options& options, const std::string& what) {
+  told of;
   for (const auto& path : control_sockets(options)) {
     auto line = control_line::open(path);
     if (!line) continue;
     const auto said = line->ask({{"id", 1}, {"request", "reshard-" + what}, {"job", options.job}});
     if (!said) continue;
-    heard = true;
+    of.heard = true;
     if (const auto* error = object_of(*said, "error")) {
-      why = text_of(*error, "message");
+      of.sqlstate = text_of(*error, "sqlstate");
+      of.why = text_of(*error, "message");
     } else if (object_of(*said, "result") != nullptr) {
-      return 0;
+      of.done = true;
+      return of;
     }
   }
-  if (!heard) return nobody();
-  fmt::print(stderr, "pgsled reshard: {}\n", why);
+  return of;
+}
+
+// 0, or the exit status with the reason printed.
+int why_not(const told& of) {
+  if (of.done) return 0;
+  if (!of.heard) return nobody();
+  fmt::print(stderr, "pgsled reshard: {}\n", of.why);
   return 1;
 }
 
@@ -413,15 +450,40 @@ int reshard_status(const reshard_options& options) {
   return options.follow ? follow(options) : plain_status(options);
 }
 
+// A job whose replicator has just died is taken over within seconds: it is asked for until then,
+// and again after that, because who was asked may die as well.
 int reshard_abort(const reshard_options& options) {
-  if (const int failed = tell_job(options, "abort")) return failed;
-  // Until it is undone, wherever it runs.
-  for (int looks = 0; looks < 3000; ++looks) {
+  told last;
+  bool accepted = false, said = false;
+  for (int looks = 0, silent = 0, unseen = 0; looks < most_looks; ++looks) {
+    if (!accepted || looks % looks_between_words == 0) {
+      last = tell(options, "abort");
+      accepted = accepted || last.done;
+    }
+    // Nobody has it, or whoever was asked hears nobody at the moment.
+    const bool later = last.heard ? last.sqlstate == "42704" || last.sqlstate.starts_with("57P") ||
+                                        last.sqlstate.starts_with("08")
+                                  : !control_sockets(options).empty();
+    if (!accepted && !later) return why_not(last);
     const auto all = all_moves(options);
+    bool listed = false;
     for (const auto& one : all.value_or(std::vector<json::object>())) {
-      if (text_of(one, "job") != options.job || under_way(one)) continue;
+      if (text_of(one, "job") != options.job) continue;
+      listed = true;
+      if (under_way(one)) continue;
+      if (!accepted) return why_not(last);   // it was over before
       show(one, options.json);
       return 0;
+    }
+    silent = all ? 0 : silent + 1;
+    unseen = all && !listed ? unseen + 1 : 0;
+    if (!accepted && (silent > looks_for_a_process || unseen > looks_for_the_first ||
+                      looks > looks_for_a_taker)) {
+      return why_not(last);
+    }
+    if (!accepted && (listed || !all) && !std::exchange(said, true)) {
+      fmt::print(stderr, "pgsled reshard: no replicator runs the move {} at the moment; it is "
+                         "aborted as soon as one has taken it over\n", options.job);
     }
     std::this_thread::sleep_for(between_looks);
   }
@@ -429,7 +491,7 @@ int reshard_abort(const reshard_options& options) {
 }
 
 int reshard_act(const reshard_options& options) {
-  if (const int failed = tell_job(options, options.act)) return failed;
+  if (const int failed = why_not(tell(options, options.act))) return failed;
   const detachable here;
   std::string shown;
   bool left = false;   // where it stood when it was asked

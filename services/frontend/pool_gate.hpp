@@ -14,6 +14,8 @@
 // 53300 after checkout_timeout. Thread rule: its worker's.
 
 #include <chrono>
+#include <map>
+#include <optional>
 #include <vector>
 
 #include "common/net/reactor.hpp"
@@ -22,6 +24,19 @@
 namespace pgsled::frontend {
 
 class shard_transaction;
+
+// What decides it, of those that wait; pools are told apart by their address.
+struct gated {
+  const void* waits_for = nullptr;       // pool; null: for none any more
+  net::time_point since{};
+  std::vector<const void*> holds;        // the pool of each lease
+  bool wanted = false;                   // somebody elsewhere waits for one of those
+};
+// Which of them gives up now; none: nobody, or not yet. `leases`: how many this worker has of each
+// pool that is waited for.
+std::optional<std::size_t> who_gives_up(const std::vector<gated>&,
+                                        const std::map<const void*, std::size_t>& leases,
+                                        net::time_point now);
 
 class pool_gate {
  public:

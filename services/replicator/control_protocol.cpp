@@ -46,6 +46,15 @@ json::object move_answer(const move_progress& p) {
                   {"fence_ms", p.fence_ms},
                   {"missing", texts(p.missing)},
                   {"warnings", texts(p.warnings)}};
+  if (p.outcome == "checked") {
+    json::array coming;
+    for (const auto& one : p.coming) {
+      coming.push_back(json::object{{"table", one.table}, {"rows", one.rows},
+                                    {"bytes", one.bytes}});
+    }
+    to["coming"] = std::move(coming);
+    to["log_limit_bytes"] = p.log_limit;
+  }
   if (p.next_try_ms >= 0) to["next_try_ms"] = p.next_try_ms;
   if (!p.error.empty()) {
     to["error"] = json::object{{"sqlstate", p.sqlstate}, {"message", p.error}};

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "common/placement/rule.hpp"
+#include "services/replicator/move_changes.hpp"
 #include "services/replicator/move_rights.hpp"
 #include "services/replicator/move_tables.hpp"
 
@@ -74,7 +75,15 @@ class checker {
     }
     auto all = tables();
     if (!all) return tl::unexpected(all.error());
+    scene_.began_with.clear();
+    for (const auto& [shard, there] : *all) {
+      for (const auto& [label, one] : there) {
+        scene_.began_with[shard][label] = {one.oid, one.file};
+      }
+    }
     const auto first = scene_.sources.front();
+    mappings(all->at(first));
+    if (auto error = digests(*all)) return tl::unexpected(std::move(*error));
     if (auto error = indexes(all->at(first))) return tl::unexpected(std::move(*error));
     if (auto error = references(all->at(first))) return tl::unexpected(std::move(*error));
     if (auto error = same_indexes(all->at(first))) return tl::unexpected(std::move(*error));
@@ -176,6 +185,38 @@ class checker {
     return std::nullopt;
   }
 
+  bool takes_part(shard_number shard) const {
+    return shard == scene_.destination ||
+           std::find(scene_.sources.begin(), scene_.sources.end(), shard) != scene_.sources.end();
+  }
+
+  // With the function that tables placed by sha1 are asked for by, too.
+  trouble digests(const std::map<shard_number, found_tables>& all) {
+    for (const auto& [shard, tables] : all) {
+      const auto one = std::find_if(tables.begin(), tables.end(), [](const auto& table) {
+        return !table.second.it.digest.empty();
+      });
+      if (one == tables.end() || !takes_part(shard)) continue;
+      const auto alike = hashes_alike(scene_.link(shard), one->second.it.digest);
+      if (!alike) return alike.error();
+      if (!*alike) missing("shard {}: pgcrypto computes another SHA-1 than pgsled", shard);
+    }
+    return std::nullopt;
+  }
+
+  // Lists and ranges name shards themselves: nothing of them moves.
+  void mappings(const found_tables& tables) {
+    std::vector<std::string> stay;
+    for (const auto& [label, one] : tables) {
+      if (skipped(one) && one.top_name.empty()) stay.push_back(label);
+    }
+    for (auto& one : mapped_there(scene_)) report_.missing.push_back(std::move(one));
+    if (!stay.empty()) {
+      warn("rows of table{} {} are placed by list or range: they stay on their shards",
+           stay.size() == 1 ? "" : "s", fmt::join(stay, ", "));
+    }
+  }
+
   trouble buckets(shard_number shard) {
     const auto alike = hashes_alike(scene_.link(shard));
     if (!alike) return alike.error();
@@ -211,9 +252,9 @@ class checker {
     }
     const auto* rule = rule_of(one);
     if (rule == nullptr) return;
-    if (rule->hasher != "postgres") {
-      missing("table {}: rows placed by hasher {} are not moved by this version", label,
-              rule->hasher);
+    if (one.it.hasher == placement::hasher::sha1 && one.it.digest.empty()) {
+      missing("table {} is placed by sha1, which PostgreSQL computes with its extension pgcrypto: "
+              "CREATE EXTENSION pgcrypto  on shard {}", label, scene_.sources.front());
     }
     if (!placement::key_type_of(rule->data_type)) {
       missing("table {}: data_type {} is not known", label, rule->data_type);
@@ -239,10 +280,7 @@ class checker {
 
   // By owner: one GRANT gives the rights to all of its tables.
   void rights(shard_number shard, const found_tables& there) {
-    if (shard != scene_.destination &&
-        std::find(scene_.sources.begin(), scene_.sources.end(), shard) == scene_.sources.end()) {
-      return;
-    }
+    if (!takes_part(shard)) return;
     std::map<std::string, std::vector<std::string>> of_others;
     for (const auto& [label, one] : there) {
       if (skipped(one)) continue;
@@ -269,13 +307,15 @@ class checker {
           missing("table {} is not on shard {}", label, shard);
         } else if (shard == scene_.destination) {
           lacking_.push_back(label);
-        } else if (std::find(scene_.sources.begin(), scene_.sources.end(), shard) !=
-                   scene_.sources.end()) {
+        } else if (takes_part(shard)) {
           missing("table {} is not on shard {}", label, shard);
         }
       } else if (there->second.shape != one.shape) {
-        missing("table {} has other columns on shard {} than on shard {}", label, shard,
-                scene_.sources.front());
+        missing("table {} has other columns on shard {} than on shard {}: {}", label, shard,
+                scene_.sources.front(), other_columns(there->second.it, one.it));
+      } else if (there->second.it.digest != one.it.digest && takes_part(shard)) {
+        missing("table {} is placed by sha1, for which shard {} needs the extension pgcrypto, in "
+                "the schema where it is on shard {}", label, shard, scene_.sources.front());
       }
     }
   }
@@ -346,6 +386,8 @@ class checker {
       if (skipped(one) || !one.owner.empty()) continue;
       const bool owns = scene_.destination_owns();
       if (owns && one.it.whole()) continue;
+      // Said already; its rows cannot be told.
+      if (one.it.hasher == placement::hasher::sha1 && one.it.digest.empty()) continue;
       const auto some = one_value(
           link, fmt::format("SELECT EXISTS (SELECT FROM {} WHERE {})", moving::in_sql(one.it),
                             owns ? moving::where_moving(one.it, {scene_.map.size(), scene_.moving})
@@ -380,7 +422,8 @@ trouble verdict(const move_report& report) {
                   {}, fmt::format("{}", fmt::join(missing, "\n"))};
 }
 
-result<bool> hashes_alike(management::connection& link) {
+result<bool> hashes_alike(management::connection& link, const std::string& digest) {
+  const auto hasher = digest.empty() ? placement::hasher::postgres : placement::hasher::sha1;
   using placement::key_type;
   constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
   const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
@@ -399,9 +442,9 @@ result<bool> hashes_alike(management::connection& link) {
       const auto value = placement::normalise(type, placement::form::text, key,
                                               {placement::encoding::utf8, 0});
       if (!value) return tl::unexpected(value.error());
-      wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
+      wanted.push_back(placement::hash_of(hasher, *value) % modulus);
       sql += (sql.empty() ? "SELECT " : ", ") +
-             moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
+             moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus, digest);
     }
   }
   const auto rows = link.query(sql);
@@ -444,6 +487,23 @@ result<std::vector<std::string>> references_apart(
   return apart;
 }
 
+std::vector<std::string> mapped_there(const move_scene& scene) {
+  std::vector<std::string> all;
+  if (scene.goal.kind != moving::goal_kind::remove_shard) return all;
+  for (const auto& rule : scene.where.tables) {
+    if (!rule.by_mapping || rule.mapping.empty()) continue;
+    const auto there = placement::places_on(rule.mapping.front(), scene.goal.shard);
+    if (there.empty()) continue;
+    all.push_back(fmt::format(
+        "{} with {} {} are placed on shard {} by the file, and pgsled does not move them: move "
+        "them by hand, let [[sharded_tables.mapping]] name another shard, say so in "
+        "placed_by_hand of [resharding], RELOAD, and begin again",
+        rule.name.empty() ? "rows" : "rows of " + rule.name, rule.column, there,
+        scene.goal.shard));
+  }
+  return all;
+}
+
 const char* schema_is_there() {
   return "SELECT to_regprocedure('pgsled.flip_shard_map(text,bigint,integer[],text)') IS NOT NULL "
          "AND to_regprocedure('pgsled.decide(text,text,integer[])') IS NOT NULL";
@@ -451,19 +511,12 @@ const char* schema_is_there() {
 
 result<move_report> check_move(move_scene& scene) { return checker(scene).run(); }
 
-trouble same_tables(move_scene& scene) {
-  auto before = std::move(scene.tables);
+result<std::map<shard_number, found_tables>> tables_again(move_scene& scene,
+                                                          std::vector<std::string>& missing) {
   checker again(scene, true);
-  const auto found = again.tables();
-  const bool same = scene.tables == before;
-  scene.tables = std::move(before);
-  if (!found) return found.error();
-  if (same && again.report().missing.empty()) return std::nullopt;
-  return pg_error{"55000",
-                  again.report().missing.empty()
-                      ? "tables were made, changed or dropped during the move"
-                      : "tables were changed during the move: " + again.report().missing.front(),
-                  {}, {}};
+  auto found = again.tables();
+  missing = again.report().missing;
+  return found;
 }
 
 trouble find_tables(move_scene& scene) {

@@ -8,6 +8,7 @@
 
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
+#include "services/replicator/move_changes.hpp"
 #include "services/replicator/move_copy.hpp"
 #include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_runner.hpp"
@@ -27,6 +28,9 @@ constexpr milliseconds between_slot_looks{2000};
 }  // namespace
 
 trouble move_runner::copy() {
+  // Since the pre-flight: what is copied has to be all there is of a row under the snapshots.
+  if (auto error = same_tables(scene_)) return error;
+  copying_ = true;
   std::vector<std::string> filled;
   for (const auto& [source, tables] : scene_.tables) {
     for (const auto& one : tables) {

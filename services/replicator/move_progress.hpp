@@ -25,6 +25,11 @@ struct move_slot {                       // of one source, while its stream is f
   bool copies = false;                   // rows are still copied under its snapshot
 };
 
+struct coming_rows {                     // of one table, by estimates
+  std::string table;
+  std::int64_t rows = 0, bytes = 0;      // bytes on disk, with indexes
+};
+
 struct move_progress {
   // outcome: running, done, failed, aborted, checked, lost; waiting: for a replicator to take it
   std::string job, database, step, outcome;
@@ -36,6 +41,8 @@ struct move_progress {
   std::int64_t rows = 0, bytes = 0;      // copied
   std::int64_t changes = 0, lag = 0;     // applied since; bytes of log not applied
   std::int64_t rows_expected = 0;        // to be copied in this move, by the servers' estimates
+  std::vector<coming_rows> coming;       // of the pre-flight: to the destination
+  std::int64_t log_limit = 0;            // bytes of log that a source keeps for the move at most
   std::int64_t rows_per_s = 0, left_ms = 0;   // of the copy; 0: not known
   std::int64_t began = 0;                // milliseconds since 1970; when this process took it
   bool automatic = false;                // begun by itself ([resharding] automatic)

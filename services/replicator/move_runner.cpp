@@ -10,11 +10,13 @@
 
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
+#include "services/replicator/move_changes.hpp"
 #include "services/replicator/move_collisions.hpp"
 #include "services/replicator/move_flip.hpp"
 #include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_schema.hpp"
 #include "services/replicator/move_sequences.hpp"
+#include "services/replicator/move_sizes.hpp"
 #include "services/replicator/move_source.hpp"
 
 namespace pgsled::replicator {
@@ -37,7 +39,7 @@ constexpr const char* nothing_to_move = "02000";
 
 bool may_be_interrupted(step what) {
   return what == step::check || what == step::prepare || what == step::copy ||
-         what == step::catch_up || what == step::compare;
+         what == step::catch_up || what == step::compare || what == step::pause;
 }
 
 // Of a list "1,2"; what is none ends it.
@@ -192,6 +194,11 @@ void move_runner::play(step what) {
   }
   if (const auto error = perform(what)) {
     if (aborted_) job_.abort();
+    if (!stopped_ && may_be_of_tables(what, *error)) {
+      log::warn("move", "{}: {}: {}", order_.job, name_of(what), error->message);
+      paused_by_ = *error;
+      return job_.pause(*error);
+    }
     if (!bad(*error)) job_.failed(*error, is_transient(what, *error));
     return;
   }
@@ -227,6 +234,7 @@ trouble move_runner::perform(step what) {
     }
     case step::clean: return clean();
     case step::drop: return drop();
+    case step::pause: return pause();
     case step::take:
     case step::flip:
     case step::settle: break;
@@ -316,6 +324,9 @@ trouble move_runner::plan() {
   const auto finer = moving::refined(scene_.map, moving::owners_after(scene_.map, scene_.goal));
   auto next = moving::next_of(finer, scene_.goal);
   progress_.goal = moving::in_words(scene_.goal);
+  if (const auto there = mapped_there(scene_); !next && !there.empty()) {
+    return pg_error{"55000", there.front(), {}, {}};
+  }
   if (!next) {
     return pg_error{nothing_to_move, fmt::format("nothing has to move: {} is reached already",
                                                  progress_.goal), {}, {}};
@@ -476,6 +487,12 @@ trouble move_runner::check() {
     if (!report) return report.error();
     if (report->no_schema) report->missing.push_back("the schema could not be copied");
   }
+  if (report->missing.empty()) {
+    auto coming = what_comes(scene_);
+    if (!coming) return coming.error();
+    progress_.coming = std::move(*coming);
+  }
+  progress_.log_limit = scene_.where.manner.slot_limit;
   progress_.missing = report->missing;
   progress_.warnings = report->warnings;
   tell();
@@ -533,7 +550,7 @@ trouble move_runner::refine() {
 
 trouble move_runner::prepare() {
   streams_.clear();
-  compared_ = false;
+  compared_ = copying_ = false;
   for (const shard_number source : scene_.sources) {
     if (auto error = publish(scene_.link(source), scene_, scene_.tables[source],
                              [this] { return aborted_ || stopped_; })) {
@@ -590,6 +607,9 @@ trouble move_runner::catch_up() {
 
 // All rows once, then those that were touched meanwhile, until few are left for the fence.
 trouble move_runner::compare() {
+  if (!compared_) {   // it may take long, for nothing
+    if (auto error = same_tables(scene_)) return error;
+  }
   for (int round = 0; round < most_comparisons; ++round) {
     std::size_t left = 0;
     bool all = !compared_;

@@ -10,6 +10,7 @@
 
 #include "common/moving/job.hpp"
 #include "services/replicator/job_runner.hpp"
+#include "services/replicator/move_changes.hpp"
 #include "services/replicator/move_check.hpp"
 #include "services/replicator/move_progress.hpp"
 #include "services/replicator/move_scene.hpp"
@@ -63,6 +64,9 @@ class move_runner : public job_runner {
   trouble verify();
   trouble sequences();
   trouble settle(moving::stored& found);
+  bool may_be_of_tables(moving::step, const pg_error&) const;
+  trouble pause();
+  trouble go_on_with(const tables_now&, bool& gone_on);
   trouble let_go(const char* what);
   trouble undo();
   trouble drop_on(shard_number, bool rows);
@@ -91,6 +95,8 @@ class move_runner : public job_runner {
   bool taken_ = false;                 // the job is, or was, this runner's
   bool goal_known_ = false;
   std::uint32_t stored_round_ = 0;     // as the shards have it
+  bool copying_ = false;               // rows may be on the destination
+  std::optional<pg_error> paused_by_;
   bool compared_ = false;              // all rows once; since then the streams know what changed
   std::string fence_, marker_;
   std::chrono::steady_clock::time_point fenced_at_{};

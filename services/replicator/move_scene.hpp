@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/management/connection.hpp"
@@ -42,6 +43,8 @@ struct move_scene {
   // The tables that take part, as each source has them. Those that are on every shard are
   // with the first source alone.
   std::map<shard_number, std::vector<moving::table>> tables;
+  // What they were when the move began, of each shard: by label their number there and their file.
+  std::map<shard_number, std::map<std::string, std::pair<std::string, std::string>>> began_with;
   // To each shard, from before the first row is copied until the flip, so that a server that has
   // lost what was not yet on its disk has lost this, too.
   std::map<shard_number, management::connection> links;

@@ -13,6 +13,8 @@ using moving::follow_action;
 
 constexpr std::chrono::milliseconds long_wait{600'000};   // a slot waits for old transactions
 constexpr std::chrono::seconds between_confirmations{1};
+constexpr std::chrono::milliseconds between_tries{50};
+constexpr int most_tries = 100;
 
 std::int64_t microseconds_since_2000() {
   constexpr std::int64_t epoch = 946'684'800'000'000;
@@ -83,13 +85,54 @@ result<bool> move_stream::open_destination(const std::string& manner) {
           "SELECT pg_replication_origin_session_setup('{}')", manner, scene_.slot(source_)))) {
     return tl::unexpected(std::move(*error));
   }
-  const auto tables = scene_.tables.find(source_);
-  follower_.emplace(tables == scene_.tables.end() ? std::vector<moving::table>() : tables->second,
-                    scene_.of_source(source_));
+  know_tables();
   return true;
 }
 
+void move_stream::know_tables(moving::lsn agreed) {
+  const auto tables = scene_.tables.find(source_);
+  follower_.emplace(tables == scene_.tables.end() ? std::vector<moving::table>() : tables->second,
+                    scene_.of_source(source_), agreed);
+}
+
+void move_stream::suspend() {
+  if (!begun_) return;   // its snapshot is still needed
+  walsender_.reset();
+  apply_.reset();
+  pending_.clear();
+  expected_.clear();
+  open_ = paused_ = false;
+  between_ = true;
+  transactions_ = 0;
+  from_ = reached_ = applied_;
+  marker_to_be_.clear();
+  hold_at_.reset();
+  held_.reset();
+  touched_ = {};
+}
+
+// The servers may take a moment to see that the sessions of before have ended.
+result<bool> move_stream::begin_again(moving::lsn agreed) {
+  if (!begun_) {
+    know_tables(agreed);
+    return true;
+  }
+  for (int attempt = 0;; ++attempt) {
+    const auto begun = [&]() -> result<bool> {
+      auto link = scene_.open(source_, long_wait, true);
+      if (!link) return tl::unexpected(link.error());
+      walsender_.emplace(std::move(*link));
+      if (auto opened = open_destination("SET synchronous_commit = off"); !opened) return opened;
+      know_tables(agreed);
+      return begin();
+    }();
+    if (begun || begun.error().sqlstate != "55006" || attempt == most_tries) return begun;
+    std::this_thread::sleep_for(between_tries);
+  }
+}
+
 result<bool> move_stream::begin() {
+  begun_ = true;
   return walsender_->begin_stream(fmt::format(
       "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names '{}', "
       "messages 'true')", scene_.slot(source_), moving::lsn_to_text(from_),

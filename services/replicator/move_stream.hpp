@@ -41,6 +41,14 @@ class move_stream {
   // What is applied from then on is on the destination's disk before the source may forget it.
   result<bool> resume();
 
+  // After a pause, in which the scene's tables may have become others. suspend() gives up what is
+  // not committed on the destination, and with it every lock there; begin_again() goes on from what
+  // was committed. What the source has committed before `agreed` may be of the tables as they were.
+  void suspend();
+  result<bool> begin_again(moving::lsn agreed);
+  bool begun() const { return begun_; }
+  bool columns_changed() const { return follower_ && follower_->columns_changed(); }
+
   // Applies what has come, and waits for something for at most `wait`.
   result<bool> pump(std::chrono::milliseconds wait);
   // pause() takes nothing more, until it is known where to hold: hold_at() goes on and stops in
@@ -64,6 +72,7 @@ class move_stream {
 
  private:
   result<bool> open_destination(const std::string& manner);
+  void know_tables(moving::lsn agreed = 0);
   result<bool> take(byte_span frame);
   result<bool> perform(moving::follow_action);
   result<bool> send_pending(bool commit);
@@ -78,6 +87,7 @@ class move_stream {
   std::vector<std::optional<std::int64_t>> expected_;
   bool open_ = false;                            // a transaction on the destination
   bool between_ = true;                          // no transaction of the source is under way
+  bool begun_ = false;
   std::size_t transactions_ = 0;
   moving::lsn from_ = 0, reached_ = 0, applied_ = 0, server_end_ = 0;
   std::string marker_, marker_to_be_;

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "common/placement/rule.hpp"
+#include "services/replicator/move_scene.hpp"
 
 namespace pgsled::replicator {
 
@@ -34,7 +35,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence,
   CASE WHEN pg_has_role(c.relowner, 'USAGE') THEN ''
        ELSE quote_ident(pg_get_userbyid(c.relowner)) END,
   c.relforcerowsecurity AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles
-                                 WHERE rolname = current_user)
+                                 WHERE rolname = current_user),
+  coalesce(pg_relation_filenode(c.oid), 0)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (SELECT rn.nspname, r.relname FROM pg_class r
   JOIN pg_namespace rn ON rn.oid = r.relnamespace
@@ -53,6 +55,18 @@ FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum)sql";
+
+constexpr const char* digest_query = R"sql(
+SELECT format('%I.digest', n.nspname) FROM pg_extension e JOIN pg_namespace n
+ON n.oid = e.extnamespace WHERE e.extname = 'pgcrypto')sql";
+
+result<std::string> digest_in(management::connection& link,
+                              const std::vector<snapshot::move_table>& rules) {
+  const bool needed = std::any_of(rules.begin(), rules.end(), [](const auto& one) {
+    return !one.by_mapping && one.hasher == placement::name_of(placement::hasher::sha1);
+  });
+  return needed ? one_value(link, digest_query) : result<std::string>(std::string());
+}
 
 }  // namespace
 
@@ -91,6 +105,8 @@ result<found_tables> read_tables(management::connection& link,
   if (!tables) return tl::unexpected(tables.error());
   const auto columns = link.query(columns_query);
   if (!columns) return tl::unexpected(columns.error());
+  const auto digest = digest_in(link, rules);
+  if (!digest) return tl::unexpected(digest.error());
   std::map<std::string, found_table> by_oid;
   for (const auto& row : *tables) {
     found_table& one = by_oid[row[0]];
@@ -106,6 +122,7 @@ result<found_tables> read_tables(management::connection& link,
     if (!row[9].empty()) one.shape = fmt::format("{}.{} {};", row[8], row[9], row[10]);
     one.owner = row[11];
     one.secured = row[12] == "t";
+    one.file = row[13];
     for (const auto& column : *columns) {
       if (column[0] != row[0]) continue;
       one.shape += fmt::format("{} {} {}{} {};", column[1], column[2], column[5], column[6],
@@ -129,6 +146,8 @@ result<found_tables> read_tables(management::connection& link,
     if (const auto* rule = rule_of(one, rules)) {
       one.it.key = place(rule->column);
       one.it.type = placement::key_type_of(rule->data_type).value_or(one.it.type);
+      one.it.hasher = placement::hasher_of(rule->hasher).value_or(one.it.hasher);
+      if (one.it.hasher == placement::hasher::sha1) one.it.digest = *digest;
       for (const auto& column : *columns) {
         if (column[0] == row[0] && column[1] == rule->column) {
           one.key_deterministic = column[8] == "t";

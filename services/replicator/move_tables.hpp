@@ -16,6 +16,7 @@ namespace pgsled::replicator {
 struct found_table {
   moving::table it;
   std::string oid, kind, persistence;
+  std::string file;                    // another one when the table was written anew
   std::string top_schema, top_name;    // of a partition: the table that is partitioned
   std::string owner;                   // whose rights the role does not have; empty: it has
   bool inherits = false, always = false, secured = false;

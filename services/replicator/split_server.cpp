@@ -23,8 +23,9 @@ copy::split_error error(std::string sqlstate, std::string message, std::string h
 }  // namespace
 
 split_server::split_server(net::reactor& r, std::shared_ptr<bus::context> context,
-                           std::string endpoint, bus::curve_keys curve)
+                           std::string endpoint, bus::curve_keys curve, net::duration silence)
     : reactor_(r),
+      silence_(silence),
       hub_(r, std::move(context),
            bus::hub_options{std::move(endpoint), std::move(curve), {}, 10'000},
            [this](const std::string& from, const bus::envelope& got) { receive(from, got); }) {
@@ -141,7 +142,7 @@ void split_server::sweep() {
   // If this process itself was held up, their messages lie unread.
   const bool late = now - std::exchange(swept_, now) > std::chrono::seconds(2);
   for (auto at = workers_.begin(); at != workers_.end();) {
-    if (late || now - at->second.heard <= silence) {
+    if (late || now - at->second.heard <= silence_) {
       ++at;
       continue;
     }

@@ -2,7 +2,7 @@
 // split_server: splits the COPYs of frontends. Workers reach it over ZeroMQ (docs/formats/copy.md):
 // each batch of a COPY's input is answered by the cuts it makes certain. Keeps nothing of the rows;
 // a COPY lives in one process from its beginning to its end. Thread rule: the reactor's. Bounds:
-// max_copies at a time, of each one row's key; a worker not heard for `silence` is dropped.
+// max_copies at a time, of each one row's key; a worker not heard for a silence is dropped.
 
 #include <memory>
 #include <string>
@@ -19,10 +19,10 @@ class split_server {
  public:
   static constexpr std::size_t max_copies = 256;
   static constexpr std::size_t max_batch = 256 * 1024;
-  static constexpr auto silence = std::chrono::seconds(10);
+  static constexpr auto usual_silence = std::chrono::seconds(10);
 
   split_server(net::reactor&, std::shared_ptr<bus::context>, std::string endpoint,
-               bus::curve_keys);
+               bus::curve_keys, net::duration silence = usual_silence);
   ~split_server();
   split_server(const split_server&) = delete;
   split_server& operator=(const split_server&) = delete;
@@ -46,6 +46,7 @@ class split_server {
   void sweep();
 
   net::reactor& reactor_;
+  net::duration silence_;
   std::unordered_map<std::string, worker> workers_;
   std::size_t active_ = 0;
   bool draining_ = false;

@@ -102,13 +102,12 @@ void admin_desk::show_gathered(const asker& who, const admin_statement& asked,
   calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});
 }
 
-// One replicator is asked; it says itself when it runs something already.
 void admin_desk::reshard(const asker& who, const admin_statement& asked) {
-  std::string to;
+  move_order order;
   for (const auto& [name, member] : truth_.members().all()) {
-    if (member.hello.service == "replicator" && !member.draining && to.empty()) to = name;
+    if (member.hello.service == "replicator" && !member.draining) order.replicators.push_back(name);
   }
-  if (to.empty()) {
+  if (order.replicators.empty()) {
     return calls_.error(who.name, who.request, {"57P03", "no replicator is there", {}, {}});
   }
   const bool known = truth_.database(asked.database) != nullptr;
@@ -119,26 +118,39 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
   } else if (!known) {
     return calls_.error(who.name, who.request, {"3D000", "there is no such database", {}, {}});
   }
-  const auto json = fmt::format(
+  order.json = fmt::format(
       R"({{"what":"start_move","kind":"{}","database":{},"shard":"{}","to":{},"cutover":"{}"}})",
       asked.what, json_text(asked.database), asked.shard, json_text(asked.to), asked.cutover);
-  const auto until = calls_.now() + gather_wait;
-  const bool own_names = !asked.to.empty();
-  const bool begun = questions_.ask({to}, json, until, [this, who, own_names,
-                                                        tag = asked.tag](gathered got) {
+  order.tag = asked.tag;
+  order.own_names = !asked.to.empty();
+  start_move(who, std::move(order));
+}
+
+// One replicator is asked after the other, until one is free. One that does not answer may have
+// begun it, so that no other is asked then.
+void admin_desk::start_move(const asker& who, move_order order) {
+  const std::string to = order.replicators.front();
+  const auto json = order.json;
+  order.replicators.erase(order.replicators.begin());
+  const bool begun = questions_.ask({to}, json, calls_.now() + gather_wait, [this, who, order](
+                                                                                gathered got) {
     const auto rows = read_rows(got);
     if (rows.empty()) {
       return calls_.error(who.name, who.request,
                           {"57P03", "the replicator did not answer", "See SHOW TASKS.", {}});
     }
-    if (const auto why = rows.front().text("error"); !why.empty()) {
-      return calls_.error(who.name, who.request, {rows.front().text("sqlstate"), why, {}, {}});
+    const auto& said = rows.front();
+    if (const auto why = said.text("error"); !why.empty()) {
+      const auto sqlstate = said.text("sqlstate");
+      const bool busy = sqlstate == "55006" || sqlstate == "57P01";
+      if (busy && !order.replicators.empty()) return start_move(who, order);
+      return calls_.error(who.name, who.request, {sqlstate, why, {}, {}});
     }
     admin_table made;
     made.column("task_id");
-    made.rows.push_back({rows.front().text("job")});
-    made.tag = tag;
-    if (own_names) made.notice = "publications and slots have names of pgsled's own";
+    made.rows.push_back({said.text("job")});
+    made.tag = order.tag;
+    if (order.own_names) made.notice = "publications and slots have names of pgsled's own";
     give(who, std::move(made), {});
   });
   if (begun) return;

@@ -50,6 +50,12 @@ class admin_desk {
   void show_gathered(const asker&, const admin_statement&, std::vector<std::string> services);
   void reload(const asker&, const std::string& tag);
   void reshard(const asker&, const admin_statement&);
+  struct move_order {                    // for one of these replicators
+    std::string json, tag;
+    bool own_names = false;
+    std::vector<std::string> replicators;
+  };
+  void start_move(const asker&, move_order);
   void tell_task(const asker&, const char* what, const char* tag, const std::string& id);
   void give(const asker&, admin_table, const std::vector<std::string>& columns);
 

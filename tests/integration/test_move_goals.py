@@ -2,6 +2,7 @@
 doing it by itself; and watching and aborting it from anywhere. Whatever is killed, each row is in
 one place, the one that the map names."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -420,3 +421,118 @@ def test_an_entry_of_a_list_does_not_change_its_shard_by_itself(server):
         suite.extra = entries(0)   # what was vouched for is stored
         suite.reload()
         wait_until(lambda: said() == "", 15, 0.1)
+
+
+@pytest.mark.seconds(60)
+def test_an_abort_waits_for_whoever_takes_the_move_over(growing, server):
+    with server.connect(OLD[1], autocommit=False) as holding:
+        holding.execute("INSERT INTO countries VALUES ('zz', 'nowhere')")   # holds the slot up
+        command = begin(growing, "add-shard", "--database", "app")
+        wait_until(lambda: ": prepare\n" in growing.log_text(), 30, 0.01)
+        time.sleep(0.3)
+        job = moves(growing)[-1]["job"]
+        growing.kill("replicator", signal.SIGKILL)
+        aborted = reshard(growing, "abort", job)
+        assert aborted.returncode == 0 and "aborted" in aborted.stdout, aborted
+        assert "as soon as one has taken it over" in aborted.stderr
+        command.wait(20)
+        holding.rollback()
+    check_nothing_left(server, ALL)
+    assert server.run("SELECT count(*) FROM accounts", database=NEW) == [(0,)]
+    again = reshard(growing, "abort", job)
+    assert again.returncode == 1 and "no replicator runs the move" in again.stderr, again
+
+
+@pytest.mark.seconds(90)
+def test_lists_and_ranges_stay_and_keep_a_shard_from_being_emptied(server):
+    for name in ALL:
+        server.make_database(name)
+    entries = [("[[sharded_tables]]", {"database": "app", "name": "regions", "column": "region",
+                                       "data_type": "bigint"}),
+               ("[[sharded_tables.mapping]]", {"values": [1, 2], "shard": 0}),
+               ("[[sharded_tables.mapping]]", {"start": 10, "end": 20, "shard": 1}),
+               ("[[sharded_tables.mapping]]", {"values": [5, 6], "shard": 1})]
+    with Suite(server, databases=databases(2), sharded_tables=sharded_tables(), extra=entries,
+               general={"two_phase_commit": True}) as suite:
+        with suite.connect("app") as connection:
+            connection.execute(SCHEMA + "CREATE TABLE regions (region bigint PRIMARY KEY)")
+            for region in (1, 2, 5, 6, 12):
+                connection.execute("INSERT INTO regions VALUES (%s)", (region,))
+            for key in range(300):
+                connection.execute("INSERT INTO accounts (user_id, balance) VALUES (%s, 0)", (key,))
+        no = reshard(suite, "remove-shard", "1", "--database", "app")
+        said = no.stdout + no.stderr
+        assert no.returncode == 1 and ("rows of regions with region 5, 6, from 10 to below 20 are "
+                                       "placed on shard 1 by the file") in said, said
+        assert "placed_by_hand" in said and stored_map(server, OLD[0])[0] == [0, 1], said
+        copy_schema(server, server)
+        suite.databases = databases(3)
+        suite.reload()
+        done = add_shard(suite)
+        assert done.returncode == 0, done.stdout + done.stderr + suite.log_text()[-4000:]
+        assert "rows of table public.regions are placed by list or range: they stay" in done.stderr
+        found = [sorted(server.run("SELECT region FROM regions", database=name)) for name in ALL]
+        assert found == [[(1,), (2,)], [(5,), (6,), (12,)], []]
+
+
+@pytest.mark.seconds(120)
+def test_rows_placed_by_sha1_move(server):
+    kinds = {"numbers": "bigint", "texts": "varchar", "uuids": "uuid"}
+    for name in ALL:
+        server.make_database(name)
+    tables = [{"database": "app", "name": table, "column": "key", "data_type": kind,
+               "hasher": "sha1"} for table, kind in kinds.items()]
+    with Suite(server, databases=databases(2), sharded_tables=tables,
+               general={"two_phase_commit": True}) as suite:
+        wanted = {"numbers": list(range(-200, 200)), "texts": [f"Größe {i}\t'" for i in range(300)],
+                  "uuids": [f"{i * 7919:032x}" for i in range(300)]}
+        with suite.connect("app") as connection:
+            for table, kind in kinds.items():
+                connection.execute(f"CREATE TABLE {table} (key {kind} PRIMARY KEY, n int)")
+                for key in wanted[table]:
+                    connection.execute(f"INSERT INTO {table} VALUES (%s, 0)", (key,))
+        copy_schema(server, server)
+        suite.databases = databases(3)
+        suite.reload()
+        for have, lacks in (([], 0), (OLD, 2)):
+            for name in have:
+                server.run("CREATE EXTENSION pgcrypto", database=name)
+            no = add_shard(suite)
+            said = no.stdout + no.stderr
+            assert no.returncode == 1 and "public.texts is placed by sha1" in said, said
+            assert "pgcrypto" in said and f"shard {lacks}" in said, said
+            assert server.run("SELECT slot_name FROM pg_replication_slots") == []
+        server.run("CREATE EXTENSION pgcrypto", database=NEW)
+        written, ended = 0, False
+
+        def write():
+            nonlocal written
+            with suite.connect("app") as connection:
+                while not ended:
+                    for table, keys in wanted.items():
+                        key = keys[written % len(keys)]
+                        connection.execute(f"UPDATE {table} SET n = n + 1 WHERE key = %s", (key,))
+                    written += 1
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            done = add_shard(suite)
+            ended = True
+            writing.result(20)
+        assert done.returncode == 0, done.stdout + done.stderr + suite.log_text()[-4000:]
+        buckets = stored_map(server, NEW)[0]
+        for table, kind in kinds.items():
+            found = {}
+            for number, name in enumerate(ALL):
+                rows = server.run(f"SELECT key::text, n FROM {table}", database=name)
+                assert len(rows) > 50, "each shard has its part"
+                found.update({key: (number, n) for key, n in rows})
+                assert len(rows) == sum(1 for at, _ in found.values() if at == number)
+            said = subprocess.run(
+                [str(binaries() / "pgsled"), "hash", "--stdin", "--type", kind, "--hasher", "sha1",
+                 "--buckets", str(len(buckets))], input="".join(f"{key}\n" for key in found),
+                capture_output=True, text=True, check=True, timeout=30).stdout
+            for (key, (number, _)), line in zip(found.items(), said.splitlines()):
+                assert buckets[int(line.split()[1])] == number, (table, key, line)
+            assert len(found) == len(wanted[table])
+            assert sum(n for _, n in found.values()) == written
+        check_nothing_left(server, ALL)

@@ -332,23 +332,103 @@ def test_a_slot_that_holds_back_too_much_is_given_up(server):
         assert stored_map(server, NEW)[0].count(2) == 0
 
 
-@pytest.mark.seconds(60)
-def test_columns_that_change_past_pgsled_end_the_move(server):
-    with grown(server) as suite, server.connect(OLD[1], autocommit=False) as holding:
-        before = identities(server, OLD[0])
-        holding.execute("INSERT INTO countries VALUES ('zz', 'nowhere')")   # holds the slot up
+# DDL past pgsled, on the sources alone: before anything is copied, meanwhile, after it.
+COLUMNS = ["ALTER TABLE docs ADD COLUMN more int DEFAULT 5",
+           "ALTER TABLE events ADD COLUMN extra text DEFAULT 'e'"]
+GONE = ["ALTER TABLE docs DROP COLUMN more", "ALTER TABLE events DROP COLUMN extra"]
+
+
+@contextlib.contextmanager
+def moving_until(suite, server, when):
+    """A move that has come to this step and, but for the copy, waits there; then it goes on."""
+    with server.connect(OLD[1], autocommit=False) as holding:
+        hold = "INSERT INTO countries VALUES ('zz', 'nowhere')"   # slots wait for its end
+        if when == "prepare":
+            holding.execute(hold)
         command = begin_to_add(suite)
-        wait_until(lambda: ": prepare\n" in suite.log_text(), 30, 0.01)
-        time.sleep(0.5)
-        server.run("ALTER TABLE quiet ADD COLUMN more int", database=OLD[0])
+        if when == "prepare":
+            wait_until(lambda: ": prepare\n" in suite.log_text(), 30, 0.01)
+            time.sleep(0.5)
+        else:
+            wait_until(lambda: set_aside(server), 60, 0.01)
+        if when == "compare":
+            holding.execute(hold)
+            wait_until(lambda: ": compare\n" in suite.log_text(), 60, 0.01)
+        yield command
         holding.rollback()
-        with suite.connect("app") as connection:
-            for who in range(WHO):
-                connection.execute("UPDATE quiet SET note = 'w' WHERE who = %s", (who,))
-        said, _ = command.communicate(timeout=40)
-        assert command.returncode == 1 and "public.quiet" in said and "changed" in said, said
-        server.run("ALTER TABLE quiet DROP COLUMN more", database=OLD[0])
+
+
+def paused(suite):
+    now = moves(suite)[-1]
+    return now["outcome"] == "running" and now["step"] == "paused" and now.get("error")
+
+
+@pytest.mark.seconds(90)
+@pytest.mark.parametrize("when, then", [
+    ("prepare", "mended"), ("copy", "mended"), ("compare", "mended"), ("compare", "taken back"),
+    ("prepare", "aborted"), ("compare", "aborted")])
+def test_columns_that_come_past_pgsled_pause_the_move(server, when, then):
+    with grown(server, resharding_copy_rate=400_000) as suite:
+        before = identities(server, OLD[0])
+        with Both(suite, server, "postgres") as writers:
+            time.sleep(0.3)
+            with moving_until(suite, server, when) as command:
+                for name in OLD + [ONE]:
+                    server.run(*COLUMNS, database=name)
+                    server.run("UPDATE docs SET more = who WHERE who % 3 > 0", database=name)
+            wait_until(lambda: paused(suite), 30, because=suite.log_text()[-5000:])
+            move = moves(suite)[-1]
+            for words in ("table public.docs has other columns on shard 2 than on shard 0: it "
+                          "lacks more integer; and 1 more", "or take it back"):
+                assert words in move["error"]["message"], move
+            task = suite.admin("SHOW TASKS")[-1]
+            assert task["inner_status"].startswith("paused: tables are not alike"), task
+            written = writers.written
+            wait_until(lambda: writers.errors or writers.written > written + 100, 20)
+            if then == "aborted":
+                suite.cli("reshard", "abort", move["job"], "--run-dir", suite.run_dir)
+                said, _ = command.communicate(timeout=40)
+                assert command.returncode == 1 and "paused" in said and "aborted" in said, said
+                writers.stop()
+                assert not writers.errors, writers.errors
+                for table in SHARDED + ["countries"]:
+                    assert server.run(f"SELECT count(*) FROM {table}", database=NEW) == [(0,)]
+                assert stored_map(server, NEW)[0].count(2) == 0
+            else:
+                mend = COLUMNS if then == "mended" else GONE
+                for name in [NEW] if then == "mended" else OLD + [ONE]:
+                    server.run("SET lock_timeout = '2s'", mend[0], database=name)
+                time.sleep(1)
+                assert command.poll() is None, "half of it is not all"
+                for name in [NEW] if then == "mended" else OLD + [ONE]:
+                    server.run("SET lock_timeout = '2s'", mend[1], database=name)
+                said, _ = command.communicate(timeout=40)
+                assert command.returncode == 0, said + suite.log_text()[-6000:]
+                written = writers.written
+                wait_until(lambda: writers.errors or writers.written > written + 100, 20)
+                writers.stop()
+                check_all(server, writers, OLD + [NEW])
         check_tidy(server, before)
+
+
+@pytest.mark.seconds(90)
+@pytest.mark.parametrize("change, reason", [
+    ("ALTER TABLE quiet ADD COLUMN more float8 DEFAULT random()", "written anew"),
+    ("ALTER TABLE quiet ALTER note TYPE varchar(50)", "changed from text to character varying"),
+    ("DROP TABLE quiet; CREATE TABLE quiet (who bigint PRIMARY KEY, note text); "
+     "CREATE INDEX quiet_by_note ON quiet (note)", "dropped and made again")])
+def test_what_is_not_all_in_the_log_ends_the_move(server, change, reason):
+    with grown(server, resharding_copy_rate=400_000) as suite:
+        with moving_until(suite, server, "compare") as command:
+            server.run(*change.split("; "), database=OLD[0])
+            with suite.connect("app") as connection:
+                for who in range(WHO):
+                    connection.execute("UPDATE quiet SET note = 'w' WHERE who = %s", (who,))
+        said, _ = command.communicate(timeout=40)
+        assert command.returncode == 1 and "public.quiet" in said and reason in said, said
+        check_nothing_left(server)
+        assert server.run("SELECT * FROM pgsled.job_later", database=NEW) == []
+        assert server.run("SELECT count(*) FROM quiet", database=NEW) == [(0,)]
         assert stored_map(server, NEW)[0].count(2) == 0
 
 

@@ -243,8 +243,15 @@ def moves(suite):
 
 @pytest.mark.seconds(120)
 def test_rows_move_while_clients_write(growing, server):
+    for name in OLD:
+        server.run("ANALYZE accounts", database=name)
     dry = add_shard(growing, "--dry-run")
     assert dry.returncode == 0, dry.stdout + dry.stderr
+    rows, size = map(int, re.search(r"public\.accounts: about (\d+) rows, (\d+) bytes with indexes "
+                                    r"to shard 2", dry.stdout).groups())
+    assert abs(rows - ROWS / 3) < 100 and 50_000 < size < 500_000, dry.stdout
+    assert re.search(r"in all about \d+ bytes to shard 2; each source keeps up to 68719476736",
+                     dry.stdout), dry.stdout
     assert stored_map(server, OLD[0])[0] == [0, 1], "a dry run changes nothing"
     odd = '(SELECT "Names"::text FROM "Names" UNION ALL SELECT tokens::text FROM tokens)'
     before = sorted(sum((server.run(odd, database=name) for name in OLD), []))

@@ -118,6 +118,59 @@ TEST(job, a_fence_is_tried_again_but_not_for_ever) {
   EXPECT_EQ(it.reason()->sqlstate, "55P03");
 }
 
+// Wherever it pauses: the fence is gone first, then all is caught up with and compared again.
+TEST(job, a_pause_goes_on_with_catching_up) {
+  for (const step at : {step::copy, step::catch_up, step::compare, step::fence, step::verify}) {
+    job it;
+    int pauses = 0;
+    const auto trace = run(it, [&](job& j, step s, int) {
+      if (s == at && pauses++ < 3) return j.pause({"55000", "other columns", {}, {}});
+      well(j, s);
+    });
+    SCOPED_TRACE(name_of(at));
+    check(trace, it);
+    EXPECT_TRUE(it.done());
+    EXPECT_FALSE(it.reason());
+    const std::string lifted = at >= step::fence ? "lift" : std::string(name_of(at));
+    for (std::size_t i = 0; i < trace.size(); ++i) {
+      if (trace[i] != "paused") continue;
+      EXPECT_EQ(trace[i - 1], lifted);
+      EXPECT_EQ(trace[i + 1], at == step::copy ? "copy" : "catch_up");
+    }
+    EXPECT_EQ(std::count(trace.begin(), trace.end(), "paused"), 3);
+    EXPECT_EQ(std::count(trace.begin(), trace.end(), "prepare"), 1) << "slots are kept";
+  }
+}
+
+TEST(job, a_pause_ends_with_an_abort_or_for_a_reason) {
+  for (const step at : {step::copy, step::catch_up, step::compare, step::fence, step::verify}) {
+    for (const bool aborted : {true, false}) {
+      job it;
+      const auto trace = run(it, [&](job& j, step s, int) {
+        if (s == at) return j.pause({"55000", "other columns", {}, {}});
+        if (s != step::pause) return well(j, s);
+        if (aborted) j.abort();
+        j.failed({"55000", "written anew", {}, {}});
+      });
+      SCOPED_TRACE(name_of(at));
+      check(trace, it);
+      ASSERT_TRUE(it.reason());
+      EXPECT_EQ(it.reason()->sqlstate, aborted ? "57014" : "55000");
+      EXPECT_EQ(std::vector(trace.end() - 3, trace.end()),
+                (std::vector<std::string>{"paused", "undo", "end"}));
+    }
+  }
+  job before;   // while the fence falls
+  const auto trace = run(before, [&](job& j, step s, int) {
+    if (s == step::verify) return j.pause({"55000", "other columns", {}, {}});
+    if (s == step::lift) j.abort();
+    well(j, s);
+  });
+  EXPECT_EQ(std::vector(trace.end() - 3, trace.end()),
+            (std::vector<std::string>{"lift", "undo", "end"}));
+  EXPECT_EQ(before.reason()->sqlstate, "57014");
+}
+
 TEST(job, what_a_lost_runner_left_behind) {
   job again;
   auto trace = run(again, [](job& j, step s, int n) {

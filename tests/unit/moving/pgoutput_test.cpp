@@ -27,7 +27,9 @@ std::string tuple(const std::vector<std::string>& fields) {
   for (const auto& one : fields) to += one == "-" ? "n" : one == "?" ? "u" : value(one);
   return to;
 }
-std::string begin() { return "B" + be(std::uint64_t{16}) + be(std::int64_t{1}) + be(7u); }
+std::string begin(std::uint64_t position = 16) {
+  return "B" + be(position) + be(std::int64_t{1}) + be(7u);
+}
 std::string commit(std::uint64_t end) {
   return std::string("C") + '\0' + be(end - 1) + be(end) + be(std::int64_t{1});
 }
@@ -47,8 +49,8 @@ std::string update(std::uint32_t id, const std::vector<std::string>& row,
                    const std::vector<std::string>& old = {}, char kind = 'K') {
   return "U" + be(id) + (old.empty() ? "" : std::string(1, kind) + tuple(old)) + "N" + tuple(row);
 }
-std::string erase(std::uint32_t id, const std::vector<std::string>& old) {
-  return "D" + be(id) + "K" + tuple(old);
+std::string erase(std::uint32_t id, const std::vector<std::string>& old, char kind = 'K') {
+  return "D" + be(id) + std::string(1, kind) + tuple(old);
 }
 std::string message(std::string_view prefix, std::string_view content) {
   return "M" + std::string(1, '\1') + be(std::uint64_t{5}) + zero(prefix) +
@@ -138,8 +140,9 @@ struct following {
   follower it;
   std::string mine = key_in(0), others = key_in(1);
 
-  explicit following(table one = orders(), bool complete = false)
-      : of(std::move(one)), it{{of}, {2, {0}, complete}} {
+  explicit following(table one = orders(), bool complete = false, lsn agreed = 0)
+      : of(std::move(one)), it{{of}, {2, {0}, complete}, agreed} {
+    if (agreed > 0) return;
     EXPECT_EQ(sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})), "");
   }
 
@@ -257,6 +260,63 @@ TEST(follower, truncate_markers_and_other_tables) {
   EXPECT_EQ(f.sql(message("other", "mark")), "");
   f.sql(relation(6, "else", {{"id", 20}}));
   EXPECT_EQ(f.sql(insert(6, {"1"})), "");
+}
+
+// A table that has got `note` and lost `gone`, as was agreed at a position behind the transaction.
+TEST(follower, rows_of_a_table_as_it_was) {
+  following f(orders(), false, 1000);
+  EXPECT_EQ(f.sql(begin(999)), "");
+  EXPECT_EQ(f.sql(relation(5, "orders", {{"gone", 16}, {"id", 20}, {"who", 20}})), "");
+  EXPECT_EQ(f.sql(insert(5, {"t", "1", f.mine})),
+            "INSERT INTO \"public\".\"orders\" (\"id\", \"who\") OVERRIDING SYSTEM VALUE VALUES "
+            "( E'1', E'" + f.mine + "') (1)");
+  EXPECT_EQ(f.sql(insert(5, {"t", "1", f.others})), "");
+  EXPECT_EQ(f.sql(update(5, {"f", "2", f.mine}, {"-", "1", f.mine})),
+            "UPDATE ONLY \"public\".\"orders\" SET \"who\" = E'" + f.mine +
+                "' WHERE \"id\" = E'1' AND \"who\" = E'" + f.mine + "' (1)");
+  EXPECT_EQ(f.sql(erase(5, {"-", "1", f.mine})),
+            "DELETE FROM ONLY \"public\".\"orders\" WHERE \"id\" = E'1' AND \"who\" = E'" +
+                f.mine + "' (1)");
+  EXPECT_THAT(f.sql(insert(5, {"t", "1"})), HasSubstr("number of columns"));
+  // As it is now, and again as it was: that was changed after all had agreed.
+  EXPECT_EQ(f.sql(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})), "");
+  EXPECT_EQ(f.sql(begin(1000)), "");
+  EXPECT_THAT(f.sql(insert(5, {"1", f.mine, "x"})), HasSubstr("INSERT"));
+  EXPECT_FALSE(f.it.columns_changed());
+  EXPECT_THAT(f.sql(relation(5, "orders", {{"id", 20}, {"who", 20}})),
+              HasSubstr("changed during the move"));
+  EXPECT_TRUE(f.it.columns_changed());
+}
+
+TEST(follower, a_table_as_it_was_is_not_followed_later_nor_with_other_types) {
+  following late(orders(), false, 1000);
+  late.sql(begin(999));
+  EXPECT_EQ(late.sql(relation(5, "orders", {{"id", 20}, {"who", 20}})), "");
+  late.sql(begin(1000));
+  EXPECT_THAT(late.sql(erase(5, {"1", late.mine})), HasSubstr("changed during the move"));
+  EXPECT_TRUE(late.it.columns_changed());
+  following other(orders(), false, 1000);
+  other.sql(begin(999));
+  EXPECT_THAT(other.sql(relation(5, "orders", {{"id", 23}, {"who", 20}})),
+              HasSubstr("column id had another type before"));
+  EXPECT_FALSE(other.it.columns_changed());
+  following keyless(orders(), false, 1000);
+  keyless.sql(begin(999));
+  EXPECT_EQ(keyless.sql(relation(5, "orders", {{"id", 20}})), "");
+  EXPECT_THAT(keyless.sql(insert(5, {"1"})), HasSubstr("a sharding key is not"));
+}
+
+TEST(follower, equal_rows_of_a_table_as_it_was) {
+  auto one = orders();
+  one.primary.clear();
+  following f(one, false, 1000);
+  f.sql(begin(1));
+  f.sql(relation(5, "orders", {{"who", 20}, {"note", 25}}));
+  EXPECT_EQ(f.sql(erase(5, {f.mine, "n"}, 'O')),
+            "DELETE FROM ONLY \"public\".\"orders\" WHERE ctid = (SELECT ctid FROM ONLY "
+            "\"public\".\"orders\" WHERE \"who\" = E'" + f.mine + "' AND num_nulls(\"who\") = 0 "
+            "AND format('%s', \"who\") = E'" + f.mine + "' AND num_nulls(\"note\") = 0 AND "
+            "format('%s', \"note\") = E'n' LIMIT 1) (1)");
 }
 
 TEST(follower, what_cannot_be_followed_ends_it) {

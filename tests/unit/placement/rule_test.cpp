@@ -87,6 +87,21 @@ TEST(rule, flaws_are_named) {
               ElementsAre("range 1 overlaps another range, 0"));
 }
 
+TEST(rule, what_is_placed_on_a_shard_in_words) {
+  mapping m;
+  m.type = "bigint";
+  m.list = {{"1", 0}, {"5", 1}, {"6", 1}};
+  m.ranges = {{"10", "20", true, true, 1}, {"", "0", false, true, 2}, {"90", "", true, false, 2}};
+  EXPECT_EQ(places_on(m, 0), "1");
+  EXPECT_EQ(places_on(m, 1), "5, 6, from 10 to below 20");
+  EXPECT_EQ(places_on(m, 2), "below 0, from 90");
+  EXPECT_EQ(places_on(m, 3), "");
+  m.fallback = 3;
+  EXPECT_EQ(places_on(m, 3), "what no list and no range names");
+  for (int i = 100; i < 107; ++i) m.list.emplace_back(std::to_string(i), 0);
+  EXPECT_EQ(places_on(m, 0), "1, 100, 101, 102, 103, and 3 more");
+}
+
 TEST(rule, a_flawed_mapping_places_nothing) {
   const mapping_index index{{7, "bigint", {{"1", 0}, {"x", 0}}, {}, 3}};
   EXPECT_EQ(index.find(number(1)), std::nullopt);
