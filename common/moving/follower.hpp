@@ -21,6 +21,15 @@ namespace pgsled::moving {
 inline constexpr std::string_view origin_prefix = "pgsled_";
 inline constexpr std::string_view marker_prefix = "pgsled";   // of pg_logical_emit_message
 
+// A row that outlives the message it came in.
+struct kept_field {
+  wal::field::kind what = wal::field::kind::null;
+  std::string value;
+};
+using kept_row = std::vector<kept_field>;
+kept_row kept(const wal::tuple&);
+wal::tuple borrowed(const kept_row&);
+
 struct follow_action {
   enum class kind {
     change,   // `sql`, in the open transaction, begun if there is none
@@ -34,6 +43,11 @@ struct follow_action {
   // checksum() takes them. None of a change that touches any number: all of them.
   std::size_t table = 0;
   std::vector<std::string> rows;
+  // Of tables with a primary key, if asked for (keep_rows): what is needed when a row of another
+  // source is in the way. `rows` is then what the row was known by before, if it was there (had),
+  // and after, if it is (row).
+  bool had = false;
+  std::optional<kept_row> row;
   lsn end = 0;
   std::string content;
 };
@@ -41,7 +55,7 @@ struct follow_action {
 class follower {
  public:
   // `tables` as the source has them.
-  follower(std::vector<table> tables, selection rows);
+  follower(std::vector<table> tables, selection rows, bool keep_rows = false);
 
   // 55000 when the destination cannot follow; nothing may be fed any more then.
   result<std::vector<follow_action>> feed(const wal::any&);
@@ -51,7 +65,8 @@ class follower {
   struct known {
     const table* of = nullptr;   // null: takes no part
   };
-  follow_action one_row(const table&, std::string sql, std::vector<std::string> rows) const;
+  follow_action one_row(const table&, std::string sql, std::vector<std::string> rows, bool had,
+                        const wal::tuple* after) const;
 
   std::optional<pg_error> learn(const wal::relation&);
   std::optional<pg_error> insert(const wal::insert&, actions&);
@@ -66,6 +81,12 @@ class follower {
   std::vector<bool> moving_;           // by bucket
   std::map<std::uint32_t, known> relations_;
   bool ours_ = false;                  // the transaction came from pgsled
+  bool keep_rows_;
 };
+
+// INSERT of a row; 55000 when a value of it is not known.
+result<std::string> insertion(const table&, const wal::tuple&);
+// A condition for the row of a table with a primary key.
+result<std::string> known_by(const table&, const wal::tuple&);
 
 }  // namespace pgsled::moving

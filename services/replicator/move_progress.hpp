@@ -35,6 +35,7 @@ struct move_progress {
   std::uint32_t round = 1;               // which move of the goal
   std::int64_t rows = 0, bytes = 0;      // copied
   std::int64_t changes = 0, lag = 0;     // applied since; bytes of log not applied
+  std::int64_t waited = 0;               // rows that had no place at first
   std::int64_t rows_expected = 0;        // to be copied in this move, by the servers' estimates
   std::int64_t rows_per_s = 0, left_ms = 0;   // of the copy; 0: not known
   std::int64_t began = 0;                // milliseconds since 1970; when this process took it
