@@ -81,23 +81,6 @@ wal::tuple merged(wal::tuple row, const wal::tuple& old) {
   return row;
 }
 
-result<std::string> insert_sql(const table& of, const wal::tuple& row, const wal::tuple* old) {
-  std::string values, names;
-  for (std::size_t i = 0; i < row.size(); ++i) {
-    if (row[i].what == kind::absent) continue;
-    const wal::field* from = &row[i];
-    if (from->what == kind::unchanged && old != nullptr) from = &(*old)[i];
-    if (from->what == kind::unchanged) {
-      return tl::unexpected(lost(of, "a value that was not changed is not in the server's log"));
-    }
-    if (!values.empty()) values += ",";
-    values += value(*from);
-    names += (names.empty() ? "" : ", ") + moving::quoted(of.columns[i].name);
-  }
-  return fmt::format("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})", in_sql(of),
-                     names, values);
-}
-
 std::string update_sql(const table& of, const wal::tuple& row, const std::string& where) {
   std::string set;
   for (std::size_t i = 0; i < row.size(); ++i) {
@@ -115,18 +98,57 @@ std::string update_sql(const table& of, const wal::tuple& row, const std::string
 
 }  // namespace
 
-follower::follower(std::vector<table> tables, selection rows, lsn agreed)
-    : tables_(std::move(tables)), rows_(std::move(rows)), moving_(rows_.buckets), agreed_(agreed) {
+result<std::string> insertion(const table& of, const wal::tuple& row) {
+  std::string values, names;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    if (row[i].what == kind::absent) continue;
+    if (row[i].what == kind::unchanged) {
+      return tl::unexpected(lost(of, "a value that was not changed is not in the server's log"));
+    }
+    if (!values.empty()) values += ",";
+    values += value(row[i]);
+    names += (names.empty() ? "" : ", ") + moving::quoted(of.columns[i].name);
+  }
+  return fmt::format("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})", in_sql(of),
+                     names, values);
+}
+
+result<std::string> known_by(const table& of, const wal::tuple& row) {
+  PGSLED_ASSERT(!of.primary.empty());
+  return named(of, row);
+}
+
+kept_row kept(const wal::tuple& from) {
+  kept_row to;
+  to.reserve(from.size());
+  for (const wal::field& one : from) to.push_back({one.what, std::string(one.value)});
+  return to;
+}
+
+wal::tuple borrowed(const kept_row& from) {
+  wal::tuple to;
+  to.reserve(from.size());
+  for (const kept_field& one : from) to.push_back({one.what, one.value});
+  return to;
+}
+
+follower::follower(std::vector<table> tables, selection rows, lsn agreed, bool keep_rows)
+    : tables_(std::move(tables)), rows_(std::move(rows)), moving_(rows_.buckets), agreed_(agreed),
+      keep_rows_(keep_rows) {
   for (const std::uint32_t bucket : rows_.moving) moving_.at(bucket) = true;
 }
 
-follow_action follower::one_row(const table& of, std::string sql,
-                                std::vector<std::string> rows) const {
+follow_action follower::one_row(const table& of, std::string sql, std::vector<std::string> rows,
+                                bool had, const wal::tuple* after) const {
   follow_action made;
   made.sql = std::move(sql);
   made.touches = 1;
   made.table = static_cast<std::size_t>(&of - tables_.data());
   made.rows = std::move(rows);
+  if (keep_rows_ && !of.primary.empty()) {
+    made.had = had;
+    if (after != nullptr) made.row = kept(*after);
+  }
   return made;
 }
 
@@ -282,11 +304,11 @@ std::optional<pg_error> follower::insert(const wal::insert& from, actions& todo)
   const auto mine = moves(to, to.whole() ? wal::field{} : from.row[to.key]);
   if (!mine) return mine.error();
   if (!*mine) return std::nullopt;
-  auto sql = insert_sql(to, from.row, nullptr);
+  auto sql = insertion(to, from.row);
   if (!sql) return sql.error();
   auto row = touched(to, from.row);
   if (!row) return row.error();
-  todo.push_back(one_row(to, std::move(*sql), {std::move(*row)}));
+  todo.push_back(one_row(to, std::move(*sql), {std::move(*row)}, false, &from.row));
   return std::nullopt;
 }
 
@@ -309,12 +331,14 @@ std::optional<pg_error> follower::update(const wal::update& from, actions& todo)
   const auto is = moves(to, new_key);
   if (!is) return is.error();
   if (!*was && !*is) return std::nullopt;
+  // What is known of the row as it is now: of an identity alone the rest reads as NULL.
+  const auto row = from.old_kind == 'O' ? merged(from.row, old) : from.row;
   auto after = touched(to, merged(from.row, old));
   if (!after) return after.error();
   if (!*was) {
-    auto sql = insert_sql(to, from.row, from.old_kind == 'O' ? &from.old : nullptr);
+    auto sql = insertion(to, row);
     if (!sql) return sql.error();
-    todo.push_back(one_row(to, std::move(*sql), {std::move(*after)}));
+    todo.push_back(one_row(to, std::move(*sql), {std::move(*after)}, false, &row));
     return std::nullopt;
   }
   // Without an old row and without a primary key nothing says which row it was.
@@ -326,7 +350,8 @@ std::optional<pg_error> follower::update(const wal::update& from, actions& todo)
   auto sql = *is ? update_sql(to, from.row, *where)
                  : fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
   if (sql.empty()) return std::nullopt;
-  todo.push_back(one_row(to, std::move(sql), {std::move(*before), std::move(*after)}));
+  todo.push_back(one_row(to, std::move(sql), {std::move(*before), std::move(*after)}, true,
+                         *is ? &row : nullptr));
   return std::nullopt;
 }
 
@@ -343,7 +368,7 @@ std::optional<pg_error> follower::erase(const wal::erase& from, actions& todo) {
   auto rows = touched(to, from.old);
   if (!rows) return rows.error();
   auto sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
-  todo.push_back(one_row(to, std::move(sql), {std::move(*rows)}));
+  todo.push_back(one_row(to, std::move(sql), {std::move(*rows)}, true, nullptr));
   return std::nullopt;
 }
 

@@ -23,6 +23,15 @@ namespace pgsled::moving {
 inline constexpr std::string_view origin_prefix = "pgsled_";
 inline constexpr std::string_view marker_prefix = "pgsled";   // of pg_logical_emit_message
 
+// A row that outlives the message it came in.
+struct kept_field {
+  wal::field::kind what = wal::field::kind::null;
+  std::string value;
+};
+using kept_row = std::vector<kept_field>;
+kept_row kept(const wal::tuple&);
+wal::tuple borrowed(const kept_row&);
+
 struct follow_action {
   enum class kind {
     change,   // `sql`, in the open transaction, begun if there is none
@@ -36,14 +45,20 @@ struct follow_action {
   // checksum() takes them. None of a change that touches any number: all of them.
   std::size_t table = 0;
   std::vector<std::string> rows;
+  // Of tables with a primary key, if asked for (keep_rows): what is needed when a row of another
+  // source is in the way. `rows` is then what the row was known by before, if it was there (had),
+  // and after, if it is (row).
+  bool had = false;
+  std::optional<kept_row> row;
   lsn end = 0;
   std::string content;
 };
 
 class follower {
  public:
-  // `tables` as the source has them, and has had since what was committed at `agreed`.
-  follower(std::vector<table> tables, selection rows, lsn agreed = 0);
+  // `tables` as the source has them, and has had since what was committed at `agreed`. keep_rows:
+  // see follow_action::row.
+  follower(std::vector<table> tables, selection rows, lsn agreed = 0, bool keep_rows = false);
 
   // 55000 when the destination cannot follow; nothing may be fed any more then.
   result<std::vector<follow_action>> feed(const wal::any&);
@@ -63,7 +78,8 @@ class follower {
                                                                                   actions&),
                                  actions&);
   std::optional<pg_error> fit(const known&, wal::tuple&) const;
-  follow_action one_row(const table&, std::string sql, std::vector<std::string> rows) const;
+  follow_action one_row(const table&, std::string sql, std::vector<std::string> rows, bool had,
+                        const wal::tuple* after) const;
 
   std::optional<pg_error> learn(const wal::relation&);
   std::optional<pg_error> learn_older(const wal::relation&, known&) const;
@@ -82,6 +98,12 @@ class follower {
   lsn agreed_ = 0;
   bool before_ = false;                // the transaction was committed before that
   bool columns_changed_ = false;
+  bool keep_rows_;
 };
+
+// INSERT of a row; 55000 when a value of it is not known.
+result<std::string> insertion(const table&, const wal::tuple&);
+// A condition for the row of a table with a primary key.
+result<std::string> known_by(const table&, const wal::tuple&);
 
 }  // namespace pgsled::moving

@@ -112,7 +112,7 @@ answer make_plan(const request& from, const database_view& database, std::uint64
     return a;
   }
   const names tables{database, from};
-  bool first = true;
+  bool first = true, changes_catalog = false;
   for (std::size_t i = 0; i < tree->n_stmts; ++i) {
     const auto* raw = tree->stmts[i];
     if (!raw || !raw->stmt) {
@@ -120,9 +120,12 @@ answer make_plan(const request& from, const database_view& database, std::uint64
       return a;
     }
     plan one = plan_statement(*raw->stmt, database, from, tables);
+    changes_catalog = changes_catalog || one.changes_catalog;
     a.plan = first ? std::move(one) : combine(std::move(a.plan), one);
     first = false;
   }
+  // On a single shard they go there together, whatever they are.
+  if (database.shards <= 1) a.plan.changes_catalog = changes_catalog;
   return a;
 }
 

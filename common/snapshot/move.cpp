@@ -6,7 +6,7 @@
 
 namespace pgsled::snapshot {
 
-BOOST_DESCRIBE_STRUCT(move_request, (), (do_, database, job, buckets, wait_ms, to, whole))
+BOOST_DESCRIBE_STRUCT(move_request, (), (do_, database, job, buckets, wait_ms, to, whole, lost))
 BOOST_DESCRIBE_STRUCT(move_shard, (), (number, host, port, database, user, password))
 BOOST_DESCRIBE_STRUCT(move_table, (),
                       (schema, name, column, data_type, hasher, by_mapping, mapping))

@@ -33,7 +33,8 @@ struct move_request {
   //   fence    with `whole`: holds back every transaction of `database`; its name is for
   //            pgsled.hand_over() on shard 0 of cluster_where::from
   //   flipped, lift   whichever servers have the names by now: everybody is told so
-  //   end      forgets `job` on all shards of both
+  //   end      forgets `job` on all shards of both; with `lost` only on those that have the name,
+  //            when the others are not reached
   //   cutover, roll_back, finish   tell whichever replicator runs `job`; 42704 when none does
   std::string do_;   // "do" in JSON
   std::string database, job;
@@ -41,6 +42,7 @@ struct move_request {
   std::int64_t wait_ms = 0;            // fence
   std::string to;                      // another database; empty: buckets move inside of one
   bool whole = false;                  // fence
+  bool lost = false;                   // end
 };
 
 struct move_shard {                    // its primary, as the schema_admin user

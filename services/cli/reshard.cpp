@@ -240,6 +240,12 @@ bool waits_for_word(const json::object& move, bool until_ready) {
          (step == "reverse" || (until_ready && step == "ready"));
 }
 
+// One that was to switch over and says why it does not.
+bool waits_for_help(const json::object& move) {
+  return text_of(move, "outcome") == "running" && move.contains("error") &&
+         text_of(move, "step") == "ready";
+}
+
 void say_what_next(const json::object& move) {
   const auto job = text_of(move, "job");
   if (text_of(move, "step") == "ready") {
@@ -277,6 +283,7 @@ std::optional<int> watch(control_line& line, const std::string& job,
       say_what_next(*move);
       return 0;
     }
+    if (over == nullptr && waits_for_help(*move)) return 1;
     if (over == nullptr) continue;
     if (!as_json) {
       print_list(*over, "warnings", "warning");
@@ -505,10 +512,12 @@ int reshard_act(const reshard_options& options) {
       std::fflush(stdout);
       const auto outcome = text_of(one, "outcome");
       if (outcome != "running" && outcome != "waiting") {
+        if (!options.json) print_list(one, "warnings", "warning");
         const char* wanted = options.act == "roll-back" ? "returned" : "done";
         return outcome == wanted ? 0 : 1;
       }
       left = left || text_of(one, "step") != "reverse";
+      if (options.act == "cutover" && waits_for_help(one)) return 1;
       if (options.act == "finish" || !waits_for_word(one, false)) continue;
       if (options.act == "cutover") {
         say_what_next(one);

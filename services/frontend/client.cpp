@@ -209,7 +209,8 @@ std::size_t client::process(byte_span bytes) {
     if (state_ == state::closed) return bytes.size();
     if (endpoint_->owners->guarded && unit_left_ == 0 && held_back(frame.type, out)) break;
     const bool ends_batch = batch_ && frame.type == wire::frontend::sync;
-    if (endpoint_->planned && unit_left_ == 0 && (!skip_to_sync_ || ends_batch) &&
+    bool asks = planned();
+    if (asks && unit_left_ == 0 && (!skip_to_sync_ || ends_batch) &&
         frame.type != wire::frontend::copy_data && frame.type != wire::frontend::copy_done &&
         frame.type != wire::frontend::copy_fail) {
       out.flush(server_);
@@ -218,12 +219,17 @@ std::size_t client::process(byte_span bytes) {
       unit_need_ = 0;
       const auto outcome = endpoint_->database.admin ? admin(rest) : route(rest);
       if (outcome == routed::need_more) {
-        if (rest.size() > max_whole_message || unit_need_ > max_whole_message ||
+        const bool too_long =
+            rest.size() > max_whole_message || unit_need_ > max_whole_message ||
             (rest.size() > max_routed_batch && unit_need_ < frame.total() + max_routed_batch &&
-             frame.total() < max_routed_batch)) {
+             frame.total() < max_routed_batch);
+        if (!too_long) break;
+        if (endpoint_->planned) {
           violate("a batch without Sync is too long to be routed");
+          break;
         }
-        break;
+        asks = false;   // it need not be looked at to be sent where it goes
+        unit_need_ = 0;
       }
       if (outcome == routed::suspended) break;
       if (outcome == routed::done) {
@@ -235,7 +241,7 @@ std::size_t client::process(byte_span bytes) {
     const bool whole = rest.size() >= frame.total();
     const bool streams = frame.type == wire::frontend::copy_data ||
                          frame.type == wire::frontend::function_call ||
-                         (frame.type == wire::frontend::bind && !endpoint_->planned &&
+                         (frame.type == wire::frontend::bind && !asks &&
                           frame.total() > worker_.read_buffer().size());
     if (!whole && !(streams && rest.size() >= 1024)) {
       if (frame.total() > max_whole_message && !streams) {
@@ -476,6 +482,15 @@ void client::snapshot_changed() {
   }
   answers_.clear();   // plans of the servers of then
   endpoint_ = std::move(fresh);
+}
+
+// While all of a database moves to other servers its statements are looked at, because DDL has to be
+// refused. One that has things of its own on its connection may change those: temporary tables. What
+// else it changes is found before the servers change.
+bool client::planned() const {
+  if (endpoint_->planned) return true;
+  if (!endpoint_->owners->leaving) return false;
+  return endpoint_->mode == pool_mode::session ? pins_ == 0 : !pinned_;
 }
 
 void client::end(const pg_error& fatal) {

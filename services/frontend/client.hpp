@@ -189,6 +189,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // client_routing.cpp
   enum class routed { go, need_more, suspended, done };
   routed hold_at_fence(bool fenced);
+  bool planned() const;                // every statement is asked about
   bool held_back(char type, output& out);
   void wait_at_fence();
   bool unseen() const;

@@ -23,6 +23,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds rows_wait{3'600'000};
 constexpr milliseconds a_moment{50};
 constexpr milliseconds between_slot_looks{2000};
+constexpr milliseconds lost_wait{20'000};      // for servers whose name is gone, to finish there, too
 constexpr std::array both{cluster_side::old, cluster_side::fresh};
 
 std::vector<std::string> column_of(const management::connection::rows& rows) {
@@ -88,9 +89,10 @@ trouble cluster_runner::reverse() {
 // old servers are not there any more.
 trouble cluster_runner::connect_again() {
   forget_streams();
-  if (auto error = ask_where(true)) return error;
+  scene_.lost.reset();
   auto found = cluster_stored::nothing;
-  auto error = adopt_it(found);
+  auto error = ask_where(true);
+  if (!error) error = adopt_it(found);
   if (error && !scene_.open_side(cluster_side::fresh)) {
     if (auto given_up = watch_back_slots()) return given_up;
   }
@@ -157,7 +159,11 @@ trouble cluster_runner::drop_tools(cluster_side of, std::size_t shard) {
   const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
   if (!there) return there.error();
   if (*there != "t") return std::nullopt;   // nothing is done before it is recorded
-  if (auto error = execute(link, "DROP PUBLICATION IF EXISTS pgsled_" + order_.job)) return error;
+  if (auto error = execute(link, fmt::format(
+          "DROP PUBLICATION IF EXISTS pgsled_{}; DELETE FROM pgsled.job_waiting WHERE job = {}",
+          order_.job, literal(order_.job)))) {
+    return error;
+  }
   move_scene held;
   held.job = order_.job;
   held.runner = scene_.runner;
@@ -227,12 +233,25 @@ trouble cluster_runner::undo() {
   return mark();
 }
 
-// The rows stay on both sides: those that clients do not use any more are the operator's.
+// The rows stay on both sides: those that clients do not use any more are the operator's. Servers
+// that are lost do not keep a job from its end; when they come back the router finds the job there,
+// and what it has left there is removed.
 trouble cluster_runner::finish() {
   auto found = cluster_stored::nothing;
+  if (finishing_ == clock::time_point()) finishing_ = clock::now();
+  scene_.lost.reset();
   (void)ask_where();   // shards may have other addresses by now
   scene_.registered = order_.job;
-  if (auto error = adopt_it(found)) return error;
+  if (auto error = adopt_it(found)) {
+    if (stopped_ || lost_ || clock::now() - finishing_ < lost_wait) return error;
+    if (!adopt_without_other(found)) return error;
+    progress_.warnings.push_back(fmt::format(
+        "the servers that have the name \"{0}\" now are not reached ({1}): what this move has made "
+        "there (slots, origins and the publication pgsled_{2}*, REPLICA IDENTITY FULL, its row in "
+        "pgsled.job) is still there, and will be removed when they are reached again while \"{0}\" "
+        "is in the file", order_.to, error->message, order_.job));
+    log::warn("move", "{}: {}", order_.job, progress_.warnings.back());
+  }
   if (found != cluster_stored::flipped && found != cluster_stored::kept &&
       found != cluster_stored::returned) {
     return pg_error{"XX000", "the move is not past its flip", {}, {}};   // only a bug

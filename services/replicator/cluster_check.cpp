@@ -8,6 +8,7 @@
 
 #include "common/placement/rule.hpp"
 #include "services/replicator/cluster_flow.hpp"
+#include "services/replicator/move_collisions.hpp"
 #include "services/replicator/move_rights.hpp"
 
 namespace pgsled::replicator {
@@ -397,6 +398,21 @@ class cluster_checker {
     return to;
   }
 
+  // What is unique on a server need not be so over several.
+  trouble unique_on_each(management::connection& link, const found_tables& tables) {
+    if (scene_.side(cluster_side::fresh).where.shards.size() == 1) return std::nullopt;
+    for (const auto& [label, one] : tables) {
+      if (one.it.whole() || !one.top_name.empty()) continue;   // partitions: as the table they are of
+      const auto& key = one.it.columns[one.it.key].name;
+      const auto indexes = unique_without(link, one.it, key);
+      if (!indexes) return indexes.error();
+      if (indexes->empty()) continue;
+      warn("table {}: unique keys without the sharding key {} hold on each shard of \"{}\", not over "
+           "all of them: {}", label, key, scene_.to, fmt::join(*indexes, ", "));
+    }
+    return std::nullopt;
+  }
+
   // Rows without a key, and such that refer to each other across shards.
   trouble together() {
     const auto& first = found(cluster_side::old);
@@ -417,6 +433,7 @@ class cluster_checker {
     auto& link = scene_.side(of).links.front();
     const auto tables = read_tables(link, scene_.side(cluster_side::fresh).where.tables);
     if (!tables) return tables.error();
+    if (auto error = unique_on_each(link, *tables)) return error;
     const auto apart = references_apart(link, *tables, [](const found_table&) { return false; });
     if (!apart) return apart.error();
     for (const auto& one : *apart) missing("\"{}\": {}", scene_.to, one);

@@ -11,8 +11,8 @@ constexpr std::chrono::milliseconds long_wait{3'600'000};
 class together {
  public:
   together(const move_scene& scene, const std::vector<management::connection*>& sources,
-           management::connection& there)
-      : scene_(scene), sources_(sources), there_(there) {}
+           management::connection& there, const std::vector<rows_of_tables>& waiting)
+      : scene_(scene), sources_(sources), there_(there), waiting_(waiting) {}
 
   trouble same(const moving::table& one, std::span<const std::string> some) {
     const auto sql = moving::checksum(one, *scene_.gets, some);
@@ -23,6 +23,7 @@ class together {
       if (!here) return here.error();
       rows += " + " + here->at(0).at(0);
       sum += fmt::format(" + ({})::numeric", here->at(0).at(1));   // more than a bigint
+      if (auto error = without_waiting(i, one, some, rows, sum)) return error;
     }
     const auto added = there_.query(fmt::format("SELECT ({})::bigint, ({})::numeric", rows, sum));
     if (!added) return added.error();
@@ -55,6 +56,24 @@ class together {
 
  private:
   const snapshot::move_shard& at() const { return scene_.where.shards.at(scene_.destination); }
+  // What waits is on its source and not on the destination; changes of it show as those do.
+  trouble without_waiting(std::size_t source, const moving::table& of,
+                          std::span<const std::string> some, std::string& rows, std::string& sum) {
+    if (source >= waiting_.size()) return std::nullopt;
+    const auto waits = waiting_[source].find(of.label());
+    if (waits == waiting_[source].end()) return std::nullopt;
+    std::set<std::string> mine;
+    for (const auto& one : some) {
+      if (waits->second.contains(one)) mine.insert(one);
+    }
+    return in_pieces(of, some.empty() ? waits->second : mine, [&](auto piece) -> trouble {
+      const auto less = sources_[source]->query(moving::checksum(of, *scene_.gets, piece));
+      if (!less) return less.error();
+      rows += " - " + less->at(0).at(0);
+      sum += fmt::format(" - ({})::numeric", less->at(0).at(1));
+      return std::nullopt;
+    });
+  }
   bool has(std::size_t source, const moving::table& of) const {
     const auto tables = scene_.tables.find(static_cast<shard_number>(source));
     if (tables == scene_.tables.end()) return false;
@@ -67,6 +86,7 @@ class together {
   const move_scene& scene_;
   const std::vector<management::connection*>& sources_;
   management::connection& there_;
+  const std::vector<rows_of_tables>& waiting_;
 };
 
 }  // namespace
@@ -80,9 +100,18 @@ bool gather_touched(const move_scene& scene, shard_number source, const touched_
   return true;
 }
 
+rows_of_tables waiting_of(const move_scene& scene, const move_stream& stream) {
+  rows_of_tables to;
+  for (const auto& [key, entry] : stream.waiting().all()) {
+    to[scene.tables.at(stream.source()).at(key.first).label()].insert(key.second);
+  }
+  return to;
+}
+
 trouble same_together(const move_scene& scene, const std::vector<management::connection*>& sources,
-                      management::connection& there, const rows_of_tables* among) {
-  together both(scene, sources, there);
+                      management::connection& there, const rows_of_tables* among,
+                      const std::vector<rows_of_tables>& waiting) {
+  together both(scene, sources, there, waiting);
   const auto tables = scene.tables.find(0);   // the first source has all of them
   if (tables == scene.tables.end()) return std::nullopt;
   for (const moving::table& one : tables->second) {
@@ -150,6 +179,7 @@ result<bool> cluster_comparison::advance() {
     if (!there) return tl::unexpected(there.error());
     rows_of_tables some;
     for (move_stream* one : streams_) {
+      waiting_.push_back(waiting_of(scene_, *one));
       const auto touched = one->release();
       if (!touched) return tl::unexpected(touched.error());
       if (!gather_touched(scene_, one->source(), *touched, some)) all_ = true;
@@ -175,7 +205,7 @@ result<bool> cluster_comparison::compare(management::connection there,
   }
   std::vector<management::connection*> sources;
   for (auto& one : here) sources.push_back(&one);
-  if (auto error = same_together(scene_, sources, there, all_ ? nullptr : &some)) {
+  if (auto error = same_together(scene_, sources, there, all_ ? nullptr : &some, waiting_)) {
     return tl::unexpected(std::move(*error));
   }
   return true;

@@ -20,10 +20,16 @@ using rows_of_tables = std::map<std::string, std::set<std::string>>;
 // Adds what one stream has touched; false when that is not known.
 bool gather_touched(const move_scene&, shard_number source, const touched_rows&, rows_of_tables&);
 
+// Of what one stream waits with.
+rows_of_tables waiting_of(const move_scene&, const move_stream&);
+
 // All rows of the scene's destination, or those of `among` alone; `sources` in the scene's order.
-// The connections say what they see. XX001 names the first difference, 23502 a row without a key.
+// The connections say what they see. `waiting`: of each source the rows that cannot be on the
+// destination yet; none: there are none. XX001 names the first difference, 23502 a row without a
+// key.
 trouble same_together(const move_scene&, const std::vector<management::connection*>& sources,
-                      management::connection& there, const rows_of_tables* among);
+                      management::connection& there, const rows_of_tables* among,
+                      const std::vector<rows_of_tables>& waiting = {});
 
 class cluster_comparison {
  public:
@@ -44,6 +50,7 @@ class cluster_comparison {
   bool all_;
   std::vector<std::future<result<source_point>>> making_;
   std::vector<source_point> points_;
+  std::vector<rows_of_tables> waiting_;
   std::future<result<bool>> comparing_;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <future>
 #include <thread>
+#include <utility>
 
 #include "common/commit/statements.hpp"
 #include "services/replicator/cluster_check.hpp"
@@ -34,6 +35,12 @@ constexpr int most_validations = 20;
 
 cluster_flow::cluster_flow(cluster_scene& scene, cluster_side to, std::function<trouble()> watch)
     : scene_(scene), to_(to), watch_(std::move(watch)) {}
+
+std::int64_t cluster_flow::waited() const {
+  std::uint64_t all = 0;
+  for (const auto& [destination, stream] : streams_) all += stream->waiting().ever();
+  return static_cast<std::int64_t>(all);
+}
 
 void cluster_flow::add_streams() {
   streams_.clear();
@@ -192,6 +199,7 @@ trouble cluster_flow::drain(milliseconds patience) {
 }
 
 trouble cluster_flow::verify() {
+  if (auto error = place_all()) return error;
   // A table that has come meanwhile would stay behind.
   if (auto error = same_cluster_tables(scene_)) return error;
   std::vector<management::connection*> sources;
@@ -209,6 +217,31 @@ trouble cluster_flow::verify() {
     }
     auto& there = scene(d).link(scene(d).destination);
     if (auto error = same_together(scene(d), sources, there, &touched)) return error;
+  }
+  return std::nullopt;
+}
+
+// All streams have come to the end. What has no place now has none at all.
+trouble cluster_flow::place_all() {
+  std::size_t left = 0, before = 0;
+  do {
+    before = std::exchange(left, std::size_t{0});
+    for (const auto& [destination, stream] : streams_) {
+      if (const auto given = stream->give_places(true); !given) return given.error();
+      left += stream->waiting().all().size();
+    }
+  } while (left > 0 && (before == 0 || left < before));
+  for (const auto& [destination, stream] : streams_) {
+    const auto& waiting = stream->waiting().all();
+    if (waiting.empty()) continue;
+    const auto& [table, known_by] = waiting.begin()->first;
+    return pg_error{
+        "23505", fmt::format("table {}: the row with {} of {} is equal in a unique key to one of "
+                             "another shard, and both would be on {}; {} rows have no place",
+                             scene(destination).tables.at(stream->source()).at(table).label(),
+                             known_by, scene_.side(from()).label(stream->source()),
+                             scene_.side(to_).label(destination), left),
+        "Change or delete one of them.", {}};
   }
   return std::nullopt;
 }

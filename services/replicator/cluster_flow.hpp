@@ -24,6 +24,10 @@ class cluster_flow {
   trouble make_slots();                // and origins; then copy() under their snapshots
   trouble resume();                    // slots and origins that are there: the streams have begun
   trouble begin();                     // after make_slots()
+  // After the copy of one shard: rows that two sources had, each under its snapshot, because clients
+  // took them from one to the other meanwhile. One of each stays, the others wait for the streams.
+  // False when there are none.
+  result<bool> set_doubles_aside(std::size_t destination);
   std::vector<source_snapshot> snapshots(std::size_t destination) const;
 
   trouble pump(std::chrono::milliseconds wait);
@@ -49,6 +53,7 @@ class cluster_flow {
   cluster_side from() const { return other_side(to_); }
   std::int64_t behind() const;
   std::int64_t changes() const;
+  std::int64_t waited() const;         // rows that had no place at first
   struct flowing {
     std::size_t destination;
     std::unique_ptr<move_stream> stream;
@@ -58,6 +63,7 @@ class cluster_flow {
  private:
   move_scene& scene(std::size_t destination) { return *scene_.side(to_).gets.at(destination); }
   trouble write_markers();
+  trouble place_all();                 // under the fence: nothing waits any more
   trouble compare_once(bool all);
   trouble compare_some(std::size_t first, std::size_t end, bool all);
   void add_streams();

@@ -12,6 +12,7 @@
 #include "common/log/log.hpp"
 #include "services/replicator/cluster_check.hpp"
 #include "services/replicator/cluster_runner.hpp"
+#include "services/replicator/move_collisions.hpp"
 #include "services/replicator/move_copy.hpp"
 #include "services/replicator/move_indexes.hpp"
 #include "services/replicator/move_schema.hpp"
@@ -30,6 +31,7 @@ constexpr milliseconds marker_wait{10'000};    // under the fence
 constexpr milliseconds drain_wait{2000};       // under the fence, a shard
 constexpr milliseconds slot_wait{600'000};     // a slot waits for old transactions
 constexpr milliseconds a_moment{50};
+constexpr std::size_t most_named = 20;         // definitions, in a message
 
 }  // namespace
 
@@ -38,6 +40,9 @@ trouble cluster_runner::check() {
     if (auto error = ask_where()) return error;
   }
   scene_.make_scenes();
+  auto defined = read_old_definitions();
+  if (!defined) return defined.error();
+  defined_ = std::move(*defined);
   auto report = check_cluster(scene_, false);
   if (!report) return report.error();
   if (report->no_schema && order_.dry_run) {
@@ -46,11 +51,25 @@ trouble cluster_runner::check() {
   } else if (report->no_schema && report->missing.empty()) {
     if (auto error = copy_schemas(*report)) return error;
   }
+  if (report->missing.empty()) {
+    if (auto error = collisions(*report)) return error;
+  }
   progress_.missing = report->missing;
   progress_.warnings = report->warnings;
   tell();
   for (const auto& one : report->warnings) log::warn("move", "{}: {}", order_.job, one);
   return verdict(*report);
+}
+
+// Rows of several old shards that will be on one new one.
+trouble cluster_runner::collisions(move_report& report) {
+  if (scene_.side(cluster_side::old).links.size() == 1) return std::nullopt;
+  for (const auto& one : scene_.side(cluster_side::fresh).gets) {
+    auto found = find_collisions(*one);
+    if (!found) return found.error();
+    for (auto& text : *found) report.missing.push_back(std::move(text));
+  }
+  return std::nullopt;
 }
 
 trouble cluster_runner::copy_schemas(move_report& report) {
@@ -143,7 +162,13 @@ trouble cluster_runner::copy() {
         })) {
       return error;
     }
-    if (auto error = put_indexes_back(one, [this] { return watch(); })) return error;
+    auto error = put_indexes_back(one, [this] { return watch(); });
+    if (error && error->sqlstate == "23505") {
+      const auto some = flow_->set_doubles_aside(d);
+      if (!some) return some.error();
+      if (*some) error = put_indexes_back(one, [this] { return watch(); });
+    }
+    if (error) return error;
   }
   progress_.left_ms = 0;
   progress_.rows_per_s = (progress_.rows - before) * 1000 / since();
@@ -151,13 +176,69 @@ trouble cluster_runner::copy() {
   return flow_->begin();
 }
 
-// Until told to cut over; then as near as can be before anybody has to wait.
-trouble cluster_runner::ready() {
-  while (!cut_over_ && !scene_.automatic_cutover) {
-    if (auto error = flow_->pump(a_moment)) return error;
-    if (auto error = flow_->move_on()) return error;
-    if (auto error = flow_->compare_if_much()) return error;
+result<std::vector<definitions>> cluster_runner::read_old_definitions() {
+  std::vector<definitions> all;
+  for (auto& link : scene_.side(cluster_side::old).links) {
+    auto read = read_definitions(link);
+    if (!read) return tl::unexpected(read.error());
+    all.push_back(std::move(*read));
   }
+  return all;
+}
+
+// Whether nothing was touched since they were read in ready(): under the fence there is no time.
+result<bool> cluster_runner::untouched() {
+  std::vector<std::string> now;
+  for (auto& link : scene_.side(cluster_side::old).links) {
+    auto read = definitions_stamp(link);
+    if (!read) return tl::unexpected(read.error());
+    now.push_back(std::move(*read));
+  }
+  const auto before = std::exchange(stamps_, std::move(now));
+  return before == stamps_;
+}
+
+result<std::string> cluster_runner::redefined(bool seen_to) {
+  const auto same = untouched();
+  if (!same) return tl::unexpected(same.error());
+  if (!seen_to && *same) return std::string();
+  auto now = read_old_definitions();
+  if (!now) return tl::unexpected(now.error());
+  const auto before = seen_to ? std::exchange(defined_, *now) : defined_;
+  const auto& old = scene_.side(cluster_side::old);
+  for (std::size_t shard = 0; shard < old.links.size(); ++shard) {
+    auto all = differences(before.at(shard), now->at(shard));
+    if (all.empty()) continue;
+    const auto more = all.size() > most_named ? all.size() - most_named : 0;
+    all.resize(all.size() - more);
+    return fmt::format("definitions on {} are others than when the move began: {}{}",
+                       old.label(shard), fmt::join(all, ", "),
+                       more > 0 ? fmt::format(" and {} more", more) : std::string());
+  }
+  return std::string();
+}
+
+// Until told to cut over; then as near as can be before anybody has to wait. What was defined
+// otherwise meanwhile, past pgsled, is not on the new servers: somebody has to see to that first.
+trouble cluster_runner::ready() {
+  while (true) {
+    while (!cut_over_ && !scene_.automatic_cutover) {
+      if (auto error = flow_->pump(a_moment)) return error;
+      if (auto error = flow_->move_on()) return error;
+      if (auto error = flow_->compare_if_much()) return error;
+    }
+    const auto others = redefined(true);
+    if (!others) return others.error();
+    if (others->empty()) break;
+    cut_over_ = scene_.automatic_cutover = false;
+    progress_.because({"55000", *others, fmt::format(
+        "Do the same on the servers of \"{}\" if clients need it, then: pgsled reshard cutover {}",
+        order_.to, order_.job), {}});
+    log::warn("move", "{}: {}", order_.job, progress_.error);
+    tell();
+  }
+  progress_.sqlstate.clear();
+  progress_.error.clear();
   if (auto error = flow_->catch_up()) return error;
   if (auto error = flow_->compare()) return error;
   const auto enough = scene_.side(cluster_side::old).where.manner.traffic_stop_threshold;
@@ -239,6 +320,11 @@ trouble cluster_runner::fence() {
 }
 
 trouble cluster_runner::verify() {
+  if (!job_.on_the_way_back()) {
+    const auto others = redefined(false);
+    if (!others) return others.error();
+    if (!others->empty()) return pg_error{"55P03", *others, {}, {}};   // ready says so, and waits
+  }
   if (auto error = flow_->verify()) return error;
   if (auto error = flow_->sequences()) return error;
   return flow_->flush();

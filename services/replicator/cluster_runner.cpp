@@ -271,7 +271,8 @@ trouble cluster_runner::perform(step what) {
   return pg_error{"XX000", "no such step", {}, {}};
 }
 
-trouble cluster_runner::ask(const char* what, std::string* answer, std::int64_t wait_ms) {
+trouble cluster_runner::ask(const char* what, std::string* answer, std::int64_t wait_ms,
+                            bool lost) {
   snapshot::move_request request;
   request.do_ = what;
   request.database = order_.database;
@@ -279,6 +280,7 @@ trouble cluster_runner::ask(const char* what, std::string* answer, std::int64_t 
   request.job = order_.job;
   request.wait_ms = wait_ms;
   request.whole = wait_ms > 0;
+  request.lost = lost;
   auto got = ask_(request, usual_answer + milliseconds(wait_ms));
   if (!got) return got.error();
   if (answer != nullptr) *answer = std::move(*got);
@@ -288,7 +290,7 @@ trouble cluster_runner::ask(const char* what, std::string* answer, std::int64_t 
 // What is not registered is neither fenced nor to be ended. A router that has just begun says so of
 // everything until it has read the shards.
 trouble cluster_runner::let_go(const char* what) {
-  auto error = ask(what);
+  auto error = ask(what, nullptr, 0, scene_.lost.has_value());
   if (!error || error->sqlstate != "55006") return error;
   std::string text;
   if (auto unknown = ask("where", &text)) return unknown;
@@ -303,6 +305,8 @@ trouble cluster_runner::ask_where(bool handed_over) {
   auto got = snapshot::from_json<snapshot::cluster_where>(text);
   if (!got) return got.error();
   for (const auto* one : {&got->from, &got->to}) {
+    // Of one that is not reached nothing but the name may be known.
+    if (scene_.lost && one == &got->to) continue;
     bool good = !one->shards.empty() && !one->buckets.empty() &&
                 one->buckets.size() <= moving::max_buckets;
     for (const auto shard : one->buckets) good = good && shard < one->shards.size();
@@ -312,7 +316,36 @@ trouble cluster_runner::ask_where(bool handed_over) {
   return std::nullopt;
 }
 
+// What the servers that are left say is enough once they have been given the name: nobody else could
+// have given it away again.
+bool cluster_runner::adopt_without_other(cluster_stored& found) {
+  scene_.lost = cluster_side::fresh;   // as the router names them: the one without the name
+  auto error = ask_where();
+  const bool ours = scene_.registered == order_.job || (scene_.registered.empty() && taken_);
+  if (!error && !ours) error = pg_error{"55006", "over", {}, {}};
+  if (!error && scene_.open_side(cluster_side::old)) error = pg_error{"08006", "lost", {}, {}};
+  if (!error && !scene_.open_side(cluster_side::fresh)) error = pg_error{"55000", "there", {}, {}};
+  if (!error) scene_.registered = order_.job;
+  if (!error) error = adopt_it(found);
+  const bool good = !error && (found == cluster_stored::flipped || found == cluster_stored::kept ||
+                               found == cluster_stored::returned);
+  if (!good) scene_.lost.reset();
+  return good;
+}
+
 trouble cluster_runner::take(cluster_stored& found) {
+  scene_.lost.reset();
+  auto error = take_both(found);
+  if (!error || !order_.resume || lost_ || error->sqlstate == "55006" || stopped_) return error;
+  if (!adopt_without_other(found)) return error;
+  log::warn("move", "{}: goes on without the servers of \"{}\": {}", order_.job, order_.to,
+            error->message);
+  taken_ = true;
+  progress_.only_tried = false;
+  return std::nullopt;
+}
+
+trouble cluster_runner::take_both(cluster_stored& found) {
   if (auto error = ask_where()) return error;
   if (!scene_.registered.empty() && scene_.registered != order_.job) {
     return pg_error{"55006", fmt::format("the move {} of database \"{}\" is under way",
@@ -332,18 +365,24 @@ trouble cluster_runner::take(cluster_stored& found) {
 // Keeps two replicators from taking a job from each other again and again; that only one of them
 // changes anything is hold_job()'s.
 trouble cluster_runner::lock() {
-  bool held = !locks_.empty();
-  for (auto& one : locks_) held = held && one.query("SELECT 1").has_value();
-  if (held) return std::nullopt;
-  locks_.clear();
+  trouble missing;
   for (const auto of : {cluster_side::old, cluster_side::fresh}) {
+    if (of == scene_.lost) continue;
+    const auto& at = scene_.side(of).where.shards.front();
+    const auto key = fmt::format("{}:{}/{}", at.host, at.port, at.database);
+    const auto held = locks_.find(key);
+    if (held != locks_.end() && held->second.query("SELECT 1").has_value()) continue;
+    if (held != locks_.end()) locks_.erase(held);
     move_scene opener;
     opener.job = "lock";   // so that adopting the job does not end it
     opener.runner = order_.job;
     opener.stop = &quit_;
     opener.where = scene_.side(of).where;
     auto made = opener.open(0, usual_answer);
-    if (!made) return made.error();
+    if (!made) {
+      if (!missing) missing = made.error();
+      continue;   // the lock on the other side is kept all the same
+    }
     const auto mine = one_value(*made, fmt::format(
         "SELECT pg_try_advisory_lock(20738, hashtext({}))", literal("cluster " + order_.job)));
     if (!mine) return mine.error();
@@ -351,9 +390,9 @@ trouble cluster_runner::lock() {
       lost_ = taken_;
       return pg_error{"55006", "another replicator runs this move", {}, {}};
     }
-    locks_.push_back(std::move(*made));
+    locks_.emplace(key, std::move(*made));
   }
-  return std::nullopt;
+  return missing;
 }
 
 // Under a new name, so that whatever this runner has sent before cannot happen any more.
@@ -394,6 +433,7 @@ trouble cluster_runner::watch() {
   if (flow_) {
     progress_.lag = flow_->behind();
     progress_.changes = flow_->changes();
+    progress_.waited = flow_->waited();
   }
   tell();
   if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};

@@ -4,9 +4,11 @@
 // asked over the bus and the shards by libpq. Thread rule: job_runner's.
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <string>
 
+#include "services/replicator/cluster_definitions.hpp"
 #include "services/replicator/cluster_flow.hpp"
 #include "services/replicator/job_runner.hpp"
 #include "services/replicator/move_check.hpp"
@@ -39,21 +41,31 @@ class cluster_runner : public job_runner {
   void play_flip();
   void fail(step, const pg_error&);
   trouble perform(step);
-  trouble ask(const char* what, std::string* answer = nullptr, std::int64_t wait_ms = 0);
+  trouble ask(const char* what, std::string* answer = nullptr, std::int64_t wait_ms = 0,
+              bool lost = false);
   trouble let_go(const char* what);
   // `handed_over`: it is known that the new servers have the name.
   trouble ask_where(bool handed_over = false);
+  // The job of a side that has the name, when the other one is not reached.
+  bool adopt_without_other(moving::cluster_stored& found);
   trouble take(moving::cluster_stored& found);
+  trouble take_both(moving::cluster_stored& found);
   trouble lock();
   trouble adopt_it(moving::cluster_stored& found);
   trouble check();
   trouble copy_schemas(move_report&);
+  trouble collisions(move_report&);
   trouble begin();
   trouble record();
   trouble prepare();
   trouble copy();
   trouble expect_rows();
   trouble ready();
+  // What the old servers define otherwise than when the job began, in words; empty: nothing. Then it
+  // is as it is, if somebody sees to it.
+  result<std::string> redefined(bool seen_to);
+  result<std::vector<definitions>> read_old_definitions();
+  result<bool> untouched();
   trouble back();
   trouble make_back_slots();
   trouble fence();
@@ -85,13 +97,15 @@ class cluster_runner : public job_runner {
   std::atomic<step> at_{step::take};
   cluster_scene scene_;
   moving::cluster_job job_;
-  std::vector<management::connection> locks_;
+  std::map<std::string, management::connection> locks_;   // by server: the first of each side
   std::unique_ptr<cluster_flow> flow_;
   bool taken_ = false;                 // the job is, or was, this runner's
   bool lost_ = false;                  // and is another one's now
   std::uint32_t runs_ = 0;
   std::string fence_;
-  std::chrono::steady_clock::time_point fenced_at_{}, slots_seen_{};
+  std::chrono::steady_clock::time_point fenced_at_{}, slots_seen_{}, finishing_{};
+  std::vector<std::string> stamps_;    // of the same shards
+  std::vector<definitions> defined_;   // by shard of the old servers, as far as it is seen to
   move_progress progress_;
 };
 

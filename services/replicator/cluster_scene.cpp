@@ -92,7 +92,12 @@ trouble cluster_scene::open_side(cluster_side of) {
 
 trouble cluster_scene::open_all() {
   for (const auto of : both) {
-    if (auto error = open_side(of)) return error;
+    if (of == lost) {
+      side(of).links.clear();
+      side(of).gets.clear();
+    } else if (auto error = open_side(of)) {
+      return error;
+    }
   }
   return std::nullopt;
 }
@@ -162,9 +167,11 @@ result<cluster_found> adopt(cluster_scene& scene) {
       return failure("XX001", "the servers do not agree on which of them had the rows at first");
     }
     std::swap(scene.sides[0], scene.sides[1]);
+    if (scene.lost) scene.lost = other_side(*scene.lost);
   }
   std::uint64_t epoch = 0;
   for (const auto of : both) {
+    if (of == scene.lost) continue;   // only who has the name can have given it away
     const auto read = names_on(scene.side(of).links.front());
     if (!read) return tl::unexpected(read.error());
     epoch = std::max(epoch, *read);

@@ -35,6 +35,8 @@ struct cluster_scene {
     std::string label(std::size_t shard) const;  // for people
   };
   std::array<one_side, 2> sides;
+  // The side that is left out, because its servers are not reached: the one without the name.
+  std::optional<cluster_side> lost;
   std::string registered;                        // the job, as the router says; empty: none
   std::uint64_t names = 0;                       // epoch of the names when the job began
   bool automatic_cutover = false;
@@ -52,7 +54,7 @@ struct cluster_scene {
   // A connection of each scene of that side to its destination, from before the first row comes
   // until the flip, so that a server that has lost rows since has lost this, too.
   trouble open_destinations(cluster_side);
-  // On all shards of both.
+  // On all shards of both that are not left out.
   trouble on_all(const std::string& sql);
 };
 

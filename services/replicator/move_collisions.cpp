@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <thread>
 
 #include "common/commit/statements.hpp"
 
@@ -15,6 +16,8 @@ using commit::statements::literal;
 
 constexpr std::chrono::milliseconds long_wait{3'600'000};   // a sort of a large table
 constexpr std::size_t at_once = 5000;                       // hashes kept of each shard
+constexpr int most_looks = 5;                               // again, at what looks equal
+constexpr std::chrono::milliseconds between_looks{20};
 
 // Of one table: name, the key's expressions, the predicate. Two NULLs collide only where the index
 // says so.
@@ -85,6 +88,21 @@ class sorted_hashes {
   bool more_ = false;
 };
 
+// A value that two shards have, and keep: one that clients take from one to the other just now is
+// seen on both, because they are not read at one moment.
+result<std::string> on_both(sorted_hashes& a, sorted_hashes& b, const unique_index& index,
+                            std::int64_t hash) {
+  for (int looks = 0;; ++looks) {
+    const auto here = a.value(index, hash);
+    if (!here) return here;
+    const auto there = b.value(index, hash);
+    if (!there) return there;
+    if (here->empty() || *here != *there) return std::string();
+    if (looks == most_looks) return here;
+    std::this_thread::sleep_for(between_looks);
+  }
+}
+
 // The first two shards whose rows are equal in the index.
 result<std::string> collision(std::vector<sorted_hashes>& shards, const unique_index& index,
                               const moving::table& table) {
@@ -106,15 +124,13 @@ result<std::string> collision(std::vector<sorted_hashes>& shards, const unique_i
     }
     if (least == nullptr) break;
     if (same != nullptr) {
-      const auto here = least->value(index, least->head());
-      if (!here) return here;
-      const auto there = same->value(index, same->head());
-      if (!there) return there;
-      if (!here->empty() && *here == *there) {
+      const auto both = on_both(*least, *same, index, least->head());
+      if (!both) return both;
+      if (!both->empty()) {
         found = fmt::format("table {}: rows of shards {} and {} that will be on one shard are "
                             "equal in the unique index {}: {}", table.label(),
                             std::min(least->shard, same->shard),
-                            std::max(least->shard, same->shard), index.name, *here);
+                            std::max(least->shard, same->shard), index.name, *both);
       }
     }
     if (auto error = least->next()) return tl::unexpected(std::move(*error));
@@ -142,10 +158,10 @@ std::vector<std::pair<shard_number, moving::selection>> who_has_rows(const move_
 }
 
 result<std::vector<unique_index>> indexes_of(management::connection& link,
-                                             const moving::table& table) {
+                                             const moving::table& table,
+                                             const std::string& column) {
   const auto rows = link.query(fmt::format(fmt::runtime(indexes_query),
-                                           literal(moving::in_sql(table)),
-                                           literal(table.columns[table.key].name)));
+                                           literal(moving::in_sql(table)), literal(column)));
   if (!rows) return tl::unexpected(rows.error());
   std::vector<unique_index> to;
   for (const auto& row : *rows) to.push_back({row[0], row[1], row[2]});
@@ -153,6 +169,16 @@ result<std::vector<unique_index>> indexes_of(management::connection& link,
 }
 
 }  // namespace
+
+result<std::vector<std::string>> unique_without(management::connection& link,
+                                                const moving::table& table,
+                                                const std::string& column) {
+  const auto indexes = indexes_of(link, table, column);
+  if (!indexes) return tl::unexpected(indexes.error());
+  std::vector<std::string> names;
+  for (const auto& one : *indexes) names.push_back(one.name);
+  return names;
+}
 
 result<std::vector<std::string>> find_collisions(const move_scene& scene) {
   std::vector<std::string> found;
@@ -162,8 +188,10 @@ result<std::vector<std::string>> find_collisions(const move_scene& scene) {
   auto first = scene.open(scene.sources.front(), long_wait);
   if (!first) return tl::unexpected(first.error());
   for (const moving::table& table : tables->second) {
-    if (table.whole()) continue;
-    const auto indexes = indexes_of(*first, table);
+    // Without a home all rows come from the first source.
+    if (scene.gets ? !table.home : table.whole()) continue;
+    const auto& key = table.columns[scene.gets ? table.home->key : table.key].name;
+    const auto indexes = indexes_of(*first, table, key);
     if (!indexes) return tl::unexpected(indexes.error());
     if (indexes->empty()) continue;
     std::vector<sorted_hashes> shards;

@@ -40,6 +40,7 @@ struct move_progress {
   std::uint32_t round = 1;               // which move of the goal
   std::int64_t rows = 0, bytes = 0;      // copied
   std::int64_t changes = 0, lag = 0;     // applied since; bytes of log not applied
+  std::int64_t waited = 0;               // rows that had no place at first
   std::int64_t rows_expected = 0;        // to be copied in this move, by the servers' estimates
   std::vector<coming_rows> coming;       // of the pre-flight: to the destination
   std::int64_t log_limit = 0;            // bytes of log that a source keeps for the move at most

@@ -122,6 +122,15 @@ CREATE TABLE IF NOT EXISTS pgsled.job_later (
   statement text NOT NULL,
   PRIMARY KEY (job, place));
 REVOKE ALL ON pgsled.job_later FROM PUBLIC;
+CREATE TABLE IF NOT EXISTS pgsled.job_waiting (
+  job text,
+  slot text,
+  id bigint,
+  "table" text NOT NULL,
+  known_by text NOT NULL,
+  row text NOT NULL,
+  PRIMARY KEY (job, slot, id));
+REVOKE ALL ON pgsled.job_waiting FROM PUBLIC;
 CREATE OR REPLACE FUNCTION pgsled.hold_job(of_id text, of_runner text) RETURNS void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -137,7 +146,8 @@ REVOKE ALL ON FUNCTION pgsled.hold_job(text, text) FROM PUBLIC;
 const char* job_columns() {
   return "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgsled.job') "
          "AND attname = 'names' AND NOT attisdropped) "
-         "AND to_regclass('pgsled.job_later') IS NOT NULL";
+         "AND to_regclass('pgsled.job_later') IS NOT NULL "
+         "AND to_regclass('pgsled.job_waiting') IS NOT NULL";
 }
 
 result<bool> claim_job(management::connection& link, const std::string& job,

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <future>
 
 #include "common/auth/scram.hpp"
@@ -17,6 +18,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds of_others{2000};   // to hear what other replicators say
 constexpr milliseconds between_looks{1000};
 constexpr milliseconds between_words{100};   // of progress
+constexpr milliseconds until_it_has_heard{500};
 
 using metrics::type;
 constexpr metrics::description running_now{"pgsled_moves_running", type::gauge,
@@ -31,6 +33,12 @@ constexpr metrics::description behind{"pgsled_move_lag_bytes", type::gauge,
                                       "Log of the sources that is not applied yet."};
 constexpr metrics::description fenced{"pgsled_move_fences_total", type::counter,
                                       "Times a fence was asked for."};
+constexpr metrics::description waited{
+    "pgsled_move_rows_waited_total", type::counter,
+    "Rows that had to wait for a place, because one of another shard was in it."};
+constexpr metrics::description turned_away{
+    "pgsled_moves_refused_total", type::counter,
+    "Moves refused because this process runs as many as it may."};
 
 std::string random_name() {
   const auto random = auth::random_bytes(8);
@@ -52,13 +60,15 @@ move_service::move_service(net::reactor& loop, bus::peer& router) : loop_(loop),
                  all.add(copied, {}, rows_),
                  all.add(followed, {}, changes_),
                  all.add(behind, {}, lag_),
-                 all.add(fenced, {}, fences_)};
+                 all.add(fenced, {}, fences_),
+                 all.add(turned_away, {}, refused_),
+                 all.add(waited, {}, waited_)};
   loop_.after(between_looks, [this] { look(); });
 }
 
 move_service::~move_service() {
   stop();
-  if (running_) running_->thread.join();
+  for (auto& [number, one] : running_) one->thread.join();
 }
 
 void move_service::configure(const snapshot::replicator& from) {
@@ -72,7 +82,7 @@ void move_service::configure(const snapshot::replicator& from) {
 
 void move_service::stop() {
   *stopped_ = true;
-  if (running_) running_->runner->stop();
+  for (auto& [number, one] : running_) one->runner->stop();
 }
 
 reshard_hooks move_service::hooks() {
@@ -88,16 +98,64 @@ reshard_hooks move_service::hooks() {
 }
 
 std::vector<move_progress> move_service::moves() const {
-  std::vector<move_progress> all(moves_.begin(), moves_.end());
-  std::erase_if(all, [](const move_progress& one) { return one.only_tried; });
+  std::vector<move_progress> all;
+  for (const known& one : moves_) {
+    if (!one.now.only_tried) all.push_back(one.now);
+  }
   return all;
+}
+
+move_service::known* move_service::find(std::uint64_t number) {
+  for (known& one : moves_) {
+    if (one.number == number) return &one;
+  }
+  return nullptr;
+}
+
+const move_service::known* move_service::of_database(const std::string& database) const {
+  for (const known& one : moves_) {
+    if (!running_.contains(one.number)) continue;
+    if (one.now.database == database || one.other == database) return &one;
+  }
+  return nullptr;
+}
+
+job_runner* move_service::runner_of(const std::string& job) const {
+  for (const known& one : moves_) {
+    const auto found = running_.find(one.number);
+    if (found != running_.end() && one.now.job == job) return found->second->runner.get();
+  }
+  return nullptr;
+}
+
+std::size_t move_service::really_running() const {
+  std::size_t count = 0;
+  for (const known& one : moves_) {
+    count += running_.contains(one.number) && !one.now.only_tried ? 1 : 0;
+  }
+  return count;
+}
+
+void move_service::forget_old() {
+  for (auto one = moves_.begin(); moves_.size() > remembered && one != moves_.end();) {
+    one = running_.contains(one->number) ? std::next(one) : moves_.erase(one);
+  }
 }
 
 result<std::string> move_service::start(const reshard_order& asked, bool automatic) {
   if (*stopped_) return failure("57P01", "the replicator is draining");
-  if (running_) {
+  const std::array names{asked.database, asked.to};
+  for (const auto& name : names) {
+    const auto* one = name.empty() ? nullptr : of_database(name);
+    if (one == nullptr || one->now.only_tried) continue;
     return failure("55006", fmt::format("this replicator runs the move {} of database \"{}\"",
-                                        moves_.back().job, moves_.back().database));
+                                        one->now.job, one->now.database));
+  }
+  if (running_.size() >= most_at_once) {   // one that is tried may become one of ours
+    refused_.add();
+    return failure("55006", fmt::format("this replicator runs {} moves, and no more at once: wait "
+                                        "for the end of one, or ask another replicator",
+                                        most_at_once));
   }
   if (!asked.to.empty()) {
     cluster_order order;
@@ -127,17 +185,31 @@ result<std::string> move_service::start(const reshard_order& asked, bool automat
 }
 
 bool move_service::abort_own(const std::string& job) {
-  if (!running_ || moves_.back().job != job) return false;
-  running_->runner->abort();
+  auto* runner = runner_of(job);
+  if (runner == nullptr) return false;
+  runner->abort();
   return true;
 }
 
 std::optional<result<bool>> move_service::act_own(const std::string& job, job_runner::wish what) {
-  if (!running_) return std::nullopt;
-  const auto& last = moves_.back();
-  const bool any = job.empty() && last.goal.starts_with(new_cluster);   // the admin database's
-  if (last.job != job && !any) return std::nullopt;
-  return running_->runner->act(what);
+  known* of = nullptr;
+  for (known& one : moves_) {
+    if (!running_.contains(one.number)) continue;
+    // The admin database may leave out which one.
+    const bool any = job.empty() && !one.other.empty() && !one.now.only_tried;
+    if (one.now.job != job && !any) continue;
+    if (of != nullptr) {
+      return failure("55006", "several moves to other servers run here: say which one");
+    }
+    of = &one;
+  }
+  if (of == nullptr) return std::nullopt;
+  auto done = running_.at(of->number)->runner->act(what);
+  if (done) {
+    of->asked_to_go_on = std::chrono::steady_clock::now();
+    heard(of->number, move_progress(of->now));
+  }
+  return done;
 }
 
 void move_service::abort(const std::string& job, std::function<void(result<bool>)> done) {
@@ -205,7 +277,7 @@ void move_service::begin(move_order order) {
   first.database = order.database;
   first.automatic = order.automatic;
   first.only_tried = order.resume;
-  begin(std::move(first), [&](std::string runner, auto ask, auto tell) {
+  begin(std::move(first), {}, [&](std::string runner, auto ask, auto tell) {
     return std::make_unique<move_runner>(std::move(order), std::move(runner), std::move(ask),
                                          std::move(tell));
   });
@@ -217,47 +289,69 @@ void move_service::begin(cluster_order order) {
   first.database = order.database;
   first.goal = "new-cluster " + order.to;
   first.only_tried = order.resume;
-  begin(std::move(first), [&](std::string runner, auto ask, auto tell) {
+  auto other = order.to;
+  begin(std::move(first), std::move(other), [&](std::string runner, auto ask, auto tell) {
     return std::make_unique<cluster_runner>(std::move(order), std::move(runner), std::move(ask),
                                             std::move(tell));
   });
 }
 
-void move_service::begin(move_progress first, const maker& make) {
+void move_service::begin(move_progress first, std::string other, const maker& make) {
   first.outcome = "running";
   first.began = unix_ms();
-  running_now_.set(1);
-  moves_.push_back(std::move(first));
-  while (moves_.size() > remembered) moves_.pop_front();
-  running_ = std::make_unique<running>();
-  told_step_.clear();
-  running_->runner = make(
+  const auto number = ++numbers_;
+  moves_.push_back({number, std::move(other), std::move(first)});
+  auto mine = std::make_shared<running>();
+  running_[number] = mine;
+  forget_old();
+  count_running();
+  mine->runner = make(
       random_name(),
       [this](const snapshot::move_request& request, milliseconds deadline) {
         return ask(request, deadline);
       },
-      [this](const move_progress& now) {
+      [this, number, of = std::weak_ptr<running>(mine)](const move_progress& now) {
+        const auto self = of.lock();
+        if (!self) return;
         const auto at = std::chrono::steady_clock::now();
-        const bool same = now.outcome == "running" && now.step == told_step_;
-        if (same && at - told_ < between_words) return;
-        told_ = at;
-        told_step_ = now.step;
-        loop_.post([this, now] { heard(now); });
+        const bool same = now.outcome == "running" && now.step == self->told_step;
+        if (same && at - self->told < between_words) return;
+        self->told = at;
+        self->told_step = now.step;
+        loop_.post([this, number, now] { heard(number, now); });
       });
-  running_->thread = std::thread([this, runner = running_->runner.get()] {
+  mine->thread = std::thread([this, number, runner = mine->runner.get()] {
     try {
       runner->run();
     } catch (const std::exception& e) {
       log::error("move", "ended by {}", e.what());   // it is gone on with like any lost one
     }
-    loop_.post([this] { over(); });
+    loop_.post([this, number] { over(number); });
   });
 }
 
-void move_service::heard(const move_progress& now) {
-  if (moves_.empty() || moves_.back().job != now.job) return;
-  count(moves_.back(), now);
-  moves_.back() = now;
+void move_service::heard(std::uint64_t number, const move_progress& now) {
+  known* one = find(number);
+  if (one == nullptr) return;
+  count(one->now, now);
+  one->now = now;
+  if (std::chrono::steady_clock::now() - one->asked_to_go_on < until_it_has_heard &&
+      now.outcome == "running") {
+    one->now.sqlstate.clear();
+    one->now.error.clear();
+  }
+  count_running();
+}
+
+void move_service::count_running() {
+  std::uint64_t lag = 0;
+  for (const known& one : moves_) {
+    if (running_.contains(one.number) && !one.now.only_tried && one.now.outcome == "running") {
+      lag += static_cast<std::uint64_t>(std::max<std::int64_t>(one.now.lag, 0));
+    }
+  }
+  lag_.set(lag);
+  running_now_.set(really_running());
 }
 
 void move_service::count(const move_progress& before, const move_progress& now) {
@@ -268,21 +362,24 @@ void move_service::count(const move_progress& before, const move_progress& now) 
   rows_.add(grown(before.rows, now.rows));
   changes_.add(grown(before.changes, now.changes));
   fences_.add(grown(before.fences, now.fences));
-  const bool runs = now.outcome == "running";
-  lag_.set(runs ? static_cast<std::uint64_t>(now.lag) : 0);
+  waited_.add(grown(before.waited, now.waited));
   if (now.outcome == "done") done_.add();
   if (now.outcome == "failed" || now.outcome == "aborted" || now.outcome == "returned") {
     undone_.add();
   }
 }
 
-void move_service::over() {
-  running_->thread.join();
-  running_.reset();
-  running_now_.set(0);
-  lag_.set(0);
-  auto& last = moves_.back();
-  if (last.only_tried) return moves_.pop_back();
+void move_service::over(std::uint64_t number) {
+  running_.at(number)->thread.join();
+  running_.erase(number);
+  count_running();
+  known* one = find(number);
+  if (one == nullptr) return;
+  auto& last = one->now;
+  const auto drop = [&] {
+    std::erase_if(moves_, [&](const known& of) { return of.number == number; });
+  };
+  if (last.only_tried) return drop();
   if (last.outcome == "running") last.outcome = "lost";
   if (!last.automatic) return;
   const auto now = steady_ms();
@@ -290,7 +387,7 @@ void move_service::over() {
                                   : last.outcome == "done"    ? patience::end::done
                                   : last.outcome == "aborted" ? patience::end::aborted
                                                               : patience::end::failed, now);
-  if (last.needless) return moves_.pop_back();
+  if (last.needless) return drop();
   if (last.outcome == "done") return;
   last.next_try_ms = automatic_.next_try(last.database, now).value_or(-1);
   log::warn("move", "the shard of database \"{}\" that is joining has not got its rows: {}; {}",
@@ -323,32 +420,37 @@ void move_service::look() {
   if (*stopped_) return;
   loop_.after(between_looks, [this] { look(); });
   take_over();
-  if (!running_ && router_.connected()) add_by_itself();
+  if (router_.connected()) add_by_itself();
 }
 
 // One after the other: one that somebody runs must not keep this process from another's.
 void move_service::take_over() {
-  if (*stopped_ || running_ || !router_.connected()) return;
+  if (*stopped_ || !router_.connected() || running_.size() >= most_at_once) return;
+  if (running_.size() > really_running()) return;   // one is tried just now
   const auto all = registered_moves_.size() + registered_clusters_.size();
-  if (all == 0) return;
-  const auto next = looked_at_++ % all;
-  if (next < registered_moves_.size()) {
-    move_order order;
-    std::tie(order.database, order.job) = registered_moves_[next];
+  for (std::size_t tries = 0; tries < all; ++tries) {
+    const auto next = looked_at_++ % all;
+    if (next < registered_moves_.size()) {
+      move_order order;
+      std::tie(order.database, order.job) = registered_moves_[next];
+      if (runner_of(order.job) != nullptr) continue;
+      order.resume = true;
+      return begin(std::move(order));
+    }
+    cluster_order order;
+    const auto& one = registered_clusters_[next - registered_moves_.size()];
+    std::tie(order.database, order.to, order.job) = std::tie(one.database, one.other, one.job);
+    if (runner_of(order.job) != nullptr) continue;
     order.resume = true;
     return begin(std::move(order));
   }
-  const auto& [database, other, job] = registered_clusters_[next - registered_moves_.size()];
-  cluster_order order;
-  order.database = database;
-  order.to = other;
-  order.job = job;
-  order.resume = true;
-  begin(std::move(order));
 }
 
 void move_service::add_by_itself() {
-  const auto database = automatic_.due(steady_ms());
+  if (running_.size() >= most_at_once) return;
+  const auto database = automatic_.due(steady_ms(), [this](const std::string& name) {
+    return of_database(name) != nullptr;
+  });
   if (!database) return;
   log::info("move", "a shard of database \"{}\" is joining", *database);
   const auto begun = start({*database, moving::goal_kind::add_shard, {}, false}, true);

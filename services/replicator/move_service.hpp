@@ -1,12 +1,13 @@
 #pragma once
-// move_service: the moves of this replicator: one at a time, on a thread of its own; what it tells
-// about them; and a look now and then for moves that nobody goes on with. Thread rule: its
-// reactor's thread.
+// move_service: the moves of this replicator: of some databases side by side, each on a thread of
+// its own, and of one database one at a time; what it tells about them; and a look now and then for
+// moves that nobody goes on with. Thread rule: its reactor's thread.
 
 #include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -25,10 +26,11 @@ namespace pgsled::replicator {
 
 class move_service {
  public:
-  static constexpr std::size_t remembered = 16;    // moves that are over
+  static constexpr std::size_t remembered = 16;    // moves, with those that run
+  static constexpr std::size_t most_at_once = 4;   // a job of each may stay for days
 
   move_service(net::reactor&, bus::peer& router);
-  ~move_service();                                 // stops the move, and waits for its thread
+  ~move_service();                                 // stops the moves, and waits for their threads
   move_service(const move_service&) = delete;
   move_service& operator=(const move_service&) = delete;
 
@@ -42,9 +44,18 @@ class move_service {
   std::optional<result<bool>> act_own(const std::string& job, job_runner::wish);
 
  private:
+  struct known {
+    std::uint64_t number = 0;          // a job may be known twice: lost, and taken again
+    std::string other;                 // of a move to the servers of that database
+    move_progress now;
+    // Why it did not go on before is not so any more; what is still under way is not shown.
+    std::chrono::steady_clock::time_point asked_to_go_on{};
+  };
   struct running {
     std::unique_ptr<job_runner> runner;
     std::thread thread;
+    std::chrono::steady_clock::time_point told{};   // runner's thread
+    std::string told_step;                          // runner's thread
   };
 
   result<std::string> start(const reshard_order&, bool automatic);
@@ -57,13 +68,20 @@ class move_service {
                                                           job_runner::teller)>;
   void begin(move_order);
   void begin(cluster_order);
-  void begin(move_progress first, const maker&);
+  void begin(move_progress first, std::string other, const maker&);
+  known* find(std::uint64_t number);
+  // That runs here, and whether it is only tried.
+  const known* of_database(const std::string& database) const;
+  job_runner* runner_of(const std::string& job) const;
+  std::size_t really_running() const;
+  void forget_old();
   void look();
   void take_over();
   void add_by_itself();
-  void heard(const move_progress&);
+  void heard(std::uint64_t number, const move_progress&);
   void count(const move_progress& before, const move_progress& now);
-  void over();
+  void count_running();
+  void over(std::uint64_t number);
   result<std::string> ask(const snapshot::move_request&, std::chrono::milliseconds deadline);
 
   net::reactor& loop_;
@@ -73,13 +91,12 @@ class move_service {
   std::vector<snapshot::cluster_job> registered_clusters_;
   std::size_t looked_at_ = 0;          // of both together: whose turn it is
   patience automatic_;                             // with shards that are joining
-  std::deque<move_progress> moves_;                // the newest last
-  metrics::cell running_now_, done_, undone_, rows_, changes_, lag_, fences_;
+  std::deque<known> moves_;                        // the newest last
+  metrics::cell running_now_, done_, undone_, rows_, changes_, lag_, fences_, refused_, waited_;
   std::vector<std::shared_ptr<void>> registered_;
-  std::unique_ptr<running> running_;
+  std::map<std::uint64_t, std::shared_ptr<running>> running_;   // by number
+  std::uint64_t numbers_ = 0;
   std::shared_ptr<std::atomic<bool>> stopped_ = std::make_shared<std::atomic<bool>>(false);
-  std::chrono::steady_clock::time_point told_{};   // runner's thread
-  std::string told_step_;                          // runner's thread
 };
 
 }  // namespace pgsled::replicator

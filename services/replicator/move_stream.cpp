@@ -15,6 +15,7 @@ constexpr std::chrono::milliseconds long_wait{600'000};   // a slot waits for ol
 constexpr std::chrono::seconds between_confirmations{1};
 constexpr std::chrono::milliseconds between_tries{50};
 constexpr int most_tries = 100;
+constexpr std::chrono::milliseconds between_places{20};   // to give waiting rows one
 
 std::int64_t microseconds_since_2000() {
   constexpr std::int64_t epoch = 946'684'800'000'000;
@@ -36,7 +37,8 @@ void touched_rows::add(std::size_t table, std::string row) {
 }
 
 move_stream::move_stream(const move_scene& scene, shard_number source)
-    : scene_(scene), source_(source) {}
+    : scene_(scene), source_(source), may_wait_(scene.gets && scene.sources.size() > 1),
+      waiting_(scene.job, scene.slot(source)) {}
 
 result<bool> move_stream::make_slot() {
   auto link = scene_.open(source_, long_wait, true);
@@ -73,6 +75,9 @@ result<bool> move_stream::resume() {
   }
   from_ = moving::lsn_from_text(*come).value_or(0);
   reached_ = applied_ = std::max(from_, moving::lsn_from_text(*slot).value_or(0));
+  const auto tables = scene_.tables.find(source_);
+  if (!may_wait_ || tables == scene_.tables.end()) return true;
+  if (auto error = waiting_.load(*apply_, tables->second)) return tl::unexpected(std::move(*error));
   return true;
 }
 
@@ -80,9 +85,12 @@ result<bool> move_stream::open_destination(const std::string& manner) {
   auto apply = scene_.open(scene_.destination, long_wait);
   if (!apply) return tl::unexpected(apply.error());
   apply_.emplace(std::move(*apply));
+  // Another stream's transaction may be open on a row that this one puts there: both are the same
+  // thread's, so that waiting for it is of no use.
   if (auto error = execute(*apply_, fmt::format(
-          "SET session_replication_role = replica; {}; "
-          "SELECT pg_replication_origin_session_setup('{}')", manner, scene_.slot(source_)))) {
+          "SET session_replication_role = replica; {}; {}"
+          "SELECT pg_replication_origin_session_setup('{}')", manner,
+          may_wait_ ? "SET lock_timeout = '1s'; " : "", scene_.slot(source_)))) {
     return tl::unexpected(std::move(*error));
   }
   know_tables();
@@ -92,7 +100,7 @@ result<bool> move_stream::open_destination(const std::string& manner) {
 void move_stream::know_tables(moving::lsn agreed) {
   const auto tables = scene_.tables.find(source_);
   follower_.emplace(tables == scene_.tables.end() ? std::vector<moving::table>() : tables->second,
-                    scene_.of_source(source_), agreed);
+                    scene_.of_source(source_), agreed, may_wait_);
 }
 
 void move_stream::suspend() {
@@ -100,7 +108,7 @@ void move_stream::suspend() {
   walsender_.reset();
   apply_.reset();
   pending_.clear();
-  expected_.clear();
+  pending_bytes_ = 0;
   open_ = paused_ = false;
   between_ = true;
   transactions_ = 0;
@@ -145,7 +153,13 @@ std::int64_t move_stream::behind() const {
 
 result<bool> move_stream::pump(std::chrono::milliseconds wait) {
   // What has begun is taken to its end: on the same server a point would wait for that.
-  const auto stands = [this] { return held_ || (paused_ && between_); };
+  const auto stands = [this] { return held_ || (paused_ && between_) || waiting_.full(); };
+  if (!waiting_.full()) full_since_ = clock::now();
+  if (clock::now() - full_since_ > longest_full) {
+    return failure("53400", fmt::format("{} rows of shard {} have no place on the destination, "
+                                        "because other shards have rows that are equal in a unique "
+                                        "key", waiting_.all().size(), source_));
+  }
   if (stands()) std::this_thread::sleep_for(wait);
   while (!stands()) {
     auto frame = walsender_->receive(wait);
@@ -158,6 +172,9 @@ result<bool> move_stream::pump(std::chrono::milliseconds wait) {
   }
   if (between_ && transactions_ > 0) {
     if (auto sent = send_pending(true); !sent) return sent;
+  }
+  if (clock::now() - tried_at_ > between_places) {
+    if (auto given = give_places(false); !given) return given;
   }
   return confirm(false);
 }
@@ -204,45 +221,86 @@ result<bool> move_stream::perform(follow_action one) {
     case follow_action::kind::change: break;
   }
   if (one.rows.empty()) touched_.unknown = true;
-  for (auto& row : one.rows) touched_.add(one.table, std::move(row));
-  pending_ += one.sql;
-  pending_ += ";\n";
-  expected_.push_back(one.touches);
-  if (pending_.size() >= most_pending) return send_pending(false);
+  for (const auto& row : one.rows) touched_.add(one.table, row);
+  pending_bytes_ += one.sql.size() + 2;
+  pending_.push_back(std::move(one));
+  if (pending_bytes_ >= most_pending) return send_pending(false);
+  return true;
+}
+
+std::string move_stream::pending(std::size_t first, std::size_t end) const {
+  std::string sql;
+  for (std::size_t i = first; i < end; ++i) sql += pending_[i].sql + ";\n";
+  return sql;
+}
+
+// Whether each statement did what it had to do.
+result<bool> move_stream::as_expected(const std::vector<std::int64_t>& touched, std::size_t before,
+                                      std::size_t first, std::size_t end) const {
+  for (std::size_t i = first; i < end; ++i) {
+    const auto there = touched[before + i - first];
+    const auto& expected = pending_[i].touches;
+    if (expected && there != *expected) {
+      return failure("55000", fmt::format("a change of shard {} would have touched {} rows on the "
+                                          "destination instead of {}", source_, there, *expected));
+    }
+  }
   return true;
 }
 
 // Sends the statements that have gathered, and checks that each did what it had to do.
 result<bool> move_stream::send_pending(bool commit) {
   if (!pending_.empty() || (commit && open_)) {
-    std::string sql;
+    std::string begin, end;
     std::size_t before = 0, after = 0;
-    if (!std::exchange(open_, true)) {
-      sql = "BEGIN; " + hold_job(scene_) + ";\n";
+    const bool was_open = std::exchange(open_, true);
+    if (!was_open) {
+      begin = "BEGIN; " + hold_job(scene_) + ";\n";
       before = 2;
+    } else if (may_wait_) {
+      begin = "SAVEPOINT pgsled_piece;\n";
+      before = 1;
+      if (!commit) {
+        end = "RELEASE SAVEPOINT pgsled_piece";
+        after = 1;
+      }
     }
-    sql += pending_;
     if (commit) {
-      sql += fmt::format("SELECT pg_replication_origin_xact_setup('{}', now()); COMMIT",
-                         moving::lsn_to_text(reached_));
+      end = fmt::format("SELECT pg_replication_origin_xact_setup('{}', now()); COMMIT",
+                        moving::lsn_to_text(reached_));
       after = 2;
       open_ = false;
     }
-    const auto touched = apply_->run(sql);
-    if (!touched) return tl::unexpected(touched.error());
-    if (touched->size() != before + expected_.size() + after) {
-      return failure("08P01", "the destination answered another number of statements");
-    }
-    for (std::size_t i = 0; i < expected_.size(); ++i) {
-      if (expected_[i] && (*touched)[before + i] != *expected_[i]) {
-        return failure("55000", fmt::format("a change of shard {} would have touched {} rows on "
-                                            "the destination instead of {}", source_,
-                                            (*touched)[before + i], *expected_[i]));
+    bool done = false;
+    if (!any_about_waiting()) {
+      const auto touched = apply_->run(begin + pending(0, pending_.size()) + end);
+      if (touched && touched->size() != before + pending_.size() + after) {
+        return failure("08P01", "the destination answered another number of statements");
+      }
+      if (touched) {
+        if (auto good = as_expected(*touched, before, 0, pending_.size()); !good) return good;
+      } else if (!may_wait_ || !in_the_way(touched.error())) {
+        return tl::unexpected(touched.error());
+      }
+      done = touched.has_value();
+      if (!done) {
+        const auto back = apply_->run(was_open ? "ROLLBACK TO SAVEPOINT pgsled_piece; RELEASE "
+                                                 "SAVEPOINT pgsled_piece" : "ROLLBACK");
+        if (!back) return tl::unexpected(back.error());
       }
     }
-    rows_ += static_cast<std::int64_t>(expected_.size());
+    if (!done) {
+      if (!was_open) {
+        if (auto begun = apply_->run(begin); !begun) return tl::unexpected(begun.error());
+      }
+      if (auto applied = apply_carefully(0, pending_.size()); !applied) return applied;
+      if (commit) {
+        if (auto ended = apply_->run(end); !ended) return tl::unexpected(ended.error());
+      }
+    }
+    rows_ += static_cast<std::int64_t>(pending_.size());
     pending_.clear();
-    expected_.clear();
+    pending_bytes_ = 0;
   }
   if (commit) {
     applied_ = reached_;

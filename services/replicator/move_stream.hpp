@@ -12,6 +12,7 @@
 
 #include "common/moving/follower.hpp"
 #include "services/replicator/move_scene.hpp"
+#include "services/replicator/move_waiting.hpp"
 
 namespace pgsled::replicator {
 
@@ -30,6 +31,7 @@ class move_stream {
  public:
   static constexpr std::size_t most_pending = 1u << 20;        // bytes of SQL sent at once
   static constexpr std::size_t most_transactions = 200;        // of the source, in one of ours
+  static constexpr std::chrono::seconds longest_full{60};      // no more rows may wait: then it ends
 
   move_stream(const move_scene&, shard_number source);
 
@@ -63,6 +65,14 @@ class move_stream {
   bool held() const { return held_.has_value(); }
   result<touched_rows> release();
   const touched_rows& touched() const { return touched_; }
+  // Rows that have no place on the destination yet; only where several sources fill it.
+  const waiting_rows& waiting() const { return waiting_; }
+  // One that was copied, to `ctid`, and that another source had under its snapshot, too. Before
+  // begin().
+  result<bool> let_wait(std::size_t table, const std::string& known_by, moving::kept_row,
+                        const std::string& ctid);
+  // Gives those a place that have one now; between transactions. All of them, or some.
+  result<bool> give_places(bool all);
   moving::lsn reached() const { return reached_; }   // the end of the last transaction
   shard_number source() const { return source_; }
 
@@ -76,6 +86,16 @@ class move_stream {
   result<bool> take(byte_span frame);
   result<bool> perform(moving::follow_action);
   result<bool> send_pending(bool commit);
+  std::string pending(std::size_t first, std::size_t end) const;
+  result<bool> as_expected(const std::vector<std::int64_t>& touched, std::size_t before,
+                           std::size_t first, std::size_t end) const;
+  bool about_waiting(const moving::follow_action&) const;
+  bool any_about_waiting() const;
+  result<bool> apply_carefully(std::size_t first, std::size_t end);
+  result<bool> attempt(std::size_t first, std::size_t end);
+  result<bool> apply_to_waiting(const moving::follow_action&);
+  result<bool> set_aside(const moving::follow_action&, const pg_error& why);
+  result<bool> count_one(const std::string& sql);
   result<bool> confirm(bool now);
 
   const move_scene& scene_;
@@ -83,8 +103,8 @@ class move_stream {
   std::string snapshot_;
   std::optional<management::connection> walsender_, apply_;
   std::optional<moving::follower> follower_;
-  std::string pending_;                          // SQL that is not sent yet
-  std::vector<std::optional<std::int64_t>> expected_;
+  std::vector<moving::follow_action> pending_;   // changes that are not sent yet
+  std::size_t pending_bytes_ = 0;                // of SQL
   bool open_ = false;                            // a transaction on the destination
   bool between_ = true;                          // no transaction of the source is under way
   bool begun_ = false;
@@ -95,6 +115,10 @@ class move_stream {
   std::optional<moving::lsn> hold_at_;
   std::optional<std::string> held_;              // the frame that begins that transaction
   touched_rows touched_;
+  bool may_wait_;
+  waiting_rows waiting_;
+  waiting_rows::entries::key_type tried_{};      // the last one that was tried
+  std::chrono::steady_clock::time_point tried_at_{}, full_since_{};
   std::int64_t rows_ = 0;
   std::chrono::steady_clock::time_point confirmed_{};
 };

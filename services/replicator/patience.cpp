@@ -15,9 +15,10 @@ void patience::configure(const std::vector<std::pair<std::string, std::uint64_t>
   databases_ = std::move(next);
 }
 
-std::optional<std::string> patience::due(std::int64_t now) const {
+std::optional<std::string> patience::due(
+    std::int64_t now, const std::function<bool(const std::string&)>& busy) const {
   for (const auto& [name, one] : databases_) {
-    if (!one.over && now >= one.at) return name;
+    if (!one.over && now >= one.at && !(busy && busy(name))) return name;
   }
   return std::nullopt;
 }

@@ -7,6 +7,7 @@
 // aborted, and where there is nothing to do, is not tried again before that either.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -22,7 +23,9 @@ class patience {
 
   // Databases with a shard that is joining, and a number for the state of their configuration.
   void configure(const std::vector<std::pair<std::string, std::uint64_t>>& joining);
-  std::optional<std::string> due(std::int64_t now) const;      // the database to begin with
+  // The database to begin with, of those for which there is nothing under way.
+  std::optional<std::string> due(std::int64_t now,
+                                 const std::function<bool(const std::string&)>& busy = {}) const;
   enum class end { done, nothing_to_do, aborted, failed };
   void ended(const std::string& database, end, std::int64_t now);
   // ms until the next try; none: there will not be one.

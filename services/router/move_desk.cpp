@@ -65,7 +65,7 @@ void move_desk::begin(const asker& who, const std::string& database, const std::
 }
 
 void move_desk::end(const asker& who, const std::string& database, const std::string& job,
-                    std::int64_t) {
+                    std::int64_t, bool lost) {
   move* one = find(who, database, job);
   if (one == nullptr) return;
   if (one->fence_is != phase::none) {
@@ -73,7 +73,7 @@ void move_desk::end(const asker& who, const std::string& database, const std::st
   }
   one->working = true;
   waiting_[database] = who;
-  calls_.work({move_work::kind::end, database, job, {}, one->other});
+  calls_.work({move_work::kind::end, database, job, {}, one->other, lost});
 }
 
 void move_desk::fence(const asker& who, const std::string& database, const std::string& job,

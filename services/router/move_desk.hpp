@@ -32,6 +32,7 @@ struct move_work {
   kind what = kind::begin;
   std::string database, job, fence;
   std::string other = {};   // a move of all of `database` to the servers of this one; empty: none
+  bool lost = false;        // end: what is not reached of `other` is left out
 };
 
 class move_desk {
@@ -76,7 +77,8 @@ class move_desk {
   // `flipped` and `lift` alike: the fence goes, and what map holds is found out. The answer comes
   // when all members use it.
   void lift(const asker&, const std::string& database, const std::string& job, std::int64_t now);
-  void end(const asker&, const std::string& database, const std::string& job, std::int64_t now);
+  void end(const asker&, const std::string& database, const std::string& job, std::int64_t now,
+           bool lost = false);
 
   void worked(const move_work&, const result<bool>&, std::int64_t now);
   // The map was read: `known` with its epoch and the job registered on the shards.

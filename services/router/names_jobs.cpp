@@ -234,11 +234,19 @@ result<bool> do_cluster_work(const pair_job& job, const move_work& work,
   if (work.what == move_work::kind::set_fence) return set_fence(job, work, stop);
   auto servers = servers_of(job);
   if (work.what == move_work::kind::begin) std::reverse(servers.begin(), servers.end());
+  const auto of_other = [&](const member_of_pair& one) { return one.name == &job.pair.other; };
   std::vector<management::connection> links;
-  for (const member_of_pair& one : servers) {
-    auto link = management::connection::open(*one.at, job.tls, connect_timeout, stop);
-    if (!link) return tl::unexpected(link.error());
-    links.push_back(std::move(*link));
+  for (std::size_t i = 0; i < servers.size(); ++i) {
+    auto link = management::connection::open(*servers[i].at, job.tls, connect_timeout, stop);
+    if (link) {
+      links.push_back(std::move(*link));
+      continue;
+    }
+    if (!work.lost || !of_other(servers[i])) return tl::unexpected(link.error());
+    // All of them are left as they are, so that the job is found there when they are reached again.
+    std::erase_if(servers, of_other);
+    links.clear();
+    i = static_cast<std::size_t>(-1);
   }
   for (std::size_t i = 0; i < servers.size(); ++i) {
     const auto done = work.what == move_work::kind::begin

@@ -60,8 +60,21 @@ void plan_desk::map_known(const std::string& database, bool known, const std::st
 }
 
 void plan_desk::moving(const std::string& database, const std::string& job) {
+  if (job.empty()) {
+    jobs_.erase(database);
+  } else {
+    jobs_[database] = job;
+  }
   const auto found = views_.find(database);
   if (found != views_.end()) found->second.job = job;
+}
+
+bool plan_desk::refused_for_job(const waiter& who, const std::string& job,
+                                const plan::plan& made) {
+  if (!made.changes_catalog || job.empty()) return false;
+  fail(who, "55006", "rows of database \"" + who.asked.database + "\" are being moved by " + job,
+       "Change tables when it is over, or abort it: pgsled reshard status, reshard abort.");
+  return true;
 }
 
 plan_desk::outcome plan_desk::wait_for_map(const view& one, const waiter& who, bool last_try) {
@@ -95,8 +108,15 @@ void plan_desk::request(const std::string& from, const bus::envelope& got, std::
   who.bytes = got.payload.size();
   const auto found = views_.find(who.asked.database);
   if (found == views_.end()) {
-    // Not sharded (frontends ask about databases of their snapshot only): with dispatch = "always"
-    // its statements come by here, too, and there is one place they can go.
+    // Not sharded (frontends ask about databases of their snapshot only): with dispatch = "always",
+    // and while all of it moves to other servers, its statements come by here, too, and there is one
+    // place they can go.
+    const auto job = jobs_.find(who.asked.database);
+    if (job != jobs_.end()) {
+      plan::database_view alone;
+      alone.name = who.asked.database;
+      if (refused_for_job(who, job->second, plan::make_plan(who.asked, alone, 0).plan)) return;
+    }
     plan::answer only;
     const std::uint64_t sent = calls_.epoch(who.from);
     only.epoch = sent == 0 ? who.epoch : sent;
@@ -133,12 +153,7 @@ plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t
   }
   const std::uint64_t sent = calls_.epoch(who.from);
   const plan::answer made = plan::make_plan(who.asked, one.database, sent == 0 ? who.epoch : sent);
-  if (made.plan.changes_catalog && !one.job.empty()) {
-    fail(who, "55006",
-         "rows of database \"" + one.defined.name + "\" are being moved by " + one.job,
-         "Change tables when it is over, or abort it: pgsled reshard status, reshard abort.");
-    return outcome::done;
-  }
+  if (refused_for_job(who, one.job, made.plan)) return outcome::done;
   const bool refused = made.plan.destination == plan::destination::refused;
   if (refused && !one.database.catalog.loaded) {
     if (!last_try) return outcome::wait;

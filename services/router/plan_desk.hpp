@@ -90,6 +90,7 @@ class plan_desk {
   };
   enum class outcome { done, wait };
   outcome attempt(view&, const waiter&, std::int64_t now, bool last_try);
+  bool refused_for_job(const waiter&, const std::string& job, const plan::plan&);
   outcome wait_for_map(const view&, const waiter&, bool last_try);
   void give(view&, const waiter&, const plan::answer&, std::int64_t now);
   void fail(const waiter&, std::string sqlstate, std::string message, std::string hint = {});
@@ -98,6 +99,7 @@ class plan_desk {
 
   callbacks calls_;
   std::map<std::string, view> views_;
+  std::map<std::string, std::string> jobs_;   // by database, also of such that are not sharded
   std::vector<waiter> waiting_;
   std::size_t waiting_bytes_ = 0;
   counts counts_;

@@ -426,13 +426,15 @@ struct router_service::state {
     if (what == "flipped" || what == "lift") {
       return moves.lift(who, asked.database, asked.job, now);
     }
-    if (what == "end") return moves.end(who, asked.database, asked.job, now);
+    if (what == "end") return moves.end(who, asked.database, asked.job, now, asked.lost);
     if (const auto why = cluster_objection(truth, asked.database, asked.to)) {
       return send_error(who.from, who.request, *why);
     }
     for (const std::string& name : {asked.database, asked.to}) {
       const database_state* known = truth.state(name);
-      const bool map = !truth.database(name)->sharded ||
+      // Of one that is lost after its name was handed over nothing may be known: then its map is
+      // empty, and who asks has to see to it.
+      const bool map = !truth.database(name)->sharded || (what == "where" && name == asked.to) ||
                        (known != nullptr && !known->bucket_map.empty());
       if (map && names.unknown(name) == nullptr) continue;
       return send_error(who.from, who.request,

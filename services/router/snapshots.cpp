@@ -263,7 +263,8 @@ snapshot::cluster_where where_clusters_are(const config::configuration& config,
     const auto state = states.find(name);
     auto where = where_rows_are(config, made, name,
                                 state == states.end() ? database_state{} : state->second);
-    if (where.buckets.empty()) where.buckets = {0};   // of one that is not sharded
+    // Of one that is not sharded; a map that is not known stays empty.
+    if (where.buckets.empty() && where.shards.size() <= 1) where.buckets = {0};
     return where;
   };
   snapshot::cluster_where both{side(database), side(to), {}, 0};

@@ -211,6 +211,7 @@ def check_nothing_left(server, scenario):
     assert server.run("SELECT roname FROM pg_replication_origin") == []
     for name in scenario.old + scenario.new:
         assert server.run("SELECT pubname FROM pg_publication", database=name) == []
+        assert server.run("SELECT count(*) FROM pgsled.job_waiting", database=name) == [(0,)]
         assert server.run("SELECT relname FROM pg_class WHERE relname IN ('users', 'orders', "
                           "'visits') AND relreplident <> 'd'", database=name) == []
         assert server.run("SELECT count(*) FROM pgsled.job WHERE phase IN ('moving', 'flipped')",
@@ -453,3 +454,101 @@ def test_a_row_without_a_key_has_nowhere_to_go(roomy):
         assert job in last() and "no sharding key" in last()
         assert roomy.run("SELECT count(*) FROM visits", database="old_0") == [(1,)]
         check_nothing_left(roomy, scenario)
+
+
+def last_move(suite):
+    return reshard(suite, "status").stdout.splitlines()[-1]
+
+
+@pytest.mark.seconds(90)
+def test_definitions_are_not_changed_unseen(plain):
+    """By pgsled they are not changed at all; what is done past it is found before the switch."""
+    suite, scenario, server = plain
+    with suite.connect("app") as before:
+        before.execute("SELECT 1")
+        new_cluster(suite, "--wait")
+        job = job_of(suite)
+        for client in (before, suite.connect("app")):
+            for statement in ("ALTER TABLE users ADD more text", "DROP TABLE visits",
+                              "CREATE INDEX ON users (n)", "SELECT 1; DROP TABLE orders"):
+                with pytest.raises(psycopg.Error) as refused:
+                    client.execute(statement)
+                assert refused.value.sqlstate == "55006", refused.value
+                assert "pgsled reshard" in refused.value.diag.message_hint
+            with pytest.raises(psycopg.Error) as refused, client.transaction():
+                client.execute("UPDATE users SET n = 77 WHERE id = 1")
+                client.execute("ALTER TABLE users ADD more text")
+            assert refused.value.sqlstate == "55006"
+            assert client.execute("SELECT n FROM users WHERE id = 1").fetchone() == (0,)
+            client.execute("CREATE TEMP TABLE mine (a int)")
+            client.execute("ALTER TABLE mine ADD b int")
+            client.execute("DROP TABLE mine")
+            client.close()
+    server.run("CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT $1 * 2'",
+               "CREATE INDEX by_note ON users (n)", database="old_0")
+    reshard(suite, "cutover", job)
+    wait_until(lambda: "definitions on" in last_move(suite), 20)
+    said = last_move(suite)
+    assert "function public.twice(integer) was made" in said, said
+    assert "index public.by_note was made" in said and "cutover " + job in said, said
+    assert server.run("SELECT name FROM pgsled.served_as", database="old_0") == [("app",)]
+    act(suite, "cutover", job)
+    assert server.run("SELECT name FROM pgsled.served_as", database="new_0") == [("app",)]
+    act(suite, "finish", job)
+    with suite.connect("app") as client:
+        client.execute("CREATE TABLE after_all (id bigint PRIMARY KEY)")
+    check_nothing_left(server, scenario)
+
+
+def close(server, databases, closed):
+    for name in databases:
+        server.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {'false' if closed else 'true'}")
+        if closed:
+            server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+                       f"datname = '{name}'")
+
+
+@pytest.mark.seconds(120)
+def test_the_old_servers_are_lost_for_good(plain):
+    """The job ends all the same, and what it has left there goes when they are back."""
+    suite, scenario, server = plain
+    new_cluster(suite)
+    job = job_of(suite)
+    close(server, scenario.old, True)
+    wait_until(lambda: "not currently accepting" in last_move(suite), 30)
+    old = suite.kill("replicator", signal.SIGKILL)
+    suite.wait_restarted("replicator", old)
+    wait_until(lambda: "reverse" in last_move(suite), 30)
+    began = time.monotonic()
+    said = act(suite, "finish", job)
+    assert time.monotonic() - began < 50
+    assert "still there" in said.stdout + said.stderr, said.stdout + said.stderr
+    assert server.run("SELECT slot_name FROM pg_replication_slots") == []
+    with suite.connect("app") as client:
+        client.execute("CREATE TABLE after_all (id bigint PRIMARY KEY)")
+    close(server, scenario.old, False)
+
+    def tidy():
+        return server.run("SELECT count(*) FROM pgsled.job WHERE phase IN ('moving', 'flipped')",
+                          database="old_0") == [(0,)] and server.run(
+            "SELECT job FROM pgsled.served_as", database="old_0") == [(None,)]
+    wait_until(tidy, 40, because=suite.log_text()[-4000:])
+    check_nothing_left(server, scenario)
+
+
+@pytest.mark.seconds(60)
+def test_keys_that_cannot_be_unique_any_more(roomy):
+    scenario = Scenario(3, 1, ("id", "user_id"), None)
+    with running(roomy, scenario) as suite:
+        for number, name in enumerate(scenario.old[:2]):   # past pgsled
+            roomy.run(f"INSERT INTO orders VALUES (900001, {number}, 1, 'same')", database=name)
+        said = reshard(suite, "new-cluster", "--database", "app", "--to", "app_new", "--dry-run")
+        text = said.stdout + said.stderr
+        assert said.returncode == 1
+        assert "equal in the unique index orders_pkey: (900001)" in text, text
+    scenario = Scenario(1, 2, None, ("tenant", "tenant"))
+    with running(roomy, scenario) as suite:
+        said = reshard(suite, "new-cluster", "--database", "app", "--to", "app_new", "--dry-run")
+        text = said.stdout + said.stderr
+        assert said.returncode == 0, text
+        assert "public.orders: unique keys without the sharding key tenant" in text, text

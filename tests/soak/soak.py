@@ -21,6 +21,8 @@ from support.raw_client import Closed, ServerError  # noqa: E402
 from support.suite import Suite  # noqa: E402
 from test_commit_deaths import deaths_under_load, running_cluster  # noqa: E402
 from test_differential import compare  # noqa: E402
+from test_new_cluster import ENOUGH, SCENARIOS, running as running_move  # noqa: E402
+from test_new_cluster_deaths import STEPS, dies  # noqa: E402
 from test_streams import MEBIBYTE, Highest, big_result  # noqa: E402
 
 
@@ -135,6 +137,20 @@ def copies(chance, seconds):
     print(f"  {cases} COPYs", flush=True)
 
 
+def moves(chance, seconds):
+    """To other servers, while the router, the replicator or the servers die at any step."""
+    scenario, end, count = SCENARIOS["one to three"], time.monotonic() + seconds, 0
+    with Postgres(ENOUGH) as server:
+        deaths = [(who, step) for who in ("router", "replicator", "servers") for step in STEPS]
+        chance.shuffle(deaths)
+        while time.monotonic() < end:
+            who, step = deaths[count % len(deaths)]
+            print(f"  {who} at {step}", flush=True)
+            with running_move(server, scenario) as suite:
+                dies(suite, scenario, server, who, step)
+            count += 1
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/soak/run")
     parser.add_argument("--minutes", type=float, default=30)
@@ -146,19 +162,21 @@ def main():
     with Postgres() as server:
         for role in METHODS:
             server.make_role(role)
-        for name, run in (("a gigabyte", lambda: a_gigabyte(server)),
-                          ("kills", lambda: kills(server, chance, part)),
-                          ("conversations", lambda: conversations(server, chance, part)),
-                          ("copies", lambda: copies(chance, part)),
-                          ("commits", lambda: commits(chance, part)),
-                          ("memory", lambda: memory_over_time(server, chance, part))):
+        runs = (("a gigabyte", lambda: a_gigabyte(server)),
+                ("kills", lambda: kills(server, chance, part)),
+                ("conversations", lambda: conversations(server, chance, part)),
+                ("copies", lambda: copies(chance, part)),
+                ("commits", lambda: commits(chance, part)),
+                ("moves", lambda: moves(chance, part)),
+                ("memory", lambda: memory_over_time(server, chance, part)))
+        for name, run in runs:
             print(f"== {name}", flush=True)
             try:
                 run()
             except Exception as failure:  # pylint: disable=broad-except
                 failed += 1
                 print(f"FAILED {name}: {failure!r}", flush=True)
-    print(f"{5 - failed} passed, {failed} failed, 0 skipped")
+    print(f"{len(runs) - failed} passed, {failed} failed, 0 skipped")
     return 1 if failed else 0
 
 

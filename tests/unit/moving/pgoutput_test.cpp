@@ -190,6 +190,32 @@ TEST(follower, where_every_row_has_a_destination_one_without_a_key_is_a_mistake)
   EXPECT_THAT(f.sql(insert(5, {"1", "-", "x"})), HasSubstr("error: the changes of table"));
 }
 
+// What is needed when a row of another source is in the way.
+TEST(follower, keeps_what_a_row_was_and_is_when_asked_to) {
+  const following f;
+  follower it({orders()}, {2, {0}}, 0, true);
+  const auto feed = [&](const std::string& bytes) {
+    const auto got = it.feed(wal::decode(as_bytes(bytes)).value());
+    return got.value().empty() ? follow_action{} : got->front();
+  };
+  (void)feed(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}}));
+  (void)feed(begin());
+  const auto made = feed(insert(5, {"1", f.mine, "-"}));
+  EXPECT_FALSE(made.had);
+  ASSERT_TRUE(made.row);
+  EXPECT_EQ(made.row->at(1).value, f.mine);
+  EXPECT_EQ(insertion(orders(), borrowed(*made.row)).value(), made.sql);
+  EXPECT_EQ(known_by(orders(), borrowed(*made.row)).value(), made.rows.back());
+  const auto changed = feed(update(5, {"1", f.mine, "?"}));
+  EXPECT_TRUE(changed.had);
+  ASSERT_TRUE(changed.row);
+  EXPECT_FALSE(insertion(orders(), borrowed(*changed.row))) << "a value of it is not known";
+  const auto gone = feed(erase(5, {"1", f.mine, "-"}));
+  EXPECT_TRUE(gone.had);
+  EXPECT_FALSE(gone.row);
+  EXPECT_EQ(gone.rows.front(), made.rows.back());
+}
+
 TEST(follower, a_truncate_takes_away_the_rows_of_its_source_alone) {
   auto of = orders();
   EXPECT_EQ(truncated(of, {2, {0}}),

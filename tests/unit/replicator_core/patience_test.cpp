@@ -50,5 +50,12 @@ TEST(patience, after_one_shard_the_next) {
   it.ended("app", how::failed, 0);   // of a database that is gone
 }
 
+TEST(patience, one_that_is_busy_does_not_hold_up_the_others) {
+  patience it;
+  it.configure({{"app", 1}, {"other", 1}});
+  EXPECT_EQ(it.due(0, [](const std::string& name) { return name == "app"; }), "other");
+  EXPECT_FALSE(it.due(0, [](const std::string&) { return true; }));
+}
+
 }  // namespace
 }  // namespace pgsled::replicator

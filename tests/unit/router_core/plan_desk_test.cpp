@@ -36,9 +36,10 @@ struct desk_test : ::testing::Test {
     for (auto& name : hiding) made.hides_sharded.insert(name);
     return made;
   }
-  void ask(const std::string& sql, std::int64_t now, std::uint32_t deadline = 2000) {
+  void ask(const std::string& sql, std::int64_t now, std::uint32_t deadline = 2000,
+           const std::string& database = "wide") {
     plan::request asked;
-    asked.database = "wide";
+    asked.database = database;
     asked.user = "ann";
     asked.sql = sql;
     asked.tree = sql::parse_tree(sql).value();
@@ -52,6 +53,24 @@ struct desk_test : ::testing::Test {
     desk.request("f.0", got, now);
   }
 };
+
+TEST_F(desk_test, tables_of_a_database_that_is_not_sharded_stay_as_they_are_while_it_moves) {
+  configure();
+  ask("CREATE TABLE t (a int)", 1, 2000, "plain");
+  EXPECT_EQ(answers.size(), 1u);
+  desk.moving("plain", "j1");
+  ask("SELECT 1", 2, 2000, "plain");
+  ask("CREATE TEMP TABLE t (a int)", 2, 2000, "plain");
+  EXPECT_EQ(answers.size(), 3u);
+  ask("ALTER TABLE t ADD b int", 3, 2000, "plain");
+  ask("SELECT 1; CREATE INDEX ON t (a)", 3, 2000, "plain");
+  ASSERT_EQ(errors.size(), 2u);
+  EXPECT_EQ(errors[0].sqlstate, "55006");
+  EXPECT_FALSE(errors[0].hint.empty());
+  desk.moving("plain", "");
+  ask("ALTER TABLE t ADD b int", 4, 2000, "plain");
+  EXPECT_EQ(answers.size(), 4u);
+}
 
 TEST_F(desk_test, answers_from_a_loaded_catalog_under_the_askers_epoch) {
   configure();

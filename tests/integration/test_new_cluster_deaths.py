@@ -1,0 +1,65 @@
+"""Routers and servers die at the steps of a move to other servers: it is gone on with, or undone
+and can be begun again; no row is lost, and nothing is left behind. tests/soak runs all of them."""
+
+import signal
+import subprocess
+
+import pytest
+
+from support.machine import binaries, wait_until
+from test_new_cluster import (SCENARIOS, Keepers, act, at_step, check_nothing_left, check_rows,
+                              job_of, new_cluster, reshard, rows)
+from test_new_cluster import roomy, running  # noqa: F401
+
+STEPS = ("prepare", "copy", "catch_up", "compare", "ready", "back", "fence", "verify", "flip",
+         "flipped", "reverse")
+
+
+def last_move(suite):
+    lines = reshard(suite, "status").stdout.splitlines()
+    return lines[-1] if lines else ""
+
+
+def dies(suite, scenario, server, who, step):
+    """`who`: router, replicator, or servers."""
+    with Keepers(suite) as writers:
+        writers.go_on(50)
+        if who == "servers":
+            writers.stop()   # they would see it
+        command = subprocess.Popen([str(binaries() / "pgsled"), "reshard", "new-cluster",
+                                    "--database", "app", "--to", "app_new", "--run-dir",
+                                    str(suite.run_dir)], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        wait_until(lambda: at_step(suite, step), 60, 0.001)
+        if who == "servers":
+            server.restart(signal.SIGQUIT)
+        else:
+            suite.wait_restarted(who, suite.kill(who, signal.SIGKILL))
+
+        def settled():
+            line = last_move(suite)
+            return ": reverse" in line or "failed" in line or "aborted" in line
+        wait_until(settled, 90, because="neither gone on with nor undone: " +
+                   suite.log_text()[-5000:])
+        command.wait(30)
+        if ": reverse" not in last_move(suite):
+            check_nothing_left(server, scenario)
+            new_cluster(suite)
+        if who != "servers":
+            writers.go_on()
+            writers.stop()
+    check_rows(server, scenario.new, writers)
+    wait_until(lambda: all(rows(server, scenario.old, table) == wanted
+                           for table, wanted in writers.wanted().items()), 30,
+               because="the old servers do not follow")
+    act(suite, "finish", job_of(suite))
+    check_nothing_left(server, scenario)
+
+
+@pytest.mark.seconds(150)
+@pytest.mark.parametrize("who,step", [("router", "copy"), ("router", "reverse"),
+                                      ("servers", "copy"), ("servers", "fence")])
+def test_who_dies(roomy, who, step):  # noqa: F811  pylint: disable=redefined-outer-name
+    scenario = SCENARIOS["one to three"]
+    with running(roomy, scenario) as suite:
+        dies(suite, scenario, roomy, who, step)
