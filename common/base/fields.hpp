@@ -81,6 +81,8 @@ class field_reader {
     return list<std::string>(4, [this] { return text(); });
   }
 
+  // Nothing is left, or something was wrong.
+  bool over() const { return rest_.empty(); }
   void fail(const char* why) {
     if (error_.empty()) error_.assign(what_).append(" ").append(why);
     rest_ = {};

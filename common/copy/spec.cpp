@@ -2,7 +2,6 @@
 #include "common/copy/spec.hpp"
 
 #include <algorithm>
-#include <array>
 
 #include "common/base/fields.hpp"
 
@@ -119,6 +118,8 @@ void encode(const spec& s, std::string& to) {
   w.integer(s.shards);
   w.list(s.bucket_map, [&](std::uint32_t shard) { w.integer(shard); });
   w.list(s.mappings, [&](const placement::mapping& one) { write(w, one); });
+  // Left out where an older replicator can do without it.
+  if (s.characters != characters::bytes) w.integer(static_cast<std::uint8_t>(s.characters));
 }
 
 tl::expected<spec, std::string> decode_spec(byte_span bytes) {
@@ -139,6 +140,7 @@ tl::expected<spec, std::string> decode_spec(byte_span bytes) {
   s.shards = r.integer<std::uint32_t>();
   s.bucket_map = r.list<std::uint32_t>(4, [&] { return r.integer<std::uint32_t>(); });
   s.mappings = r.list<mapping>(28, [&] { return read_mapping(r); });
+  if (!r.over()) s.characters = r.enumeration(characters::two_bytes, characters::gb18030);
   constexpr std::uint32_t most_shards = 1u << 16;
   if (s.shards == 0 || s.shards > most_shards || !names_only(s)) r.fail("names shards wrongly");
   if (!s.everywhere && s.key >= s.columns.size()) r.fail("has no column for the key");
@@ -149,9 +151,13 @@ tl::expected<spec, std::string> decode_spec(byte_span bytes) {
 }
 
 std::string encoding_name(std::string_view as_written) {
-  // As PostgreSQL compares them: letters and digits only, in lower case. Client-only ones are
-  // those that embed ASCII.
-  static constexpr std::array<std::pair<const char*, const char*>, 64> names{{
+  // As PostgreSQL compares them: letters and digits only, in lower case.
+  static constexpr std::pair<const char*, const char*> names[] = {
+      {"sjis", "SJIS"}, {"mskanji", "SJIS"}, {"shiftjis", "SJIS"}, {"win932", "SJIS"},
+      {"windows932", "SJIS"}, {"shiftjis2004", "SHIFT_JIS_2004"}, {"big5", "BIG5"},
+      {"win950", "BIG5"}, {"windows950", "BIG5"}, {"gbk", "GBK"}, {"win936", "GBK"},
+      {"windows936", "GBK"}, {"uhc", "UHC"}, {"win949", "UHC"}, {"windows949", "UHC"},
+      {"johab", "JOHAB"}, {"gb18030", "GB18030"},
       {"sqlascii", "SQL_ASCII"}, {"eucjp", "EUC_JP"}, {"euccn", "EUC_CN"}, {"euckr", "EUC_KR"},
       {"euctw", "EUC_TW"}, {"eucjis2004", "EUC_JIS_2004"}, {"utf8", "UTF8"},
       {"unicode", "UTF8"}, {"muleinternal", "MULE_INTERNAL"},
@@ -172,7 +178,7 @@ std::string encoding_name(std::string_view as_written) {
       {"windows1256", "WIN1256"}, {"win1257", "WIN1257"}, {"windows1257", "WIN1257"},
       {"win1258", "WIN1258"}, {"windows1258", "WIN1258"}, {"abc", "WIN1258"},
       {"tcvn", "WIN1258"}, {"tcvn5712", "WIN1258"}, {"vscii", "WIN1258"},
-  }};
+  };
   std::string plain;
   for (const char c : as_written) {
     if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) plain += c;
@@ -184,6 +190,12 @@ std::string encoding_name(std::string_view as_written) {
   return {};
 }
 
-bool embeds_ascii(std::string_view encoding) { return encoding_name(encoding).empty(); }
+characters characters_of(std::string_view name, std::string_view server) {
+  if (server == "SQL_ASCII") return characters::bytes;
+  if (name == "SJIS" || name == "SHIFT_JIS_2004") return characters::shift_jis;
+  if (name == "BIG5" || name == "GBK" || name == "UHC") return characters::two_bytes;
+  if (name == "JOHAB") return characters::johab;
+  return name == "GB18030" ? characters::gb18030 : characters::bytes;
+}
 
 }  // namespace pgsled::copy

@@ -8,6 +8,7 @@
 
 #include "common/base/bytes.hpp"
 #include "common/base/result.hpp"
+#include "common/copy/characters.hpp"
 #include "common/copy/options.hpp"
 #include "common/placement/rule.hpp"
 
@@ -26,6 +27,7 @@ struct spec {
   std::uint32_t shards = 1;
   std::vector<std::uint32_t> bucket_map;       // by hash
   std::vector<placement::mapping> mappings;    // else one: that of the rule
+  copy::characters characters = copy::characters::bytes;   // of the input
 };
 
 void encode(const spec&, std::string& to);
@@ -37,8 +39,8 @@ tl::expected<options, std::string> decode_options(byte_span);
 
 // Encodings by PostgreSQL's own names ("utf-8" is UTF8); empty: not known.
 std::string encoding_name(std::string_view as_written);
-// Bytes below 128 may be the second byte of a character (SJIS, BIG5, GBK, …), or it is not known:
-// rows cannot be found in it.
-bool embeds_ascii(std::string_view encoding);
+// Where characters end in an encoding of such a name. `server`: the server's encoding; one of
+// SQL_ASCII takes the bytes as they come.
+characters characters_of(std::string_view name, std::string_view server);
 
 }  // namespace pgsled::copy

@@ -29,6 +29,10 @@ text_splitter::text_splitter(spec s) : splitter(std::move(s)) {
     mark(special_, o.quote);
     for (const char c : {'\n', '\r', '\\', o.quote, o.escape}) mark(special_quoted_, c);
   }
+  if (spec_.characters != characters::bytes) {
+    std::fill(special_.begin() + 0x80, special_.end(), true);
+    std::fill(special_quoted_.begin() + 0x80, special_quoted_.end(), true);
+  }
   force_not_null_ = o.all_not_null || named(o.not_null, key_column());
   force_null_ = o.all_null || named(o.null, key_column());
   header_ = o.header;
@@ -41,6 +45,10 @@ bool text_splitter::feed(byte_span bytes, cut_list& to) {
   chunk_at_ = offset_;
   std::size_t i = 0;
   while (i < bytes.size() && !failed_ && state_ != state::ended) {
+    if (character_left_ > 0 || second_tells_) {
+      i = skip_character(bytes, i);
+      continue;
+    }
     if (state_ == state::plain) {
       while (i < bytes.size() && !special_[bytes[i]]) ++i;
     } else if (state_ == state::quoted) {
@@ -48,6 +56,9 @@ bool text_splitter::feed(byte_span bytes, cut_list& to) {
     }
     if (i == bytes.size()) break;
     step(static_cast<char>(bytes[i]), chunk_at_ + i, to);
+    const auto length = length_of(spec_.characters, bytes[i]);
+    second_tells_ = length == 0;
+    character_left_ = std::max<std::size_t>(length, 1) - 1;
     ++i;
   }
   offset_ += bytes.size();
@@ -75,6 +86,14 @@ bool text_splitter::feed(byte_span bytes, cut_list& to) {
     cut_to(certain, header_ ? to_all : *shard_, to);
   }
   return true;
+}
+
+// What is behind a character's first byte is part of it, whatever it looks like.
+std::size_t text_splitter::skip_character(byte_span bytes, std::size_t from) {
+  if (std::exchange(second_tells_, false)) character_left_ = length_by_second(bytes[from]) - 1;
+  const auto count = std::min(character_left_, bytes.size() - from);
+  character_left_ -= count;
+  return from + count;
 }
 
 void text_splitter::step(char c, std::uint64_t at, cut_list& to) {
@@ -251,12 +270,19 @@ void text_splitter::read_key(std::string_view raw) {
   if (!shard_) value_ = std::string(value);
 }
 
+// The place of its last byte.
+std::size_t text_splitter::take_character(std::string_view raw, std::size_t at) {
+  const auto length = length_at(spec_.characters, raw, at);
+  value_.append(raw.substr(at, length));
+  return at + length - 1;
+}
+
 std::string_view text_splitter::undo_text(std::string_view raw) {
   if (raw.find('\\') == raw.npos) return raw;
   value_.clear();
   for (std::size_t i = 0; i < raw.size(); ++i) {
     if (raw[i] != '\\') {
-      value_ += raw[i];
+      i = take_character(raw, i);
       continue;
     }
     if (++i == raw.size()) break;
@@ -282,7 +308,7 @@ std::string_view text_splitter::undo_text(std::string_view raw) {
       case 'r': value_ += '\r'; break;
       case 't': value_ += '\t'; break;
       case 'v': value_ += '\v'; break;
-      default: value_ += raw[i];
+      default: i = take_character(raw, i);
     }
   }
   return value_;
@@ -301,7 +327,7 @@ std::string_view text_splitter::undo_csv(std::string_view raw) {
     } else if (c == o.quote) {
       inside = !inside;
     } else {
-      value_ += c;
+      i = take_character(raw, i);
     }
   }
   return value_;
@@ -368,6 +394,10 @@ bool text_splitter::finish(cut_list& to) {
   if (failed_) return false;
   chunk_ = {};
   chunk_at_ = offset_;
+  if (state_ != state::ended && (character_left_ > 0 || second_tells_)) {
+    fail("22021", "invalid byte sequence: the last character of the input is not whole");
+    return false;
+  }
   switch (state_) {
     case state::ended: return true;
     case state::carriage:

@@ -42,12 +42,17 @@ class text_splitter final : public splitter {
   void end_line(std::uint64_t from, std::uint64_t behind, cut_list& to);
   void begin_line(std::uint64_t at);
   void read_key(std::string_view raw);
+  std::size_t take_character(std::string_view raw, std::size_t at);
   std::string_view undo_text(std::string_view raw);
   std::string_view undo_csv(std::string_view raw);
   void literal_end(const char* what);
   bool csv() const { return spec_.options.format == format::csv; }
 
+  std::size_t skip_character(byte_span bytes, std::size_t from);
+
   std::array<bool, 256> special_{}, special_quoted_{};
+  std::size_t character_left_ = 0;  // bytes of a character that has begun
+  bool second_tells_ = false;       // how many they are
   byte_span chunk_;                 // being fed
   std::uint64_t chunk_at_ = 0;      // its offset
   state state_ = state::plain;

@@ -109,7 +109,7 @@ plan analysis::lock_on_one_only() {
   return refused("FOR UPDATE or FOR SHARE would lock rows of a table that is present on every "
                  "shard, on one of them only",
                  "Name the sharded tables to lock with FOR UPDATE OF, or lock the rows in a "
-                 "statement of its own, without SKIP LOCKED.");
+                 "statement of its own.");
 }
 
 plan analysis::everywhere() {

@@ -344,6 +344,10 @@ void analysis::locking(const PgQuery__SelectStmt& s, const scope& block, std::si
     if (&s == selected_ && alike && !only.empty() && s.n_locking_clause == 1) {
       rows_.table = rows_.reference = in_quotes(only);
       rows_.returning = rows_.locks = true;
+    } else if (!alike) {
+      refuse("with SKIP LOCKED each shard might skip other rows of a table that is on every shard",
+             "Shard the table of a queue by a key. Or read without a lock, and lock the one row by "
+             "its key: WHERE … FOR UPDATE NOWAIT.");
     } else {
       const auto why = lock_on_one_only().error;
       refuse(why.message, why.hint);
@@ -415,6 +419,10 @@ void analysis::insert_row(const PgQuery__InsertStmt& s, const relation& found, i
             text(s.cols[position]->res_target->name) != found.table->column)) {
       ++position;
     }
+  } else if (found.columns && !found.columns->ordered) {
+    return refuse("INSERT without a column list into table " + shown +
+                      ", whose columns are not the same, or in another order, on every shard",
+                  "Name the columns in the statement, or make the table the same everywhere.");
   } else if (found.columns) {
     const auto& columns = found.columns->columns;
     position = static_cast<std::size_t>(

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "common/copy/spec.hpp"
 #include "common/plan/analysis.hpp"
 #include "common/plan/utility.hpp"
 
@@ -39,11 +38,6 @@ std::vector<std::string> columns_of(const node* value, bool& all) {
   const auto items = list(value->list->n_items, value->list->items);
   if (items.count == 1 && (*items.begin())->node_case == PG_QUERY__NODE__NODE_A_STAR) all = true;
   return name_parts(items);
-}
-
-bool is_ascii(const std::string& text) {
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
 struct reading {
@@ -90,10 +84,6 @@ reading read_options(node_list from) {
       o.null = columns_of(value, o.all_null);
     } else if (name == "encoding") {
       o.encoding = value_of(value);
-      if (copy::embeds_ascii(o.encoding)) {
-        out.problem = "in encoding " + in_quotes(o.encoding) + " rows cannot be told apart";
-        out.hint = "Send the data in UTF8.";
-      }
     } else if (name == "on_error") {
       if (lower(value_of(value)) == "stop") continue;
       out.problem = "ON_ERROR " + value_of(value) + " leaves rows out that have no place";
@@ -110,12 +100,6 @@ reading read_options(node_list from) {
   o.null_text = null_text.value_or(csv ? "" : "\\N");
   o.quote = one(quote, '"');
   o.escape = one(escape, o.quote);
-  for (const auto* given : {&delimiter, &null_text, &quote, &escape}) {
-    if (!*given || is_ascii(**given)) continue;
-    out.problem = "its options have characters beyond ASCII";
-    out.hint = "Use a delimiter, quote and NULL of ASCII.";
-  }
-  if (!is_ascii(o.default_text)) out.problem = "its options have characters beyond ASCII";
   return out;
 }
 

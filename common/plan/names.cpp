@@ -150,6 +150,9 @@ relation names::placed(const sharded_table& table, const catalog::table_columns*
                 std::string(placement::name_of(rule->type));
     found.hint = "data_type bigint stands for smallint, integer and bigint, varchar for text and "
                  "varchar; other types cannot be keys.";
+  } else if (columns && columns->differs.contains(table.column)) {
+    found.why = "whose column " + in_quotes(table.column) + " " + columns->differs.at(table.column);
+    found.hint = "Make the table the same on every shard.";
   } else if (type && !type->by_bytes) {
     found.why = "whose collation takes different texts for equal";
     found.hint = "Give the column a deterministic collation.";

@@ -4,6 +4,7 @@
 // of the tables and the missing key.
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -22,7 +23,8 @@ struct sharded_table {
 // Nothing: a data_type that this version cannot place.
 std::optional<placement::rule> rule_of(const sharded_table&);
 
-// What the shards' catalogs say; loaded by the router from shard 0 and refreshed after DDL.
+// What the shards' catalogs say; loaded by the router and refreshed after DDL. That of shard 0, with
+// what others say otherwise.
 struct catalog {
   bool loaded = false;                       // false: views and functions are unknown
   std::set<std::string> hides_sharded;       // "schema.name" of views, matviews, foreign and child
@@ -40,8 +42,13 @@ struct catalog {
     std::string schema, name;
     std::vector<std::string> columns;
     std::vector<column_type> types = {};     // of each column; empty: not known
+    // Columns that are others on another shard, with how: "is missing on shard 1".
+    std::map<std::string, std::string> differs = {};
+    bool ordered = true;                     // the columns are in this order on all shards
   };
   std::vector<table_columns> tables;  // of sharded tables: column order for INSERT without list
+  std::vector<std::string> key_triggers;  // that may give a row another key than its INSERT says,
+                                          // for people
 };
 
 struct database_view {

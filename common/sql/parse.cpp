@@ -115,6 +115,22 @@ result<std::string> parse_tree(const std::string& sql) {
   return tree;
 }
 
+result<std::vector<std::pair<std::size_t, std::size_t>>> split(const std::string& sql) {
+  if (too_deep(sql)) return failure("54001", "statement nests too deeply to be planned", {});
+  const PgQuerySplitResult found = pg_query_split_with_parser(sql.c_str());
+  std::vector<std::pair<std::size_t, std::size_t>> parts;
+  const bool good = found.error == nullptr;
+  for (int i = 0; good && i < found.n_stmts; ++i) {
+    auto at = static_cast<std::size_t>(found.stmts[i]->stmt_location);
+    const auto end = at + static_cast<std::size_t>(found.stmts[i]->stmt_len);
+    while (at < end && (sql[at] == ' ' || (sql[at] >= '\t' && sql[at] <= '\r'))) ++at;
+    parts.emplace_back(at, std::min(end, sql.size()) - at);
+  }
+  pg_query_free_split_result(found);
+  if (!good) return failure("42601", "syntax error", {});
+  return parts;
+}
+
 int parser_version() { return PG_VERSION_NUM; }
 
 }  // namespace pgsled::sql

@@ -4,6 +4,8 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "common/base/result.hpp"
 
@@ -15,6 +17,9 @@ namespace pgsled::sql {
 // The statement tree as libpg_query's protobuf. Error 42601: the parser does not know the syntax;
 // 54001: so deep that the parser, which recurses, would run out of stack.
 result<std::string> parse_tree(const std::string& sql);
+// Offset and length of each statement, without the space before it; errors as above. Empty ones are
+// left out.
+result<std::vector<std::pair<std::size_t, std::size_t>>> split(const std::string& sql);
 int parser_version();  // 150001
 
 }  // namespace pgsled::sql

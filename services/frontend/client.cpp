@@ -8,6 +8,7 @@
 #include "common/wire/messages.hpp"
 #include "services/frontend/client_login.hpp"
 #include "services/frontend/client_output.hpp"
+#include "services/frontend/query_steps.hpp"
 #include "services/frontend/shard_copy.hpp"
 #include "services/frontend/shard_transaction.hpp"
 #include "services/frontend/worker.hpp"
@@ -123,13 +124,20 @@ void client::consume(byte_span fresh) {
     return;
   }
   processing_ = true;
+  take_input(fresh);
+  while (steps_ && next_step()) take_input({});
+  processing_ = false;
+}
+
+void client::take_input(byte_span fresh) {
+  std::size_t used = 0;
   if (pending_.empty()) {
-    const auto used = process(fresh);
+    used = process(fresh);
     if (used < fresh.size() && state_ != state::closed)
       pending_.assign(as_text(fresh.subspan(used)));
   } else {
     pending_.append(as_text(fresh));
-    const auto used = process(as_bytes(pending_));
+    used = process(as_bytes(pending_));
     if (used == pending_.size()) {
       pending_.clear();
       if (pending_.capacity() > 256) pending_.shrink_to_fit();
@@ -137,11 +145,11 @@ void client::consume(byte_span fresh) {
       pending_.erase(0, used);
     }
   }
-  processing_ = false;
+  steps_left_ -= std::min(steps_left_, used);
 }
 
 void client::resume() {
-  if (resume_scheduled_ || state_ == state::closed || pending_.empty()) return;
+  if (resume_scheduled_ || state_ == state::closed || (pending_.empty() && !steps_)) return;
   resume_scheduled_ = true;
   worker_.schedule([this] {
     resume_scheduled_ = false;
@@ -162,6 +170,8 @@ std::size_t client::process(byte_span bytes) {
   if (state_ == state::copying) return copy_->input(bytes);
   output out(worker_.server_out(), bytes);
   while (!suspended() && out.position() < bytes.size()) {
+    // What is behind the step in hand comes after all of them.
+    if (steps_ && streaming_ == 0 && out.position() >= steps_left_) break;
     const auto rest = bytes.subspan(out.position());
     if (streaming_ != 0) {
       const auto count = std::min<std::uint64_t>(streaming_, rest.size());
@@ -275,6 +285,13 @@ std::size_t client::process(byte_span bytes) {
 
 void client::write(std::string_view bytes) {
   if (state_ == state::closed) return;
+  std::string passed;
+  if (steps_) {
+    steps_->pass(bytes, passed);
+    if (steps_->over()) steps_.reset();
+    bytes = passed;
+    if (bytes.empty()) return;
+  }
   counts_.sent += bytes.size();
   worker_.counters().bytes_to_clients.add(bytes.size());
   if (!transport_.write(bytes)) {

@@ -7,6 +7,7 @@
 //   client_login.cpp     from the first byte to the first ReadyForQuery
 //   client_messages.cpp  one message after the other to the attached server
 //   client_routing.cpp   which shard a unit of messages goes to, and answers without a server
+//   client_steps.cpp     a Query of several statements that do not go to one place
 //   client_shards.cpp    a transaction over several shards
 //   client_copy.cpp      COPY on several shards
 //   client_admin.cpp     the admin database
@@ -32,6 +33,7 @@
 namespace pgsled::frontend {
 
 class worker;
+class query_steps;
 class same_rows;
 class shard_copy;
 class shard_transaction;
@@ -123,6 +125,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void on_events(std::uint32_t events) override;
   void read_input();
   void consume(byte_span fresh);
+  void take_input(byte_span fresh);
   std::size_t process(byte_span bytes);
   void resume();
   void watch();
@@ -202,10 +205,16 @@ class client final : public net::watcher, public lease_waiter, public server_use
   routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
   bool begin_alone(const unit&, byte_span bytes);
   void begin_batch();
-  routed end_batch(const unit&, byte_span bytes);
+  routed end_batch(const unit&, byte_span bytes, bool failed = false);
   void answer_unit(const unit&, std::string_view tag, const same_rows* = nullptr);
   std::uint32_t own_shard() const;
   void refuse_unit(const unit&, const pg_error& why, std::string_view fields = {});
+
+  // client_steps.cpp
+  routed take_apart(const unit&, std::string_view text, const session::effects& executed);
+  bool next_step();
+  void end_steps();
+  bool refuse_in_steps(const unit&, const session::effects& executed, std::string_view text);
 
   // client_shards.cpp
   routed grow(const unit&, std::uint32_t shard);
@@ -275,6 +284,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // The transaction over several shards. server_ is one of its legs, lent, or null.
   std::unique_ptr<shard_transaction> spread_;
   std::unique_ptr<shard_copy> copy_;
+  // A Query's statements are taken one by one; steps_left_ bytes of pending_ are the one in hand.
+  std::unique_ptr<query_steps> steps_;
+  std::size_t steps_left_ = 0;
   // Of the open transaction: the shards of its named portals and cursors.
   std::unique_ptr<std::unordered_map<std::string, std::uint32_t>> portal_shards_;
   std::string secret_;

@@ -45,6 +45,19 @@ std::size_t count_controls(const session::effects& effects) {
       effects->begin(), effects->end(), [](const auto& one) { return is_control(one.effect); }));
 }
 
+// Names in what comes behind it may mean other tables.
+bool changes_names(const session::effects& effects) {
+  if (!effects) return false;
+  bool changed = false;
+  for (const auto& one : *effects) {
+    using enum sql::effect;
+    if (changed && one.effect == none) return true;
+    const bool sets = one.effect == set || one.effect == set_local || one.effect == reset;
+    changed = changed || one.effect == reset_all || (sets && one.name == "search_path");
+  }
+  return false;
+}
+
 pg_error two_shards(std::uint32_t first, std::uint32_t second) {
   return {"0A000",
           "the statements of one transaction go to different shards (" + std::to_string(first) +
@@ -408,6 +421,19 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   const bool elsewhere = target.where == aim::kind::shard && server_ != nullptr &&
                          server_->pool().description().shard != target.shard;
   const bool apart = refused || (controls > 0 && (spread_ || elsewhere));
+  if (now.simple && endpoint_->sharded) {
+    const bool renamed = changes_names(executed);
+    const bool again = controls > 0 && server_ == nullptr && virtual_status_ == 'E';
+    if (apart || renamed || again) {
+      const auto how = take_apart(now, text, executed);
+      if (how != routed::go) return how;
+    }
+    if (renamed && !refused) {
+      why = {"0A000", "what stands behind SET search_path in one Query may be about other tables",
+             "Send SET by itself.", {}};
+      refused = true;
+    }
+  }
   if (apart && now.executes > 1 && !stepwise && !batch_ && (spread_ || status() != 'I')) {
     return route(bytes, true);
   }
@@ -415,21 +441,25 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   unit_left_ = now.bytes;
   unit_shard_ = own_shard();
   if (!endpoint_->sharded) return routed::go;
-  if (batch_ && now.simple && !refused) {
+  if (steps_ && !refused && refuse_in_steps(now, executed, text)) return routed::done;
+  if (batch_ && now.simple && !steps_ && !refused) {
     why = {"0A000", "a Query stands behind COPY on several shards in one batch",
            "Send Sync before it.", {}};
     refused = true;
   }
   if (batch_ && !refused && only_effect(executed) != nullptr &&
-      executed->front().effect == sql::effect::begin && now.executes == 1) {
+      executed->front().effect == sql::effect::begin && (now.executes == 1 || steps_)) {
     // From here on it is a transaction of the client's own.
     if (executed->front().value.size() <= std::string_view("START TRANSACTION;").size()) {
       batch_ = false;
       answer_unit(now, starts_with_word(text, "start") ? "START TRANSACTION" : "BEGIN");
       return routed::done;
     }
-    why = {"0A000", "BEGIN with options stands in a batch with COPY on several shards",
-           "Send BEGIN and Sync before it.", {}};
+    why = {"0A000",
+           steps_ ? "BEGIN with options stands behind other statements"
+                  : "BEGIN with options stands in a batch with COPY on several shards",
+           steps_ ? "Send BEGIN by itself." : "Send BEGIN and Sync before it.",
+           {}};
     refused = true;
   }
 
@@ -441,7 +471,7 @@ client::routed client::route(byte_span bytes, bool stepwise) {
       settle();
       return routed::suspended;
     }
-    if (now.simple) batch_ = false;   // the client sees a transaction that has failed
+    if (now.simple && !steps_) batch_ = false;   // the client sees a transaction that has failed
     refuse_unit(now, why);
     return routed::done;
   }
@@ -664,7 +694,7 @@ void client::begin_batch() {
   shadow_->succeeded(begin, "BEGIN", worker_.pairs());
 }
 
-client::routed client::end_batch(const unit& now, byte_span bytes) {
+client::routed client::end_batch(const unit& now, byte_span bytes, bool has_failed) {
   if (server_ != nullptr && !server_->ledger.empty()) {
     unit_left_ = 0;
     settle();
@@ -673,7 +703,7 @@ client::routed client::end_batch(const unit& now, byte_span bytes) {
   if (server_ != nullptr && server_->ledger.unsynced()) return sync_first();
   skip_to_sync_ = batch_ = false;
   unit_left_ = now.bytes;
-  const bool failed = status() == 'E';
+  const bool failed = status() == 'E' || has_failed;
   sql::statement end;
   end.effect = sql::effect::commit;
   if (server_ == nullptr && !spread_) {

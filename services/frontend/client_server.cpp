@@ -393,6 +393,7 @@ void client::not_granted(const pg_error& why) {
       (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
   if (simple && pending_.size() >= frame.total()) {
     pending_.erase(0, frame.total());
+    steps_left_ = 0;
   } else if (simple) {
     // A message that streams: its rest is still to come and cannot be kept.
     end(why);

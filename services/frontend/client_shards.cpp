@@ -176,9 +176,12 @@ bool client::spread_out(bool implicit, pg_error& why) {
            {}};
     return false;
   }
+  // Of a batch, too: what a ROLLBACK brings back is how the session was before it.
+  const auto before = script_.open() && script_.settings() ? script_.settings()
+                                                           : shadow_->current();
   spread_ = std::make_unique<shard_transaction>(
-      worker_, endpoint_, worker_.cancel_pid(slot_),
-      implicit ? shadow_->current() : script_.settings(), !implicit, [this](const pg_error& lost) {
+      worker_, endpoint_, worker_.cancel_pid(slot_), before, !implicit,
+      [this](const pg_error& lost) {
         server_ = nullptr;
         end(lost);
       });
@@ -656,7 +659,7 @@ void client::answer_shards(const std::string& unit_bytes, std::string_view tag,
   } else {
     answer_unit(answered, tag, rows);
   }
-  if (draining_ && status() == 'I') {
+  if (draining_ && status() == 'I' && !steps_) {
     return end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
   }
   resume();

@@ -32,6 +32,11 @@ std::string value_of(const session::pair_set_ref& parameters, std::string_view n
   return found != nullptr ? *found : std::string{};
 }
 
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
 }  // namespace
 
 // From what the first shard has said of the table's columns; the others said the same.
@@ -69,17 +74,9 @@ bool shard_copy::make_spec(pg_error& why) {
     return false;
   }
   spec_.limit = static_cast<std::uint32_t>(std::strtoul((*key)[2].c_str(), nullptr, 10));
-  const auto& parameters = first.lease->parameters;
-  auto theirs = copy::encoding_name(spec_.options.encoding);
-  if (spec_.options.encoding.empty()) theirs = value_of(parameters, "client_encoding");
-  if (copy::embeds_ascii(theirs)) {
-    why = {"0A000", "in encoding \"" + theirs + "\" the rows of a COPY cannot be told apart",
-           "Send the data in UTF8: SET client_encoding, or COPY's option ENCODING.", {}};
-    return false;
-  }
-  spec_.encoding = placement::encoding_between(theirs, value_of(parameters, "server_encoding"));
+  if (!read_encodings(first.lease->parameters, why)) return false;
   spec_.server_major = static_cast<std::uint32_t>(
-      std::strtoul(value_of(parameters, "server_version").c_str(), nullptr, 10));
+      std::strtoul(value_of(first.lease->parameters, "server_version").c_str(), nullptr, 10));
   if (spec_.rule.mapping == 0) {
     spec_.bucket_map = endpoint.owners->bucket_map;
   } else {
@@ -88,6 +85,33 @@ bool shard_copy::make_spec(pg_error& why) {
     }
   }
   return true;
+}
+
+// What the input's bytes mean, and whether those of the statement mean the same.
+bool shard_copy::read_encodings(const session::pair_set_ref& parameters, pg_error& why) {
+  const auto& o = spec_.options;
+  const auto client = value_of(parameters, "client_encoding");
+  const auto server = value_of(parameters, "server_encoding");
+  const auto input = o.encoding.empty() ? client : copy::encoding_name(o.encoding);
+  if (input.empty()) {
+    why = {"22023", "argument to option \"encoding\" must be a valid encoding name", {}, {}};
+    return false;
+  }
+  spec_.characters = copy::characters_of(input, server);
+  spec_.encoding = placement::encoding_between(input, server);
+  const bool marks = is_ascii({&o.delimiter, 1}) && is_ascii({&o.quote, 1}) &&
+                     is_ascii({&o.escape, 1});
+  const auto as_is = [](placement::encoding how) { return how != placement::encoding::converted; };
+  const bool unconverted = as_is(spec_.encoding) &&
+                           as_is(placement::encoding_between(client, server));
+  const bool texts = is_ascii(o.null_text) && is_ascii(o.default_text);
+  if (unconverted || (marks && (texts || input == client))) return true;
+  why = {"0A000",
+         "options of the COPY have characters beyond ASCII, and its input is in another encoding "
+         "(" + input + ") than " +
+             (marks ? "the statement (" + client : "the server (" + server) + ")",
+         "Use a delimiter, quote and NULL of ASCII, or leave ENCODING out.", {}};
+  return false;
 }
 
 void shard_copy::find_splitter() {

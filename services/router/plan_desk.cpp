@@ -289,6 +289,11 @@ std::uint64_t plan_desk::version(const std::string& database) const {
     hash.add(table.schema);
     hash.add(table.name);
     for (const auto& column : table.columns) hash.add(column);
+    hash.mark(table.ordered ? 1 : 0);
+    for (const auto& [column, how] : table.differs) {
+      hash.add(column);
+      hash.add(how);
+    }
     for (const auto& type : table.types) {
       hash.add(type.name);
       hash.add(std::to_string(type.limit));

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <thread>
 
+#include "services/router/catalog_merge.hpp"
 #include "services/router/commit_jobs.hpp"
 #include "services/router/names_jobs.hpp"
 #include "services/router/placement_change.hpp"
@@ -15,6 +17,9 @@ namespace pgsled::router {
 namespace {
 
 constexpr std::chrono::milliseconds connect_timeout{3000};
+// Of shards whose catalogs are compared with the first one's.
+constexpr std::chrono::milliseconds comparison_timeout{1000};
+constexpr std::size_t most_at_once = 4;
 
 template <class Integer>
 std::optional<Integer> number(const std::string& text) {
@@ -327,8 +332,40 @@ result<bool> do_move_work(const map_job& job, const move_work& work,
   return true;
 }
 
-result<plan::catalog> read_catalog(const catalog_job& job, const std::atomic<bool>& stop) {
-  auto link = management::connection::open(job.shard, job.tls, connect_timeout, stop);
+namespace {
+
+// Functions of BEFORE triggers that may give a row another key than its statement says: where it is
+// stored was decided before.
+std::string key_triggers_query(const management::connection& link,
+                               const std::vector<plan::sharded_table>& tables) {
+  std::string values;
+  for (const plan::sharded_table& table : tables) {
+    if (!values.empty()) values += ", ";
+    values += fmt::format("({}, {}, {})", link.literal(table.schema), link.literal(table.name),
+                          link.literal(table.column));
+  }
+  return fmt::format(R"sql(
+SELECT DISTINCT n.nspname || '.' || c.relname || ': trigger ' || g.tgname || ', column ' || t.col
+FROM (VALUES {}) AS t (schema, name, col)
+JOIN pg_class c ON t.name = '' OR c.relname = t.name
+JOIN pg_namespace n ON n.oid = c.relnamespace AND (t.schema = '' OR n.nspname = t.schema)
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.col AND a.attnum > 0
+JOIN pg_trigger g ON g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
+  AND g.tgtype & 3 = 3 AND g.tgtype & 20 <> 0
+JOIN pg_proc p ON p.oid = g.tgfoid JOIN pg_language l ON l.oid = p.prolang
+WHERE n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'pgsled'
+  AND l.lanname NOT IN ('c', 'internal') AND (l.lanname <> 'plpgsql' OR p.prosrc ~*
+    ('\mnew\s*:?=|\minto\s+new\M|\mnew\s*\.\s*"?' ||
+     regexp_replace(t.col, '(\W)', '\\\1', 'g') || '"?\s*:?=|\minto\M[^;]*\mnew\s*\.\s*"?' ||
+     regexp_replace(t.col, '(\W)', '\\\1', 'g')))
+ORDER BY 1)sql",
+                     values);
+}
+
+result<plan::catalog> read_one_catalog(const catalog_job& job, std::size_t shard,
+                                       std::chrono::milliseconds timeout,
+                                       const std::atomic<bool>& stop) {
+  auto link = management::connection::open(job.shards[shard], job.tls, timeout, stop);
   if (!link) return tl::unexpected(link.error());
   if (const auto begun = link->query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); !begun) {
     return tl::unexpected(begun.error());
@@ -358,7 +395,38 @@ result<plan::catalog> read_catalog(const catalog_job& job, const std::atomic<boo
   const auto safe = link->query(safe_functions_query);
   if (!safe) return tl::unexpected(safe.error());
   for (const auto& row : *safe) made.safe_functions.insert(row[0]);
+  if (!job.tables.empty() && shard == 0) {
+    const auto triggers = link->query(key_triggers_query(*link, job.tables));
+    if (!triggers) return tl::unexpected(triggers.error());
+    for (const auto& row : *triggers) made.key_triggers.push_back(row[0]);
+  }
   made.loaded = true;
+  return made;
+}
+
+}  // namespace
+
+// The others are asked at the same time, a few of them: their number is not to be felt.
+result<plan::catalog> read_catalog(const catalog_job& job, const std::atomic<bool>& stop) {
+  std::vector<std::optional<plan::catalog>> others(job.shards.size());
+  std::atomic<std::size_t> next{0};
+  const auto ask = [&] {
+    for (auto at = next++; at < job.holding.size(); at = next++) {
+      const auto shard = job.holding[at];
+      if (shard == 0 || shard >= job.shards.size()) continue;
+      if (auto got = read_one_catalog(job, shard, comparison_timeout, stop)) {
+        others[shard].emplace(std::move(*got));
+      }
+    }
+  };
+  std::vector<std::thread> helpers;
+  const auto count = std::min<std::size_t>(job.holding.size(), most_at_once);
+  for (std::size_t i = 0; i < count; ++i) helpers.emplace_back(ask);
+  auto made = read_one_catalog(job, 0, connect_timeout, stop);
+  for (auto& helper : helpers) helper.join();
+  for (std::uint32_t shard = 1; made && shard < others.size(); ++shard) {
+    if (others[shard]) merge_catalog(*made, *others[shard], shard);
+  }
   return made;
 }
 

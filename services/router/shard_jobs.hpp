@@ -39,7 +39,10 @@ result<bool> do_move_work(const map_job&, const move_work&, const std::atomic<bo
 
 struct catalog_job {
   std::string database;
-  management::address shard;          // shard 0: the catalogs are the same on all
+  std::vector<management::address> shards;
+  // Those that have rows; they are compared with shard 0. One that cannot be reached is left out:
+  // nothing can be placed there.
+  std::vector<std::uint32_t> holding;
   std::vector<plan::sharded_table> tables;
   management::tls tls;
 };

@@ -1,6 +1,7 @@
 #include "services/router/shard_service.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include "common/log/log.hpp"
 #include "services/router/configuration.hpp"
@@ -31,6 +32,22 @@ std::vector<plan_desk::definition> definitions(const control& truth) {
     made.push_back(std::move(one));
   }
   return made;
+}
+
+std::vector<std::uint32_t> holding(const control& truth, const std::string& database) {
+  std::set<std::uint32_t> shards;
+  if (const database_state* known = truth.state(database)) {
+    shards.insert(known->bucket_map.begin(), known->bucket_map.end());
+  }
+  for (const config::sharded_table& table : truth.configuration().sharded_tables) {
+    if (table.database != database || !table.mapping) continue;
+    for (const auto& entry : table.mapping->list) shards.insert(entry.second);
+    for (const auto& range : table.mapping->ranges) shards.insert(range.shard);
+    if (table.mapping->fallback >= 0) {
+      shards.insert(static_cast<std::uint32_t>(table.mapping->fallback));
+    }
+  }
+  return {shards.begin(), shards.end()};
 }
 
 }  // namespace
@@ -186,6 +203,7 @@ void shard_service::load_catalog(const std::string& database) {
       const auto now = shard_addresses(truth_.topology(), database);
       if (!of.host.empty() && (now.empty() || now.front() != of)) return load_catalog(database);
       if (!got) log::warn("router", "catalog of \"{}\": {}", database, got.error().message);
+      if (got) tell_triggers(database, got->key_triggers);
       if (plans_.loaded(database, got, began, steady_ms())) publish(database);
       changed_();
     });
@@ -193,13 +211,25 @@ void shard_service::load_catalog(const std::string& database) {
   if (addresses.empty()) {
     return deliver(failure("57P03", "no host or no user is known for its first shard"));
   }
-  catalog_job job{database, addresses.front(), {}, tls()};
+  catalog_job job{database, addresses, holding(truth_, database), {}, tls()};
   for (const auto& one : definitions(truth_)) {
     if (one.name == database) job.tables = one.tables;
   }
   catalog_worker_.put(database, [job = std::move(job), deliver](const std::atomic<bool>& stop) {
     deliver(read_catalog(job, stop));
   });
+}
+
+// Once, until they are others.
+void shard_service::tell_triggers(const std::string& database,
+                                  const std::vector<std::string>& triggers) {
+  if (std::exchange(told_triggers_[database], triggers) == triggers) return;
+  for (const auto& one : triggers) {
+    log::warn("router",
+              "database \"{}\": a trigger may change the sharding key of rows after their shard "
+              "has been chosen, which would leave them on the wrong one: {}",
+              database, one);
+  }
 }
 
 void shard_service::publish(const std::string& database) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "common/net/reactor.hpp"
 #include "services/router/control.hpp"
@@ -49,12 +50,14 @@ class shard_service {
   void ask_map(const std::string& database, map_state&);
   void map_known(const std::string& database, map_decision);
   void publish(const std::string& database);
+  void tell_triggers(const std::string& database, const std::vector<std::string>& triggers);
 
   net::reactor& loop_;
   control& truth_;
   plan_desk& plans_;
   std::function<void()> changed_;
   std::map<std::string, map_state> maps_;
+  std::map<std::string, std::vector<std::string>> told_triggers_;   // by database
   move_callbacks moves_;
   shard_worker map_worker_, catalog_worker_;   // last: their jobs use the others
 };

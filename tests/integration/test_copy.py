@@ -279,6 +279,66 @@ def test_an_earlier_column_is_told_before_the_key(both, server):
         assert same(server, "t", "id") == []
 
 
+@pytest.mark.parametrize("encoding, data", [
+    # A backslash, a bar, an at sign, digits within characters.
+    ("SJIS", b"\x95\\|1|5\n\x81|\xb1|2|\\N\n\\\x95\\|3|6\n"),
+    ("BIG5", b"\xa5\\|1|5\n\xb3\\\xa4@|2|\\N\n"),
+    ("GBK", b"\xd5\\|1|5\n"),
+    ("UHC", b"\x81A\x81z|1|5\n"),
+    ("GB18030", b"\x810\x898|1|5\n\xd5\\|2|6\n"),
+    ("SHIFT_JIS_2004", b"\x95\\|1|5\n"),
+    # What is no character is an error on the same line, at the end of the input, too.
+    ("SJIS", b"a|1|5\na\x95\n|2|5\n"), ("BIG5", b"a|1|5\nb|2|5\na\xa5\n|2|5\nc|1|1\n"),
+    ("GB18030", b"a|1|5\nb\x81"), ("JOHAB", b"a|1|5\n\x88a|2|5\n"),
+    ("GBK", b"a|1|5\nb|2|5\n\xd5")])
+@pytest.mark.parametrize("how", ["option", "setting"])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_encodings_that_hide_ascii(both, server, encoding, data, how, size):
+    sql = "COPY t (name, id, n) FROM STDIN (DELIMITER '|'"
+    if how == "setting":
+        for client in both:
+            client.query(f"SET client_encoding = '{encoding}'")
+        sql += ")"
+    else:
+        sql += f", ENCODING '{encoding}')"
+    through, direct = load_both(both, sql, *pieces_of(data, size))
+    if isinstance(direct[0], tuple):
+        assert through[0][0] == direct[0][0] and direct[0][0] in ("22021", "22P05")
+        assert through[1] == "I"
+    else:
+        assert through == direct
+    same(server, "t", "id")
+
+
+def test_a_text_key_beyond_ascii_in_another_encoding(both, server):
+    data = "a,表\n".encode("cp932")
+    answer, _ = load(both[0], "COPY w (v, k) FROM STDIN (FORMAT csv, ENCODING 'SJIS')", data)
+    assert answer[0] == "0A000" and "sharding key" in answer[1]
+    through, direct = load_both(both, "COPY w (v, k) FROM STDIN (FORMAT csv, ENCODING 'SJIS')",
+                                "表,a\n".encode("cp932"))
+    assert through == direct == ("COPY 1", "I")
+    assert same(server, "w", "k") == [("a", "表")]
+
+
+def test_options_beyond_ascii(both, server):
+    for sql, data in (("COPY t FROM STDIN (NULL 'né')", "né\t1\t2\nnée\t2\tné\n"),
+                      ("COPY t FROM STDIN (FORMAT csv, NULL 'ß', FORCE_NULL (name))",
+                       '"ß",3,ß\nx,4,1\n'),
+                      ("COPY t FROM STDIN (DELIMITER 'é')", ""),
+                      ("COPY t FROM STDIN (ENCODING 'no such')", ""),
+                      ("COPY t FROM STDIN (NULL 'né')", "a\tné\t2\n")):
+        through, direct = load_both(both, sql, data.encode())
+        if "\tné\t2" in data:   # PostgreSQL's words for the column's NOT NULL
+            assert through[0][0] == direct[0][0] == "23502"
+        elif isinstance(direct[0], tuple):
+            assert through[0][0] == direct[0][0], (sql, through)
+        else:
+            assert through == direct
+    assert len(same(server, "t", "id")) == 4
+    answer, _ = load(both[0], "COPY t FROM STDIN (NULL 'né', ENCODING 'LATIN1')")
+    assert answer[0] == "0A000" and "another encoding" in answer[1]
+
+
 def test_the_clients_own_failure(both, server):
     through, direct = load_both(both, "COPY t FROM STDIN", GOOD, end=wire.copy_fail("no more"))
     assert through[0][:2] == direct[0][:2] == ("57014", "COPY from stdin failed: no more")

@@ -63,6 +63,10 @@ def wait_for(server):
 
 
 class Case:
+    more = ""
+    junk = [b"\\", b"\n", b"\r", b"\"", b"\\.", b"\\.\n", b",", b"\t", b"\xff", b"'", b"x", b"",
+            b"\0"]
+
     def __init__(self, seed):
         self.random = r = random.Random(seed)
         self.kind = r.choice(list(KINDS))
@@ -112,7 +116,7 @@ class Case:
             return r.choice("tf")
         length = 4 if kind == "varchar(4)" else 6
         letters = "abc ,;|'\"*\\\t\n\r.NxULé\x01" if kind == "text" or length == 6 else "abc xé'\""
-        return "".join(r.choice(letters) for _ in range(r.randint(0, length)))
+        return "".join(r.choice(letters + self.more) for _ in range(r.randint(0, length)))
 
     def written(self, value):
         r = self.random
@@ -153,15 +157,17 @@ class Case:
             text += self.end
         if r.random() < 0.2:
             text += "\\." + self.end + r.choice(["", "rest", "\n\r"])
-        data = text.encode("latin-1" if self.encoding == "LATIN1" else "utf-8")
+        data = self.encoded(text)
         return self.damaged(data) if self.broken else data
+
+    def encoded(self, text):
+        return text.encode("latin-1" if self.encoding == "LATIN1" else "utf-8")
 
     def damaged(self, data):
         r = self.random
         for _ in range(r.randint(1, 2)):
             at = r.randint(0, len(data))
-            junk = r.choice([b"\\", b"\n", b"\r", b"\"", b"\\.", b"\\.\n", b",", b"\t", b"\xff",
-                             b"'", b"x", b"", b"\0"])
+            junk = r.choice(self.junk)
             data = data[:at] + junk + data[at + r.randint(0, 2):]
         return data
 
@@ -199,6 +205,49 @@ class Case:
         return pieces
 
 
+# Characters with a backslash, bar, at sign, letter or digit in them, by encoding.
+WIDE = {"SJIS": ("cp932", "表ソ―申暴ﾟｱ亜｜"), "SHIFT_JIS_2004": ("shift_jis_2004", "表ソ申ｱ亜"),
+        "BIG5": ("big5", "功許蓋餐一乙"), "GBK": ("gbk", "誠俓乗丂中鎈"),
+        "GB18030": ("gb18030", "誠ßñ中éᄀ"), "UHC": ("cp949", "갂갃갵똠가힣"),
+        "JOHAB": ("johab", "가")}
+
+
+class WideCase(Case):
+    junk = Case.junk + [b"\x81", b"\x95", b"\x8f", b"\xa4\\", b"\x810"]
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.encoding = self.random.choice([one for one in WIDE if one != "JOHAB"] * 3 + ["JOHAB"])
+        self.codec, self.more = WIDE[self.encoding]
+        self.more *= 2
+        self.kind = self.random.choice(["bigint", "int", "uuid", "text"])
+        self.columns = [("k", self.kind) if name == "k" else (name, "text")
+                        for name, kind in self.columns]
+        if self.listed is not None:
+            self.listed = self.random.sample(self.columns, len(self.columns))
+        self.fields = self.listed or self.columns
+        if self.format == "binary":
+            self.format, self.header = "text", None
+        self.delimiter = self.random.choice([None, "|", "@", "~"])
+        self.quote = self.random.choice([None, "@", "`"]) if self.format == "csv" else None
+        if self.quote is not None and self.quote == self.delimiter:
+            self.quote = None
+
+    def value(self, kind):
+        if kind == "text" and self.kind == "text" and self.random.random() < 0.8:
+            kept, self.more = self.more, ""
+            try:
+                return super().value(kind)
+            finally:
+                self.more = kept
+        return super().value(kind)
+
+    def encoded(self, text):
+        # What is ASCII is itself, whatever the codec makes of a backslash.
+        text = text.replace("é", "e" if self.encoding != "GB18030" else "é")
+        return b"".join(c.encode("ascii" if c.isascii() else self.codec) for c in text)
+
+
 def line_of(error):
     context = error[2].split(", line ")
     return int("".join(c for c in context[1].split(",")[0].split(":")[0] if c.isdigit())) \
@@ -211,11 +260,12 @@ def rows_of(server, table, databases):
 
 
 @pytest.mark.seconds(60 + CASES)
-def test_random_inputs(clients, server):
+@pytest.mark.parametrize("make", [Case, WideCase])
+def test_random_inputs(clients, server, make):
     through, direct = clients
     loaded = refused = failed = 0
-    for number in range(CASES):
-        case = Case(SEED * 1_000_003 + number)
+    for number in range(CASES if make is Case else CASES // 2):
+        case = make(SEED * 1_000_003 + number)
         table, sql = name_of(case.kind), case.sql()
         for name in SHARDS + ["differ_whole"]:
             server.run(case.tables(), database=name)
@@ -235,7 +285,7 @@ def test_random_inputs(clients, server):
             # An earlier column's mistake is met first by PostgreSQL, the key's by us.
             same = ours[0] == theirs[0] or ours[0] in OF_KEYS and "sharding key" in ours[1]
             # PostgreSQL looks at characters a buffer at a time, before it looks for rows.
-            same = same or theirs[0] == "22021" and ours[0].startswith("22")
+            same = same or theirs[0] in ("22021", "22P05") and ours[0].startswith("22")
             assert same, said
             # A server that has seen no line end yet waits for what comes behind a \r, in vain here.
             whole = b"\r" not in b"".join(pieces)
@@ -251,5 +301,5 @@ def test_random_inputs(clients, server):
                 f"'parted_{kind}'::regclass, 3, {shard}, k::{kind})", database=name) == [], said
         loaded += 1
     # It is about both, and few keys are beyond us.
-    assert loaded > CASES / 8 and failed > CASES / 8 and refused < CASES / 2, \
+    assert loaded > number / 8 and failed > number / 8 and refused < number / 2, \
         (loaded, failed, refused)

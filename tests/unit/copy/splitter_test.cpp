@@ -360,15 +360,87 @@ TEST(description, travels) {
   EXPECT_FALSE(decode_spec(as_bytes(bytes)));
 }
 
-TEST(encodings, that_hide_ascii_are_known) {
+TEST(description, names_characters_only_where_they_matter) {
+  auto s = table();
+  std::string plain, wide;
+  encode(s, plain);
+  s.characters = characters::gb18030;
+  encode(s, wide);
+  EXPECT_EQ(wide.size(), plain.size() + 1) << "an older replicator refuses it";
+  const auto again = decode_spec(as_bytes(wide));
+  ASSERT_TRUE(again) << again.error();
+  EXPECT_EQ(again->characters, characters::gb18030);
+  for (const char wrong : {'\0', '\5'}) {
+    wide.back() = wrong;
+    EXPECT_FALSE(decode_spec(as_bytes(wide)));
+  }
+}
+
+TEST(encodings, are_known_by_all_their_names) {
   EXPECT_EQ(encoding_name("utf-8"), "UTF8");
   EXPECT_EQ(encoding_name("iso_8859-1"), "LATIN1");
-  for (const char* one : {"SJIS", "big5", "GBK", "gb18030", "UHC", "johab", "shift_jis_2004", ""}) {
-    EXPECT_TRUE(embeds_ascii(one)) << one;
-  }
-  for (const char* one : {"UTF8", "EUC_JP", "latin1", "SQL_ASCII"}) {
-    EXPECT_FALSE(embeds_ascii(one)) << one;
-  }
+  EXPECT_EQ(encoding_name("Windows-932"), "SJIS");
+  EXPECT_EQ(encoding_name("mskanji"), "SJIS");
+  EXPECT_EQ(encoding_name("shift_jis_2004"), "SHIFT_JIS_2004");
+  EXPECT_EQ(encoding_name("no such"), "");
+  EXPECT_EQ(characters_of("SJIS", "UTF8"), characters::shift_jis);
+  EXPECT_EQ(characters_of("BIG5", "EUC_TW"), characters::two_bytes);
+  EXPECT_EQ(characters_of("GB18030", "UTF8"), characters::gb18030);
+  EXPECT_EQ(characters_of("EUC_JP", "UTF8"), characters::bytes);
+  EXPECT_EQ(characters_of("SJIS", "SQL_ASCII"), characters::bytes) << "nothing is converted";
+}
+
+spec wide_table(characters kind, format f = format::text) {
+  auto s = table(f);
+  s.characters = kind;
+  s.encoding = placement::encoding::converted;
+  return s;
+}
+
+TEST(wide_characters, hide_backslash_delimiter_and_quote) {
+  // 0x5c is a backslash, 0x7c a bar, 0x40 an at sign.
+  auto s = wide_table(characters::shift_jis);
+  s.options.delimiter = '|';
+  auto out = everywhere(s, "\x95\x5c|1|\x83\x5c\n\x81\x7c|2|\x95\x5c\n\\\x95\x5c|3|\xb1\\|\n");
+  EXPECT_EQ(out.error, "");
+  EXPECT_EQ(out.got.at(1), "\x95\x5c|1|\x83\x5c\n");
+  EXPECT_EQ(out.got.at(2), "\x81\x7c|2|\x95\x5c\n");
+  EXPECT_EQ(out.got.at(3), "\\\x95\x5c|3|\xb1\\|\n") << "half-width katakana are one byte";
+  s = wide_table(characters::two_bytes, format::csv);
+  s.options.quote = s.options.escape = '@';
+  out = everywhere(s, "\xa4\x40,1,@x\xa4\x40,\n\xa4\x40@\n@\xa4\x40@,2,z\n");
+  EXPECT_EQ(out.error, "");
+  EXPECT_EQ(out.got.at(1), "\xa4\x40,1,@x\xa4\x40,\n\xa4\x40@\n");
+  EXPECT_EQ(out.got.at(2), "@\xa4\x40@,2,z\n");
+}
+
+TEST(wide_characters, of_gb18030_have_two_bytes_or_four) {
+  auto s = wide_table(characters::gb18030);
+  s.options.delimiter = '0';
+  const auto out = everywhere(s, "\x81\x30\x89\x38""010\xd5\x5c\nx020\x81\x30\x89\x38\n");
+  EXPECT_EQ(out.error, "");
+  EXPECT_EQ(out.got.at(1), "\x81\x30\x89\x38""010\xd5\x5c\n");
+  EXPECT_EQ(out.got.at(2), "x020\x81\x30\x89\x38\n");
+}
+
+// A server says what is wrong with such bytes: all of them have to reach one.
+TEST(wide_characters, that_are_none_go_to_a_shard) {
+  const auto s = wide_table(characters::two_bytes);
+  auto out = everywhere(s, "a\t1\tx\xa4");
+  EXPECT_EQ(out.error.substr(0, 5), "22021") << "half a character at the end";
+  EXPECT_EQ(out.context, "COPY t, line 1");
+  out = everywhere(s, "a\t1\tx\xa4\nb\t2\ty\n");
+  EXPECT_EQ(out.error, "22P04 extra data after last expected column");
+  EXPECT_EQ(out.got.at(1), "a\t1\tx\xa4\nb\t2\ty\n");
+  EXPECT_EQ(everywhere(wide_table(characters::gb18030), "b\x81").error.substr(0, 5), "22021");
+}
+
+TEST(wide_characters, are_no_keys_and_their_escapes_are_none) {
+  EXPECT_EQ(everywhere(wide_table(characters::shift_jis), "a\t\x95\x5c\tx\n").error.substr(0, 5),
+            "22P02");
+  auto s = wide_table(characters::shift_jis);
+  s.options.null_text = "\x95\x5c";
+  EXPECT_EQ(everywhere(s, "a\t\x95\x5c\tx\n").error.substr(0, 5), "23502");
 }
 
 }  // namespace

@@ -22,6 +22,24 @@ TEST(parse, gives_a_tree_or_a_syntax_error) {
   EXPECT_EQ(parser_version() / 10000, PG_VERSION_NUM / 10000);
 }
 
+TEST(parse, splits_where_the_grammar_does) {
+  const auto texts = [](const std::string& sql) {
+    std::vector<std::string> out;
+    const auto parts = split(sql).value();
+    for (const auto& [at, length] : parts) out.push_back(sql.substr(at, length));
+    return out;
+  };
+  using list = std::vector<std::string>;
+  EXPECT_EQ(texts(""), list{});
+  EXPECT_EQ(texts(";; SELECT 1 ;\n\tSELECT ';' ; -- x;y\n;"), (list{"SELECT 1 ", "SELECT ';' "}));
+  EXPECT_EQ(texts("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 3"),
+            (list{"CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END",
+                  "SELECT 3"}));
+  EXPECT_EQ(texts("SELECT 'é'; SELECT 2"), (list{"SELECT 'é'", "SELECT 2"}));
+  EXPECT_FALSE(split("SELECT 1; SELEC 2"));
+  EXPECT_FALSE(split(repeated("SELECT 1", "+1", 50'000)));
+}
+
 TEST(parse, depth_is_bounded_and_length_is_not) {
   for (const auto& sql :
        {repeated("SELECT 1", "+1", 50'000), repeated("SELECT 1", " UNION SELECT 1", 200'000),

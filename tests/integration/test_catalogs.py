@@ -1,0 +1,134 @@
+"""Catalogs of shards that are not the same, because somebody has changed one past the suite."""
+
+import psycopg
+import pytest
+
+from support.suite import Suite, eventually
+
+SHARDS = ["catalogs_0", "catalogs_1"]
+SCHEMA = """
+CREATE TABLE a (id bigint, v int, w int);
+CREATE TABLE n (id text, v int);
+CREATE TABLE plain (id bigint, v int);
+"""
+
+
+@pytest.fixture(scope="module")
+def suite(server):
+    for name in SHARDS:
+        server.make_database(name)
+        server.run(SCHEMA, database=name)
+    options = {"databases": [{"name": "app", "shard": number, "database_name": name}
+                             for number, name in enumerate(SHARDS)],
+               "users": [{"name": "postgres", "database": "app"}],
+               "sharded_tables": [{"database": "app", "name": name, "column": "id",
+                                   "data_type": kind}
+                                  for name, kind in (("a", "bigint"), ("n", "varchar"),
+                                                     ("plain", "bigint"))]}
+    with Suite(server, **options) as running:
+        yield running
+
+
+def refused(connection, sql):
+    try:
+        connection.execute(sql)
+    except psycopg.errors.FeatureNotSupported as error:
+        return str(error)
+    raise AssertionError(f"not refused: {sql}")
+
+
+def works(connection, sql):
+    try:
+        connection.execute(sql)
+    except psycopg.errors.FeatureNotSupported as error:
+        raise AssertionError(str(error)) from error
+
+
+def changed(suite):
+    """As after DDL: the router reads the catalogs again."""
+    with suite.connect("app") as connection:
+        connection.execute("CREATE TABLE told (a int)")
+        connection.execute("DROP TABLE told")
+
+
+def soon(check):
+    eventually(check, 15)
+
+
+def test_a_key_of_another_type_on_another_shard(suite, server):
+    with suite.connect("app") as connection:
+        assert connection.execute("SELECT v FROM a WHERE id = 3").fetchall() == []
+        server.run("ALTER TABLE a ALTER COLUMN id TYPE numeric", database=SHARDS[1])
+        changed(suite)
+
+        def check():
+            said = refused(connection, "INSERT INTO a VALUES (3, 1, 1)")
+            assert '"id"' in said and "of type numeric on shard 1" in said
+        soon(check)
+        assert "on shard 1" in refused(connection, "SELECT v FROM a WHERE id = 42")
+        assert connection.execute("SELECT v FROM plain WHERE id = 3").fetchall() == []
+        server.run("ALTER TABLE a ALTER COLUMN id TYPE int", database=SHARDS[1])
+        changed(suite)
+        soon(lambda: works(connection, "INSERT INTO a VALUES (3, 1, 1)"))
+
+
+def test_a_key_that_compares_or_is_cut_otherwise(suite, server):
+    server.run("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', "
+               "deterministic = false)", database=SHARDS[1])
+    with suite.connect("app") as connection:
+        for change, said in (("varchar(3)", "varchar(3) on shard 1"),
+                             ("text COLLATE loose", "nondeterministic collation on shard 1")):
+            server.run(f"ALTER TABLE n ALTER COLUMN id TYPE {change}", database=SHARDS[1])
+            changed(suite)
+            soon(lambda: wanted(connection, said))
+        server.run("ALTER TABLE n ALTER COLUMN id TYPE text COLLATE \"default\"",
+                   database=SHARDS[1])
+        changed(suite)
+        soon(lambda: works(connection, "SELECT v FROM n WHERE id = 'a'"))
+
+
+def wanted(connection, said):
+    assert said in refused(connection, "SELECT v FROM n WHERE id = 'a'")
+
+
+def test_columns_in_another_order_need_their_names(suite, server):
+    with suite.connect("app") as connection:
+        server.run("DROP TABLE plain; CREATE TABLE plain (v int, id bigint)", database=SHARDS[1])
+        changed(suite)
+
+        def check():
+            assert "column list" in refused(connection, "INSERT INTO plain VALUES (3, 42)")
+        soon(check)
+        for key in (3, 42):
+            connection.execute(f"INSERT INTO plain (id, v) VALUES ({key}, 7)")
+            assert connection.execute(f"SELECT v FROM plain WHERE id = {key}").fetchall() == [(7,)]
+        server.run("DROP TABLE plain; CREATE TABLE plain (id bigint, v int)", database=SHARDS[1])
+        changed(suite)
+        soon(lambda: works(connection, "INSERT INTO plain VALUES (3, 42)"))
+
+
+def test_a_view_that_hides_a_table_on_another_shard_only(suite, server):
+    server.run("CREATE VIEW seen AS SELECT 1 AS v", database=SHARDS[0])
+    server.run("CREATE VIEW seen AS SELECT v FROM a", database=SHARDS[1])
+    with suite.connect("app") as connection:
+        changed(suite)
+        soon(lambda: refused(connection, "SELECT * FROM seen"))
+
+
+def test_a_trigger_that_may_change_the_key_is_told(suite, server):
+    for name in SHARDS:
+        server.run("""CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS
+                      'BEGIN NEW.id := NEW.id + 1; RETURN NEW; END'""",
+                   """CREATE FUNCTION stays() RETURNS trigger LANGUAGE plpgsql AS
+                      'BEGIN NEW.v := NEW.id + 1; RETURN NEW; END'""",
+                   "CREATE TRIGGER harmless BEFORE INSERT OR UPDATE ON a FOR EACH ROW "
+                   "EXECUTE FUNCTION stays()",
+                   "CREATE TRIGGER moving BEFORE INSERT ON a FOR EACH ROW "
+                   "EXECUTE FUNCTION moves()", database=name)
+    changed(suite)
+
+    def check():
+        told = [line for line in suite.log_text().splitlines()
+                if "may change the sharding key" in line]
+        assert len(told) == 1 and "trigger moving" in told[0]
+    soon(check)
