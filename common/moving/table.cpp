@@ -130,9 +130,10 @@ std::string where_moving(const table& of, const selection& rows) {
 std::string truncated(const table& of, const selection& rows) {
   auto sql = fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(of), where_moving(of, rows));
   if (!of.home) return sql;
+  // With its namespace: of a std::string, <iomanip> has one, too.
+  const auto key = moving::quoted(of.columns[of.home->key].name);
   return sql + fmt::format(" AND {} = ANY ('{{{}}}'::integer[])",
-                           bucket_in_sql(of.home->type, quoted(of.columns[of.home->key].name),
-                                         of.home->buckets),
+                           bucket_in_sql(of.home->type, key, of.home->buckets),
                            fmt::join(of.home->own, ","));
 }
 

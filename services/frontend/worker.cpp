@@ -275,7 +275,7 @@ void worker::apply_poolers() {
 }
 
 // The router has not heard it for a while: it is stopped, or hangs. Its sockets are as good as they
-// were, so what is in use stays so, and the line tells when it dies, or takes it back when it wakes.
+// were, so what is in use stays so; the line tells when it dies, and keeps what is meant for it.
 void worker::keep_forgotten(std::unique_ptr<lease_line> line) {
   const auto instance = line->pooler().instance;
   lines_[instance] = std::move(line);
