@@ -346,7 +346,8 @@ void client::cancel() {
   if (state_ == state::copying) return copy_->cancel();
   // What runs while settings are applied is ours, and short.
   if (state_ == state::applying || state_ == state::refusing) return;
-  if (server_ == nullptr || server_->ledger.empty() || server_->cancelling || server_->orphan)
+  if (server_ == nullptr || server_->ledger.empty() || server_->cancelling || server_->orphan ||
+      server_->unheard)
     return;
   server_->cancelling = true;
   worker_.tell_pooler(server_->pooler(), lease::cancel{server_->id(), server_->generation()});

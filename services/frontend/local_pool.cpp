@@ -230,11 +230,19 @@ void local_pool::pooler_forgotten(const std::string& pooler) {
     if (s->pooler() == pooler && !s->orphan) its.push_back(s.get());
   }
   for (auto* s : its) {
-    if (s->pumped() && s->user() != nullptr) {
+    s->unheard = true;
+    // What it had to do for these stands still: their bytes, or a cancel that may come at any time.
+    if (s->user() != nullptr && (s->pumped() || s->cancelling)) {
       s->cut();
     } else {
       retire(*s);
     }
+  }
+}
+
+void local_pool::pooler_heard(const std::string& pooler) {
+  for (const auto& s : servers_) {
+    if (s->pooler() == pooler) s->unheard = false;
   }
 }
 

@@ -52,6 +52,7 @@ class local_pool {
   void pooler_gone(const std::string& pooler, bool sockets_live);
   // The router has given it up, but it lives: what is in use may be used to the end.
   void pooler_forgotten(const std::string& pooler);
+  void pooler_heard(const std::string& pooler);   // again
   void channel_up();
   void remove(server& lent);  // dead: tell the pooler, delete
   server* find(const std::string& pooler, lease::lease_id id);

@@ -86,6 +86,7 @@ class server final : private server_stream_user, private session::ledger_events 
   bool cancelling = false;           // until the pooler reports that the cancel is over
   bool retiring = false;             // back at the next transaction end
   bool orphan = false;               // its pooler has died
+  bool unheard = false;              // its pooler lives, and does nothing: cancels would not come
 
   // Prepared statements on it.
   present_statements present;        // those that have a name

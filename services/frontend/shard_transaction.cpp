@@ -452,7 +452,8 @@ void shard_transaction::cancel() {
   }
   for (auto& [shard, one] : legs_) {
     auto* lease = one->lease;
-    if (!one->running || lease == nullptr || lease->cancelling || lease->orphan) continue;
+    if (!one->running || lease == nullptr || lease->cancelling || lease->orphan || lease->unheard)
+      continue;
     lease->cancelling = true;
     worker_.tell_pooler(lease->pooler(), lease::cancel{lease->id(), lease->generation()});
   }

@@ -247,6 +247,9 @@ void worker::apply_poolers() {
     const auto known = lines_.find(pooler.instance);
     if (known != lines_.end() && known->second->adopt(pooler)) {
       kept.insert(lines_.extract(known));
+      if (!forgotten_.contains(pooler.instance)) continue;
+      for (const auto& [id, pool] : pools_) pool->pooler_heard(pooler.instance);
+      for (const auto& pool : withdrawn_pools_) pool->pooler_heard(pooler.instance);
     }
   }
   auto gone = std::exchange(lines_, std::move(kept));
@@ -274,8 +277,8 @@ void worker::apply_poolers() {
   }
 }
 
-// The router has not heard it for a while: it is stopped, or hangs. Its sockets are as good as they
-// were, so what is in use stays so; the line tells when it dies, and keeps what is meant for it.
+// The router has not heard it for a while: it is stopped, or hangs. Its sockets are as good as
+// ever, so what is in use stays so. The line tells when it dies, and keeps what is meant for it.
 void worker::keep_forgotten(std::unique_ptr<lease_line> line) {
   const auto instance = line->pooler().instance;
   lines_[instance] = std::move(line);
