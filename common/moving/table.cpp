@@ -5,6 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <functional>
+
+#include "common/base/result.hpp"
 
 namespace pgsled::moving {
 
@@ -34,26 +38,32 @@ std::string column_list(const table& of) {
   return list;
 }
 
-std::string bucket_in_sql(placement::key_type type, const std::string& expression,
-                          std::size_t buckets) {
-  // The seed is HASH_PARTITION_SEED.
-  constexpr const char* seed = "8816678312871386365";
-  std::string hash;
+namespace {
+
+// What hash_combine64 adds to the hash of the first column.
+constexpr std::uint64_t combined = 0x49a0'f4dd'15e5'a8e3;
+
+// A bigint with the bits of the hash.
+std::string hash_in_sql(placement::key_type type, const std::string& expression) {
+  constexpr const char* seed = "8816678312871386365";   // HASH_PARTITION_SEED
   switch (type) {
     case placement::key_type::bigint:
-      hash = fmt::format("hashint8extended(({})::bigint, {})", expression, seed);
-      break;
+      return fmt::format("hashint8extended(({})::bigint, {})", expression, seed);
     case placement::key_type::uuid:
-      hash = fmt::format("uuid_hash_extended({}, {})", expression, seed);
-      break;
-    case placement::key_type::varchar:
-      hash = fmt::format("hashtextextended(({})::text COLLATE \"C\", {})", expression, seed);
-      break;
+      return fmt::format("uuid_hash_extended({}, {})", expression, seed);
+    case placement::key_type::varchar: break;
   }
-  // hash + 0x49a0f4dd15e5a8e3 (what hash_combine64 adds to the hash of the first column) in 64 bits
-  // that wrap, without sign, modulo `buckets`: by halves, because there is no such integer, and
-  // numeric would cost more than the rest of a copy.
-  constexpr std::uint64_t half = 0xffff'ffff, high = 0x49a0'f4dd, low = 0x15e5'a8e3;
+  return fmt::format("hashtextextended(({})::text COLLATE \"C\", {})", expression, seed);
+}
+
+}  // namespace
+
+std::string bucket_in_sql(placement::key_type type, const std::string& expression,
+                          std::size_t buckets) {
+  const auto hash = hash_in_sql(type, expression);
+  // hash + `combined` in 64 bits that wrap, without sign, modulo `buckets`: by halves, because
+  // there is no such integer, and numeric would cost more than the rest of a copy.
+  constexpr std::uint64_t half = 0xffff'ffff, high = combined >> 32, low = combined & half;
   const auto low_sum = fmt::format("(({} & {}) + {})", hash, half, low);
   const auto high_sum = fmt::format("((({} >> 32) + {} + ({} >> 32)) & {})", hash, high, low_sum,
                                     half);
@@ -61,11 +71,38 @@ std::string bucket_in_sql(placement::key_type type, const std::string& expressio
                      (half + 1) % buckets, low_sum, half, buckets);
 }
 
+std::string moves_in_sql(placement::key_type type, const std::string& expression,
+                         const selection& rows) {
+  const std::uint64_t buckets = rows.buckets;
+  const auto& moving = rows.moving;
+  PGSLED_ASSERT(buckets > 0);
+  const bool each_once = std::adjacent_find(moving.begin(), moving.end(),
+                                            std::greater_equal<>()) == moving.end();
+  if (moving.size() == buckets && each_once) return expression + " IS NOT NULL";
+  // Not `combined` is added to each hash, but taken from the buckets that are looked for.
+  const auto hash = hash_in_sql(type, expression);
+  std::vector<std::int64_t> wanted;
+  for (const std::uint64_t bucket : moving) {
+    wanted.push_back(static_cast<std::int64_t>((bucket + buckets - combined % buckets) % buckets));
+  }
+  if (std::has_single_bit(buckets)) {
+    return fmt::format("({} & {}) = ANY ('{{{}}}'::bigint[])", hash, buckets - 1,
+                       fmt::join(wanted, ","));
+  }
+  // A remainder has the sign of the hash, so that each bucket has two. A sum that is negative lacks
+  // the 2^64 that it has without sign.
+  for (std::size_t i = 0, all = wanted.size(); i < all; ++i) {
+    if (wanted[i] > 0) wanted.push_back(wanted[i] - static_cast<std::int64_t>(buckets));
+  }
+  const auto more = (std::numeric_limits<std::uint64_t>::max() % buckets + 1) % buckets;
+  return fmt::format("({0} % {1} + CASE WHEN {0} < -{2} THEN {3} ELSE 0 END) = "
+                     "ANY ('{{{4}}}'::bigint[])", hash, buckets, combined, more,
+                     fmt::join(wanted, ","));
+}
+
 std::string where_moving(const table& of, const selection& rows) {
   if (of.whole()) return "true";
-  return fmt::format("{} = ANY ('{{{}}}'::integer[])",
-                     bucket_in_sql(of.type, moving::quoted(of.columns[of.key].name), rows.buckets),
-                     fmt::join(rows.moving, ","));
+  return moves_in_sql(of.type, moving::quoted(of.columns[of.key].name), rows);
 }
 
 std::string truncated(const table& of, const selection& rows) {

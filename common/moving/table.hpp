@@ -68,6 +68,9 @@ struct selection {                     // of rows: those of a whole table, or of
   // Every row of a sharded table has a destination: one without a key is a mistake. Else it stays.
   bool complete = false;
 };
+// Whether `expression`, a value of the key's type, is in one of these buckets; not true of NULL.
+// Much cheaper than bucket_in_sql(): it is evaluated for every row that a source has.
+std::string moves_in_sql(placement::key_type, const std::string& expression, const selection&);
 std::string where_moving(const table&, const selection&);   // "true" for a whole table
 
 // What a TRUNCATE on the source does away with on the destination.

@@ -383,6 +383,7 @@ trouble verdict(const move_report& report) {
 result<bool> hashes_alike(management::connection& link) {
   using placement::key_type;
   constexpr std::size_t modulus = 6 * 1009;   // no power of two: a lost bit would show
+  constexpr std::size_t power = 1 << 12;      // rows are found in another way by such
   const std::vector<std::pair<key_type, std::vector<std::string>>> samples{
       {key_type::bigint, {"0", "1", "-1", "42", "2147483648", "-2147483649",
                           "9223372036854775807", "-9223372036854775808"}},
@@ -391,7 +392,7 @@ result<bool> hashes_alike(management::connection& link) {
                         "ffffffff-ffff-ffff-ffff-ffffffffffff"}},
       {key_type::varchar, {"", "a", "twelve bytes", "grüße an alle, die hier sind", "日本語"}}};
   std::string sql;
-  std::vector<std::uint64_t> wanted;
+  std::vector<std::string> wanted;
   for (const auto& [type, keys] : samples) {
     const auto name = type == key_type::bigint ? "bigint"
                       : type == key_type::uuid ? "uuid" : "text";
@@ -399,17 +400,24 @@ result<bool> hashes_alike(management::connection& link) {
       const auto value = placement::normalise(type, placement::form::text, key,
                                               {placement::encoding::utf8, 0});
       if (!value) return tl::unexpected(value.error());
-      wanted.push_back(placement::hash_of(placement::hasher::postgres, *value) % modulus);
-      sql += (sql.empty() ? "SELECT " : ", ") +
-             moving::bucket_in_sql(type, fmt::format("'{}'::{}", key, name), modulus);
+      const auto hash = placement::hash_of(placement::hasher::postgres, *value);
+      const auto literal = fmt::format("'{}'::{}", key, name);
+      const auto add = [&](const std::string& expression, std::string is) {
+        sql += (sql.empty() ? "SELECT " : ", ") + expression;
+        wanted.push_back(std::move(is));
+      };
+      add(moving::bucket_in_sql(type, literal, modulus), std::to_string(hash % modulus));
+      for (const std::size_t buckets : {modulus, power}) {
+        const auto mine = static_cast<std::uint32_t>(hash % buckets);
+        const auto next = static_cast<std::uint32_t>((mine + 1) % buckets);
+        add(moving::moves_in_sql(type, literal, {buckets, {mine}}), "t");
+        add(moving::moves_in_sql(type, literal, {buckets, {next}}), "f");
+      }
     }
   }
   const auto rows = link.query(sql);
   if (!rows) return tl::unexpected(rows.error());
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    if (rows->at(0).at(i) != std::to_string(wanted[i])) return false;
-  }
-  return true;
+  return rows->at(0) == wanted;
 }
 
 result<std::vector<std::string>> references_apart(
