@@ -157,6 +157,25 @@ struct connection::state {
       if (PQconsumeInput(link) != 1) return tl::unexpected(failed());
     }
   }
+  // Adds messages to `to` until it has `enough` bytes; false: these are the last. Most are there
+  // already, and each costs as little as libpq lets it.
+  result<bool> copy_rows(std::size_t enough, std::string& to, std::int64_t& messages) {
+    while (to.size() < enough) {
+      char* bytes = nullptr;
+      const int size = PQgetCopyData(link, &bytes, 1);
+      if (size > 0) {
+        const std::unique_ptr<char, memory_deleter> owned(bytes);
+        to.append(bytes, static_cast<std::size_t>(size));
+        ++messages;
+        continue;
+      }
+      if (size == -2) return tl::unexpected(failed());
+      if (size < 0) return false;
+      if (!wait(POLLIN, clock::now() + query_timeout)) return tl::unexpected(late());
+      if (PQconsumeInput(link) != 1) return tl::unexpected(failed());
+    }
+    return true;
+  }
   // Blocking mode would wait for ever for a server that does not read.
   result<bool> flush() {
     const auto until = clock::now() + query_timeout;
@@ -289,19 +308,23 @@ result<std::vector<std::int64_t>> connection::run(const std::string& sql) {
   return touched;
 }
 
-result<std::int64_t> connection::copy_out(const std::string& sql, const row_sink& sink) {
+result<std::int64_t> connection::copy_out(const std::string& sql, std::size_t piece,
+                                          const rows_sink& sink) {
   state& s = *state_;
   if (auto begun = s.begin_copy(sql, PGRES_COPY_OUT); !begun) {
     return tl::unexpected(begun.error());
   }
   std::optional<pg_error> refused;
-  while (true) {
-    auto row = s.copy_data(s.query_timeout);
-    if (!row) return tl::unexpected(row.error());
-    if (row->size < 0) break;
-    if (row->size == 0) return tl::unexpected(s.late());
-    if (refused) continue;   // what is still under way
-    if (const auto taken = sink({row->bytes.get(), static_cast<std::size_t>(row->size)}); !taken) {
+  std::string bytes;
+  bytes.reserve(piece * 2);
+  for (bool over = false; !over;) {
+    bytes.clear();
+    std::int64_t messages = 0;
+    const auto more = s.copy_rows(piece, bytes, messages);
+    if (!more) return tl::unexpected(more.error());
+    over = !*more;
+    if (refused || messages == 0) continue;   // what is still under way
+    if (const auto taken = sink(bytes, messages); !taken) {
       refused = taken.error();
       s.cancel();
     }

@@ -56,11 +56,12 @@ class connection {
   result<told> answer(const std::string& sql);
   std::string literal(const std::string& text) const;   // quoted for use in query()
 
-  // COPY … TO STDOUT: how many rows. `sink` gets each message as the server sent it (a row; in
-  // binary format the header comes with the first, the trailer as one more); its error ends the
-  // copy (by a cancel) and is given back.
-  using row_sink = std::function<result<bool>(std::string_view)>;
-  result<std::int64_t> copy_out(const std::string& sql, const row_sink& sink);
+  // COPY … TO STDOUT: how many rows. `sink` gets them in pieces of about `piece` bytes, which
+  // consist of whole messages as the server sent them (a row each; in binary format the header
+  // comes with the first, the trailer as one more). Its error ends the copy (by a cancel) and is
+  // given back. Other statements may stand before the COPY, here and below.
+  using rows_sink = std::function<result<bool>(std::string_view piece, std::int64_t messages)>;
+  result<std::int64_t> copy_out(const std::string& sql, std::size_t piece, const rows_sink& sink);
   // COPY … FROM STDIN: begin, put as often as wanted, end (how many rows), or give up: the
   // statement then fails, and with it its transaction.
   result<bool> begin_copy_in(const std::string& sql);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 
@@ -18,11 +19,12 @@ using moving::copy_part;
 
 constexpr std::chrono::milliseconds long_wait{600'000};
 constexpr std::size_t bytes_at_once = 128u << 10;         // given to libpq
-constexpr std::uint64_t blocks_in_part = 4096;            // 32 MiB of a table
+// Of a table: 4 to 32 MiB, so that each worker has some parts and all end at about the same time.
+constexpr std::uint64_t least_in_part = 512, most_in_part = 4096, parts_of_worker = 4;
 
-trouble begin_under(management::connection& link, const std::string& snapshot) {
-  if (auto error = execute(link, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")) return error;
-  return execute(link, "SET TRANSACTION SNAPSHOT " + link.literal(snapshot));
+std::string begin_under(const management::connection& link, const std::string& snapshot) {
+  return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT " +
+         link.literal(snapshot) + "; ";
 }
 
 class copying {
@@ -36,7 +38,9 @@ class copying {
       if (auto error = measure(from.source, sizes)) return error;
     }
     if (sizes.empty()) return std::nullopt;
-    queue_.emplace(sizes, blocks_in_part);
+    const auto part = part_of(sizes);
+    queue_.emplace(sizes, part);
+    std::erase_if(cut_, [&](const cut_table& one) { return one.blocks <= part; });
     const auto workers = std::min<std::size_t>(scene_.where.manner.copies, queue_->left());
     if (auto error = crew_.work(static_cast<std::uint32_t>(workers),
                                 [this](std::uint32_t number) { return work(number); },
@@ -50,13 +54,20 @@ class copying {
   struct worker {
     std::optional<management::connection> from, to;
     shard_number source = 0;
-    std::string piece;
   };
 
   struct cut_table {
     shard_number source = 0;
     std::string label, name, file;     // name as SQL; file: changes when it is rewritten
+    std::uint64_t blocks = 0;
   };
+
+  std::uint64_t part_of(const std::vector<moving::table_size>& sizes) const {
+    std::uint64_t all = 0;
+    for (const auto& one : sizes) all += one.blocks;
+    const std::uint64_t parts = parts_of_worker * std::max(scene_.where.manner.copies, 1u);
+    return std::clamp(all / parts, least_in_part, most_in_part);
+  }
 
   static std::string file_of(const std::string& name) {
     return fmt::format("pg_relation_filenode({})", commit::statements::literal(name));
@@ -82,9 +93,8 @@ class copying {
       const std::size_t place = std::stoull(row[0]);
       const std::uint64_t blocks = std::stoull(row[2]);
       sizes.push_back({source, place, blocks});
-      if (blocks <= blocks_in_part) continue;
       const moving::table& one = tables->second.at(place);
-      cut_.push_back({source, one.label(), moving::in_sql(one), row[1]});
+      cut_.push_back({source, one.label(), moving::in_sql(one), row[1], blocks});
     }
     return std::nullopt;
   }
@@ -110,7 +120,6 @@ class copying {
   // From the end of one part to the end of the last.
   trouble work(std::uint32_t number) {
     worker mine;
-    mine.piece.reserve(bytes_at_once * 2);
     shard_number preferred = sources_[number % sources_.size()].source;
     while (!crew_.failed()) {
       std::optional<copy_part> next;
@@ -152,42 +161,31 @@ class copying {
     const bool binary = scene_.where.manner.binary && !one.other_types &&
                         moving::has_binary_form(one);
     if (auto error = connect(mine, part.source)) return error;
+    management::connection& to = *mine.to;
     // A transaction for each part: who wants the table for himself, and all who queue behind him,
     // wait for one only.
-    for (const auto& source : sources_) {
-      if (source.source != part.source) continue;
-      if (auto error = begin_under(*mine.from, source.snapshot)) return error;
-    }
-    management::connection& to = *mine.to;
-    if (auto error = execute(to, "BEGIN")) return error;
-    if (auto error = execute(to, hold_job(scene_))) return error;
-    if (const auto begun = to.begin_copy_in(moving::copy_in(one, binary)); !begun) {
+    if (const auto begun = to.begin_copy_in("BEGIN; " + hold_job(scene_) + "; " +
+                                            moving::copy_in(one, binary)); !begun) {
       return begun.error();
     }
-    mine.piece.clear();
-    std::int64_t messages = 0, told = 0;
-    const auto send = [&]() -> result<bool> {
-      if (crew_.failed()) return failure("57014", "another part of the copy has failed");
-      auto put = to.put(mine.piece);
-      const auto size = static_cast<std::int64_t>(mine.piece.size());
-      bytes_ += size;
-      rows_ += messages - std::exchange(told, messages);
-      mine.piece.clear();
-      if (scene_.where.manner.copy_rate > 0) throttle(size);
-      return put;
-    };
+    std::int64_t told = 0;
     const auto read = mine.from->copy_out(
-        moving::copy_out(one, scene_.of_source(part.source), binary, {part.from, part.to}),
-        [&](std::string_view message) -> result<bool> {
-          mine.piece += message;
-          ++messages;
-          return mine.piece.size() < bytes_at_once ? result<bool>(true) : send();
+        begin_under(*mine.from, snapshot_of(part.source)) +
+            moving::copy_out(one, scene_.of_source(part.source), binary, {part.from, part.to}),
+        bytes_at_once, [&](std::string_view piece, std::int64_t messages) -> result<bool> {
+          if (crew_.failed()) return failure("57014", "another part of the copy has failed");
+          auto put = to.put(piece);
+          const auto size = static_cast<std::int64_t>(piece.size());
+          bytes_ += size;
+          rows_ += messages;
+          told += messages;
+          if (scene_.where.manner.copy_rate > 0) throttle(size);
+          return put;
         });
     if (!read) {
       to.give_up_copy_in("the source failed");
       return read.error();
     }
-    if (const auto sent = send(); !sent) return sent.error();
     const auto stored = to.end_copy_in();
     if (!stored) return stored.error();
     if (*stored != *read) {
@@ -197,6 +195,12 @@ class copying {
     rows_ += *read - told;
     if (auto error = execute(to, "COMMIT")) return error;
     return execute(*mine.from, "COMMIT");
+  }
+
+  const std::string& snapshot_of(shard_number source) const {
+    return std::find_if(sources_.begin(), sources_.end(), [&](const source_snapshot& one) {
+             return one.source == source;
+           })->snapshot;
   }
 
   void throttle(std::int64_t bytes) {
