@@ -109,11 +109,12 @@ trouble cluster_runner::expect_rows() {
 
 trouble cluster_runner::copy() {
   if (auto error = expect_rows()) return error;
-  const auto began = clock::now();
   const auto before = progress_.rows;
+  clock::duration copying{};           // without the indexes in between
+  auto began = clock::now();
   const auto since = [&] {
     return std::max<std::int64_t>(
-        std::chrono::duration_cast<milliseconds>(clock::now() - began).count(), 1);
+        std::chrono::duration_cast<milliseconds>(copying + (clock::now() - began)).count(), 1);
   };
   auto& there = scene_.side(cluster_side::fresh).gets;
   for (std::size_t d = 0; d < there.size(); ++d) {
@@ -131,6 +132,7 @@ trouble cluster_runner::copy() {
       return error;
     }
     if (auto error = set_indexes_aside(one)) return error;
+    began = clock::now();
     if (auto error = copy_rows(one, flow_->snapshots(d), [&](std::int64_t rows,
                                                              std::int64_t bytes) {
           progress_.rows += rows;
@@ -143,11 +145,13 @@ trouble cluster_runner::copy() {
         })) {
       return error;
     }
+    progress_.rows_per_s = (progress_.rows - before) * 1000 / since();
+    copying += clock::now() - began;
     if (auto error = put_indexes_back(one, [this] { return watch(); })) return error;
   }
   progress_.left_ms = 0;
-  progress_.rows_per_s = (progress_.rows - before) * 1000 / since();
-  log::info("move", "{}: {} rows copied in {} ms", order_.job, progress_.rows - before, since());
+  log::info("move", "{}: {} rows copied in {} ms", order_.job, progress_.rows - before,
+            std::chrono::duration_cast<milliseconds>(copying).count());
   return flow_->begin();
 }
 

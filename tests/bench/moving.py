@@ -1,5 +1,9 @@
-"""A million rows over a growing number of shards: how long clients wait while a shard is added, and
-how fast its rows are copied."""
+"""A million rows: how fast a move copies them, and how long clients wait while a shard is added.
+
+The first copy is measured twice, each beside pg_dump | psql of a table of the same server into a
+table without indexes. A whole table goes to another database (new-cluster): the same rows both
+ways. To a new shard goes only a part of what the old shards have (add-shard): they read and hash
+all of their rows, and what counts is those that move; pg_dump copies one shard's table."""
 
 import contextlib
 import glob
@@ -16,6 +20,7 @@ FIRST_SHARDS, CLIENTS = 2, 8
 # pgbench_accounts' columns; pgsled places by a bigint as PostgreSQL's hash partitions do.
 TABLE = ("CREATE TABLE accounts (aid bigint %s, bid int NOT NULL, abalance int NOT NULL,"
          " filler char(84) NOT NULL)")
+WHOLE, NEW = "whole", "whole_new"
 FILL = ("CREATE TABLE placed (aid bigint) PARTITION BY HASH (aid);"
         "INSERT INTO accounts SELECT g, 1 + g / 100000, 0, '' FROM generate_series(1, {rows}) g"
         " WHERE satisfies_hash_partition('placed'::regclass, {shards}, {number}, g::bigint);"
@@ -50,7 +55,11 @@ class Growing:
             for number in range(FIRST_SHARDS):
                 fill = FILL.format(rows=self.rows, shards=FIRST_SHARDS, number=number)
                 self.server.run(TABLE % "", *fill.split(";"), database=self.name(number))
-            self.server.make_database("dumped")
+            for name in ("dumped", WHOLE, NEW):
+                self.server.make_database(name)
+            fill = FILL.format(rows=self.rows, shards=1, number=0)
+            self.server.run(TABLE % "", *fill.split(";"), database=WHOLE)
+            self.server.run(TABLE % "PRIMARY KEY", database=NEW)
             self.suite = stack.enter_context(Pgsled(
                 self.server, databases=self.databases(), sharded_tables=[
                     {"database": "app", "name": "accounts", "column": "aid",
@@ -67,34 +76,46 @@ class Growing:
 
     def databases(self):
         return [{"name": "app", "shard": number, "database_name": self.name(number)}
-                for number in range(self.shards)]
+                for number in range(self.shards)] + [
+            {"name": WHOLE}, {"name": NEW, "resharding_only": True}]
+
+    def reshard(self, *what):
+        """Returns the events of the job."""
+        done = subprocess.run(
+            [str(binaries() / "pgsled"), "reshard", *what, "--run-dir", str(self.suite.run_dir),
+             "--json"], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if done.returncode != 0:
+            raise Failed(f"{what[0]}: {done.stdout[-600:]}")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
     def add_shard(self):
-        """Returns the events of the job."""
         self.shards += 1
         self.suite.databases = self.databases()
         self.suite.reload()
-        with subprocess.Popen(
-                [str(binaries() / "pgsled"), "reshard", "add-shard", "--database", "app",
-                 "--run-dir", str(self.suite.run_dir), "--json"], text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as job:
-            lines = list(job.stdout)
-        if job.returncode != 0:
-            raise Failed("add-shard: " + "".join(lines)[-600:])
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return self.reshard("add-shard", "--database", "app")
 
-    def copy_rate(self):
-        """Rows a second of the first copy to a shard that is added while nothing else happens, as the
-        job says; its indexes are made after that."""
+    # Rows a second by the clock, from the job's first connection for the copy to its last row; the
+    # indexes of the destination are taken away before and made after that.
+
+    def shard_rate(self):
+        """To a shard that is added while nothing else happens."""
         return self.add_shard()[-1]["rows_per_s"]
 
-    def dump_rate(self):
-        """The same of pg_dump of one shard's table into a table without indexes."""
+    def whole_rate(self):
+        """Of the whole table to another database, which is then given up again."""
+        said = self.reshard("new-cluster", "--database", WHOLE, "--to", NEW, "--wait")[-1]
+        if said["rows"] != self.rows:
+            raise Failed(f"{said['rows']} rows of {self.rows} were copied")
+        self.reshard("abort", said["job"])
+        return said["rows_per_s"]
+
+    def dump_rate(self, database):
+        """The same of pg_dump of the table there into a table without indexes."""
         self.server.run("DROP TABLE IF EXISTS accounts", TABLE % "", database="dumped")
         address = f"host={HOST} port={self.server.port} user=postgres password=postgres dbname="
         began = time.monotonic()
         with subprocess.Popen([str(PG_BIN / "pg_dump"), "--data-only", "-t", "accounts",
-                               address + self.name(0)], stdout=subprocess.PIPE) as dump:
+                               address + database], stdout=subprocess.PIPE) as dump:
             subprocess.run([str(PG_BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1",
                             address + "dumped"], stdin=dump.stdout, stdout=subprocess.DEVNULL,
                            check=True, timeout=300)
@@ -147,9 +168,11 @@ class Growing:
 def measure(bench):
     rows, copies, flips = (100_000, 2, 2) if bench.options.quick else (1_000_000, 3, 10)
     with Growing(bench.folder, rows, FIRST_SHARDS + copies + flips) as growing:
-        bench.cell("first copy of a new shard, rows/s", [Named("pg_dump | psql"), Named("pgsled")],
-                   lambda target, _: growing.copy_rate() if target.name == "pgsled"
-                   else growing.dump_rate(), copies)
+        for what, ours, theirs in (("a whole table", growing.whole_rate, WHOLE),
+                                   ("a new shard", growing.shard_rate, growing.name(0))):
+            bench.cell(f"first copy of {what}, rows/s", [Named("pg_dump | psql"), Named("pgsled")],
+                       lambda target, _, ours=ours, theirs=theirs: ours()
+                       if target.name == "pgsled" else growing.dump_rate(theirs), copies)
         name = "longest pause while a shard is added (ms)"
         bench.cell(name, [Named("pgsled")], lambda _, run: growing.longest_pause(run), flips)
         growing.check()

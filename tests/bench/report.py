@@ -23,7 +23,7 @@ GOALS = [
     ("COPY into 3 shards, rows/s", "direct", "≥", 0.85),
     ("memory per idle client (bytes)", None, "≤", 2048),
     ("COMMIT on two shards, fsync, 16", "plain commits", "≥", 0.5),
-    ("first copy of a new shard, rows/s", "pg_dump | psql", "≥", 1.2),
+    ("first copy of a whole table, rows/s", "pg_dump | psql", "≥", 1.2),
     ("longest pause while a shard is added (ms)", None, "≤", 250),
     ("the worst of these pauses (ms)", None, "≤", 1000),
 ]
@@ -138,6 +138,9 @@ Written by `{command}` on {datetime.date.today()}, on {machine()}, with {version
 Everything runs on that one machine: pgbench, PostgreSQL, PgBouncer and the suite. Values are
 medians of {bench.runs} runs in which the targets take turns (more with one client), ratios the
 medians of the ratios of each turn; unless another unit is named values are transactions a second. Pools have {POOL_SIZE} server connections; "64" is the number of clients.
+"First copy of a whole table" is that of a move to another database beside `pg_dump | psql` of the
+same table into the same table without indexes. Of "a new shard" only the rows that move are counted,
+while the old shards read and hash all they have; `pg_dump` beside it copies one shard's table.
 
 {markdown(rows(bench.results))}
 
