@@ -43,7 +43,7 @@ struct general {             // the keys that are acted on; the others are check
   std::optional<bool> two_phase_commit_auto;   // none: as two_phase_commit
   std::string log_level = "info", log_format = "text";
   std::string resharding_copy_format = "binary";   // or text
-  std::uint32_t resharding_parallel_copies = 1;
+  std::uint32_t resharding_parallel_copies = 2;
   std::string pg_dump_path = "pg_dump";            // of [replication]
   std::int64_t cutover_traffic_stop_threshold = 1'000'000, cutover_replication_lag_threshold = 0;
   std::int64_t cutover_last_transaction_delay = 1000, cutover_timeout = 30'000;

@@ -196,7 +196,7 @@ constexpr auto settings = std::to_array<setting>({
     choice("resharding_copy_format", "binary|text", "binary",
            "Format in which moving rows are copied; `binary` only for tables whose types read the "
            "same on every server."),
-    count("resharding_parallel_copies", "1", 0, largest,
+    count("resharding_parallel_copies", "2", 0, largest,
           "Parts of tables a move copies at once, and indexes it builds at once; at most 32."),
     count("resharding_copy_retry_max_attempts", "5", 0, largest, "Attempts to copy a table.")
         .later(),
