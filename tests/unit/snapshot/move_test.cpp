@@ -16,7 +16,7 @@ TEST(move, a_request_is_what_the_page_says) {
   EXPECT_EQ(to->wait_ms, 5000);
   EXPECT_EQ(to_json(*to),
             R"({"do":"fence","database":"app","job":"J","buckets":[3,7],"wait_ms":5000,"to":"",)"
-            R"("whole":false})");
+            R"("whole":false,"lost":false})");
   const auto bad = from_json<move_request>(R"({"do": 1})");
   ASSERT_FALSE(bad.has_value());
   EXPECT_NE(bad.error().message.find("\"do\""), std::string::npos);
