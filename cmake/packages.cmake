@@ -11,6 +11,7 @@ pkg_check_modules(ZeroMQ REQUIRED IMPORTED_TARGET libzmq)
 # and everything be built twice.
 set_target_properties(PkgConfig::ZeroMQ PROPERTIES
   INTERFACE_COMPILE_OPTIONS "" INTERFACE_INCLUDE_DIRECTORIES "${ZeroMQ_INCLUDEDIR}")
+pkg_check_modules(LibIDN REQUIRED IMPORTED_TARGET libidn)
 pkg_check_modules(LibPQ REQUIRED IMPORTED_TARGET libpq)
 find_package(PgQuery REQUIRED)
 find_path(BOOST_INCLUDE boost/asio.hpp REQUIRED)

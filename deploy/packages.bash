@@ -10,7 +10,7 @@ packages_boost=libboost1.81-dev
 packages_build=(
   cmake ninja-build g++ ccache lld pkg-config "$packages_boost" libzmq3-dev libpq-dev
   libpg-query-dev libprotobuf-c-dev libssl-dev libtoml11-dev prometheus-cpp-dev libfmt-dev
-  libspdlog-dev libexpected-dev libcli11-dev libgtest-dev libgmock-dev)
+  libidn-dev libspdlog-dev libexpected-dev libcli11-dev libgtest-dev libgmock-dev)
 packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
 packages_test=(
   clang-14 docker-compose libclang-rt-14-dev prometheus python3-prometheus-client python3-psycopg

@@ -3,12 +3,7 @@
 // both ends, and PostgreSQL's verifier format. Crypto from OpenSSL. Machines without I/O: texts in,
 // texts out. An object belongs to one thread; functions may be called from any.
 //
-// SASLprep (RFC 4013): PostgreSQL normalises a password before hashing it and takes it as it is
-// when that fails. A password of ASCII characters is never changed by it. Here all passwords are
-// taken as they are, which gives the same for every password that is in Unicode normal form KC and
-// holds no exotic space and no invisible character. One that is not (a full-width letter, a
-// no-break space, a letter typed as base plus combining accent) has another hash than
-// PostgreSQL's, and its login fails; writing the password in its composed form helps.
+// Passwords are prepared as PostgreSQL does it (saslprep.hpp) before they are hashed.
 
 #include <cstdint>
 #include <optional>

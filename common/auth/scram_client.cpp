@@ -2,6 +2,7 @@
 #include <charconv>
 
 #include "common/auth/crypto.hpp"
+#include "common/auth/saslprep.hpp"
 #include "common/auth/scram.hpp"
 #include "common/auth/scram_text.hpp"
 
@@ -84,7 +85,7 @@ result<std::string> scram_client::proof(std::string_view server_first) {
   const auto without_proof = "c=" + encode_base64(bound) + ",r=" + std::string(*nonce);
   const auto message =
       client_first_bare_ + ',' + std::string(server_first) + ',' + without_proof;
-  const auto salted = pbkdf2_sha256(password_, *salt, iterations);
+  const auto salted = pbkdf2_sha256(saslprep(password_), *salt, iterations);
   const auto client_key = hmac_sha256(salted, "Client Key");
   const auto signature = hmac_sha256(sha256(client_key), message);
   server_signature_ = hmac_sha256(hmac_sha256(salted, "Server Key"), message);

@@ -1,6 +1,7 @@
 #include <charconv>
 
 #include "common/auth/crypto.hpp"
+#include "common/auth/saslprep.hpp"
 #include "common/auth/scram.hpp"
 
 namespace pgsled::auth {
@@ -55,7 +56,7 @@ std::string format_verifier(const scram_verifier& verifier) {
 
 scram_verifier make_verifier(std::string_view password, std::string_view salt,
                              std::uint32_t iterations) {
-  const auto salted = pbkdf2_sha256(password, salt, iterations);
+  const auto salted = pbkdf2_sha256(saslprep(password), salt, iterations);
   scram_verifier verifier;
   verifier.iterations = iterations;
   verifier.salt = salt;

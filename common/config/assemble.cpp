@@ -58,6 +58,7 @@ general make_general(const checked_file& file, findings& found) {
   to.client_login_timeout = from.number("client_login_timeout");
   to.client_idle_timeout = from.number("client_idle_timeout");
   to.client_idle_in_transaction_timeout = from.number("client_idle_in_transaction_timeout");
+  to.stats_period = from.number("stats_period");
   to.healthcheck_interval = from.number("healthcheck_interval");
   to.healthcheck_timeout = from.number("healthcheck_timeout");
   to.auth_type = from.text("auth_type");

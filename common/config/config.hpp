@@ -33,6 +33,7 @@ struct general {             // the keys that are acted on; the others are check
   std::int64_t idle_timeout = 60000, server_lifetime = 86400000, server_lifetime_jitter = 0;
   std::int64_t rollback_timeout = 5000, query_timeout = never, client_login_timeout = 60000;
   std::int64_t client_idle_timeout = never, client_idle_in_transaction_timeout = never;
+  std::int64_t stats_period = 15000;
   std::int64_t query_size_limit = never, healthcheck_interval = 30000, healthcheck_timeout = 5000;
   std::string auth_type = "scram", tls_certificate, tls_private_key, tls_verify = "prefer";
   bool tls_client_required = false;

@@ -229,7 +229,7 @@ constexpr auto settings = std::to_array<setting>({
         .later(),
     text("query_log", "", "File to which every statement is written.").later(),
     flag("query_log_stdout", "false", "The same to standard output.").later(),
-    duration("stats_period", "15000", "Window of the averages in SHOW STATS.").later(),
+    duration("stats_period", "15000", "Window of the averages in SHOW STATS; 0: no averages."),
 });
 
 }  // namespace

@@ -74,7 +74,6 @@ constexpr auto not_needed = std::to_array<unneeded>({
     {"application_name_add_host", "there is no such switch"},
     {"conffile", "not needed"},
     {"service_name", "not needed"},
-    {"stats_period", "averages of SHOW STATS have a window of their own"},
     {"auth_file", "its users are in users.toml"},
 });
 
@@ -204,6 +203,7 @@ class importer {
     time(to, "client_login_timeout", "client_login_timeout", 60, true);
     time(to, "client_idle_timeout", "client_idle_timeout", 0, false);
     time(to, "client_idle_in_transaction_timeout", "idle_transaction_timeout", 0, false);
+    time(to, "stats_period", "stats_period", 60, false);
     flag(to, "log_connections", "log_connections");
     flag(to, "log_disconnections", "log_disconnections");
     client_tls(to);

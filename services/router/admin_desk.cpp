@@ -17,6 +17,17 @@ std::vector<std::string> members_of(const control& truth,
   return names;
 }
 
+void admin_desk::tick(std::int64_t now) {
+  const auto period = truth_.configuration().general.stats_period;
+  if (!window_.due(now, period)) return;
+  const auto whom = members_of(truth_, {"frontend", "pooler"});
+  if (whom.empty()) return;
+  window_.taking(now, period);
+  // When too many questions are open, this window is the longer one.
+  questions_.ask(whom, R"({"what":"stats"})", now + gather_wait,
+                 [this](gathered got) { window_.sample(read_rows(got), calls_.now()); });
+}
+
 void admin_desk::request(const std::string& from, std::uint64_t request, const std::string& sql) {
   const asker who{from, request};
   const auto read = read_admin_statement(sql);
@@ -88,7 +99,7 @@ void admin_desk::show_gathered(const asker& who, const admin_statement& asked,
         admin_table made = what == "clients"   ? show_clients(rows)
                            : what == "servers" ? show_servers(truth_, rows)
                            : what == "pools"   ? show_pools(truth_, rows)
-                           : what == "stats"   ? show_stats(truth_, rows)
+                           : what == "stats"   ? show_stats(truth_, rows, window_)
                            : what == "tasks"   ? show_tasks(rows)
                            : what == "replication_slots" ? show_replication_slots(rows)
                                                : show_lists(truth_, rows);

@@ -14,6 +14,7 @@
 #include "services/router/admin_views.hpp"
 #include "services/router/control.hpp"
 #include "services/router/gatherer.hpp"
+#include "services/router/stats_window.hpp"
 
 namespace pgsled::router {
 
@@ -34,6 +35,8 @@ class admin_desk {
   admin_desk(const control& truth, gatherer& questions, callbacks calls)
       : truth_(truth), questions_(questions), calls_(std::move(calls)) {}
 
+  // Keeps the averages of SHOW STATS up to date.
+  void tick(std::int64_t now);
   void request(const std::string& from, std::uint64_t request, const std::string& sql);
   // Whichever replicator runs the move hears `what` (abort_move, cutover_move), and decides what
   // that means for it; `act`: cutover, roll_back, finish, of cutover_move, or empty: whichever fits.
@@ -62,6 +65,7 @@ class admin_desk {
   const control& truth_;
   gatherer& questions_;
   callbacks calls_;
+  stats_window window_;
 };
 
 // Live members of these services, draining ones too: they still have clients and connections.

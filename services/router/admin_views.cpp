@@ -288,22 +288,20 @@ admin_table show_pools(const control& truth, const std::vector<gathered_row>& ro
   return to;
 }
 
-admin_table show_stats(const control& truth, const std::vector<gathered_row>& rows) {
-  static constexpr std::array<const char*, 19> counters{
+admin_table show_stats(const control& truth, const std::vector<gathered_row>& rows,
+                       const stats_window& window) {
+  static constexpr std::array<const char*, 20> counters{
       "xact_count", "query_count", "server_assignment_count", "received", "sent", "xact_time",
       "idle_xact_time", "query_time", "wait_time", "server_parse_count", "bind_count",
       "close_count", "errors", "cleaned", "rollbacks", "connect_time", "connect_count", "reads",
-      "writes"};
+      "writes", "auth_attempts"};
   static constexpr std::array<std::pair<const char*, const char*>, 5> averages{{
       {"xact_time", "xact_count"}, {"idle_xact_time", "xact_count"}, {"query_time", "query_count"},
       {"wait_time", "server_assignment_count"}, {"connect_time", "connect_count"}}};
   admin_table to;
   pool_columns(to);
   for (const char* name : counters) to.column(std::string("total_") + name, column_type::number);
-  to.column("total_auth_attempts", column_type::number);
-  for (const auto& [name, of] : averages) {
-    to.column(std::string("avg_") + name, column_type::number);
-  }
+  for (const char* name : counters) to.column(std::string("avg_") + name, column_type::number);
   const auto sums = by_pool(rows);
   for (const pool_definition& pool : truth.topology().pools) {
     const auto found = sums.find(pool.server.id);
@@ -311,10 +309,16 @@ admin_table show_stats(const control& truth, const std::vector<gathered_row>& ro
     auto& values = to.rows.emplace_back();
     pool_values(values, pool.server);
     for (const char* name : counters) values.emplace_back(std::to_string(sum_of(one, name)));
-    values.emplace_back(std::to_string(sum_of(one, "auth_attempts")));
-    for (const auto& [name, of] : averages) {
-      const std::uint64_t count = sum_of(one, of);
-      values.emplace_back(std::to_string(count == 0 ? 0 : sum_of(one, name) / count));
+    const auto id = pool.server.id;
+    for (const std::string_view name : counters) {
+      const auto of = std::find_if(averages.begin(), averages.end(),
+                                   [&](const auto& each) { return each.first == name; });
+      if (of == averages.end()) {
+        values.emplace_back(std::to_string(window.rate(id, name)));
+        continue;
+      }
+      const std::uint64_t count = window.grown(id, of->second);
+      values.emplace_back(std::to_string(count == 0 ? 0 : window.grown(id, name) / count));
     }
   }
   return to;

@@ -9,6 +9,7 @@
 #include "services/router/admin_table.hpp"
 #include "services/router/commit_jobs.hpp"
 #include "services/router/control.hpp"
+#include "services/router/stats_window.hpp"
 
 namespace pgsled::router {
 
@@ -28,7 +29,8 @@ admin_table show_transactions(const std::vector<open_transaction>&);
 admin_table show_clients(const std::vector<gathered_row>&);
 admin_table show_servers(const control&, const std::vector<gathered_row>&);
 admin_table show_pools(const control&, const std::vector<gathered_row>&);
-admin_table show_stats(const control&, const std::vector<gathered_row>&);
+// Averages are those of the window: of times, for each of what they are of; else for each second.
+admin_table show_stats(const control&, const std::vector<gathered_row>&, const stats_window&);
 admin_table show_lists(const control&, const std::vector<gathered_row>&);
 // A parameter that drivers ask every server for; false for a name that is none.
 bool show_parameter(const std::string& name, admin_table& to);

@@ -654,6 +654,7 @@ struct router_service::state {
       moves.gone(name, steady_ms());
     }
     questions.tick(steady_ms());
+    admin.tick(steady_ms());
     plans.tick(steady_ms());
     names.tick(steady_ms());
     shards.tick(steady_ms());

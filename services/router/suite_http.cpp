@@ -82,7 +82,9 @@ http::response suite_http::collect(bool openmetrics) {
     };
     table(R"({"what":"lists"})", all->tables.lists, show_lists);
     table(R"({"what":"pools"})", all->tables.pools, show_pools);
-    table(R"({"what":"stats"})", all->tables.stats, show_stats);
+    table(R"({"what":"stats"})", all->tables.stats, [](const auto& truth, const auto& rows) {
+      return show_stats(truth, rows, {});   // averages are none of its series
+    });
     const std::string question =
         openmetrics ? R"({"what":"metrics","openmetrics":true})" : R"({"what":"metrics"})";
     const auto whom = members_of(truth_, {"frontend", "pooler", "replicator"});

@@ -7,6 +7,7 @@ import statistics
 import struct
 import time
 
+import psycopg
 import pytest
 
 from support import wire
@@ -116,6 +117,46 @@ def test_unknown_user_sees_a_stable_salt(guarded):
     assert salt("nobody") == salt("nobody")
     assert salt("nobody") != salt("nobody2")
     assert salt("postgres") == salt("postgres")
+
+
+# As it is set, and ways to say it or what is nearly it.
+PREPARED = [
+    ("soft\u00adhyphen", ["softhyphen", "soft-hyphen"]),
+    ("no\u00a0break\u3000space", ["no break space", "no\u2002break space", "nobreakspace"]),
+    ("zero\u200bwidth\u200djoiner", ["zero widthjoiner", "zerowidthjoiner"]),
+    ("compose\u0301d", ["compos\u00e9d", "composed"]),
+    ("\uff26ull \u2168 \ufb01", ["Full IX fi", "full IX fi"]),
+    ("\u05d0\u05d1\u05d2", ["\ufb21\u05d1\u05d2", "\u05d2\u05d1\u05d0"]),
+    ("\u0627mixed\u00ad", ["\u0627mixed"]),             # both directions: as it is
+    ("\u06271\u00ad", ["\u06271"]),                     # does not end as it begins: as it is
+    ("prohibited\ue000\u00ad", ["prohibited\ue000"]),   # private use: as it is
+    ("control\u0085\u00ad", ["control\u0085", "control"]),
+    ("tone\u0340", ["tone\u0300"]),                     # deprecated, though it has a normal form
+    ("unassigned \U0001f600\u00a0", ["unassigned \U0001f600 "]),
+    ("modifier \u1d2c\u00ad", ["modifier A", "modifier \u1d2c"]),   # assigned after Unicode 3.2
+    ("\u00ad\u200c", ["\u200c\u00ad", ""]),             # nothing would be left: as it is
+]
+
+
+def test_passwords_are_prepared_as_postgresql_does(start, server):
+    """Towards servers that have hashed them, and for clients that hash them with libpq."""
+    names = [f"prepared_{number}" for number in range(len(PREPARED))]
+    users = []
+    for name, (password, _) in zip(names, PREPARED):
+        server.make_role(name, password=password)
+        users.append({"name": name, "database": "postgres", "password": password})
+    suite = start(users=users)
+    for name, (password, others) in zip(names, PREPARED):
+        for said in [password] + others:
+            outcome = []
+            for where in (server.url(user=name), suite.url(user=name)):
+                try:
+                    with psycopg.connect(where, password=said) as client:
+                        outcome.append(client.execute("SELECT current_user").fetchone()[0])
+                except psycopg.OperationalError as refusal:
+                    outcome.append("refused" if "password" in str(refusal) else str(refusal))
+            assert outcome[0] == outcome[1], (name, said)
+            assert outcome[0] == name or said != password, (name, outcome)
 
 
 @pytest.mark.parametrize("method", ["md5", "plain", "trust"])

@@ -238,7 +238,8 @@ TEST(pgdog_metrics, every_column_is_one_of_show) {
                        [&](const auto& one) { return one.first == name; });
   };
   const control truth(1, 0);
-  const admin_table tables[] = {show_lists(truth, {}), show_pools(truth, {}), show_stats(truth, {})};
+  const admin_table tables[] = {show_lists(truth, {}), show_pools(truth, {}),
+                                show_stats(truth, {}, {})};
   for (const auto& one : declared_pgdog_metrics()) {
     EXPECT_TRUE(has(tables[static_cast<std::size_t>(one.from)], one.column)) << one.what.name;
   }
