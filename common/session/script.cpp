@@ -35,7 +35,7 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
       return add(done.name, "SAVEPOINT " + in_quotes(done.name));
     case effect::set:
       // set_config(…, false) takes its value as a string, which is a value for SET as well.
-      return add({}, "SET " + quote_setting_name(done.name) + " TO " + done.value);
+      return add_setting("SET ", done);
     case effect::reset:
     case effect::reset_all:
       complete_ = false;   // a server's own default is not the session's
@@ -46,7 +46,7 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
       } else if (done.name == "transaction" || done.name == "constraints") {
         add({}, done.value);
       } else {
-        add({}, "SET LOCAL " + quote_setting_name(done.name) + " TO " + done.value);
+        add_setting("SET LOCAL ", done);
       }
       return;
     case effect::release:
@@ -84,7 +84,19 @@ void script::add(std::string savepoint, std::string text) {
     return;
   }
   bytes_ += text.size() + 1;
-  lines_.push_back({std::move(savepoint), std::move(text)});
+  lines_.push_back({std::move(savepoint), std::move(text), {}});
+}
+
+void script::add_setting(std::string_view how, const sql::statement& done) {
+  const auto before = lines_.size();
+  add({}, std::string(how) + quote_setting_name(done.name) + " TO " + done.value);
+  if (done.name == "search_path" && lines_.size() > before) lines_.back().search_path = done.value;
+}
+
+const std::string* script::search_path() const {
+  const auto last = std::find_if(lines_.rbegin(), lines_.rend(),
+                                 [](const line& one) { return one.search_path.has_value(); });
+  return last == lines_.rend() ? nullptr : &*last->search_path;
 }
 
 void script::clear() {

@@ -3,6 +3,7 @@
 // with its modes, open savepoints, SET and SET LOCAL, in order. Said again on a server that joins
 // the transaction. What a RELEASE has merged stays, what a ROLLBACK TO has undone goes. Pure.
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,8 @@ class script {
   bool complete() const { return open() && complete_; }
   bool has_savepoint(std::string_view name) const;
   bool has_room(std::size_t bytes) const { return bytes_ + bytes <= max_bytes; }
+  // What the transaction has set search_path to, as SQL text (DEFAULT among it); null: nothing.
+  const std::string* search_path() const;
   // One text of statements, beginning with BEGIN.
   std::string sql() const;
   // On whose top it is to be said.
@@ -37,8 +40,10 @@ class script {
   struct line {
     std::string savepoint;   // its name; empty: another statement
     std::string text;
+    std::optional<std::string> search_path;   // it sets that, to this
   };
   void add(std::string savepoint, std::string text);
+  void add_setting(std::string_view how, const sql::statement&);
 
   std::string begin_;
   pair_set_ref settings_;

@@ -196,6 +196,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool held_back(char type, output& out);
   void wait_at_fence();
   bool unseen() const;
+  std::string_view search_path() const;
   // `stepwise`: only up to the first Execute of the unit.
   routed route(byte_span bytes, bool stepwise = false);
   bool read_unit(byte_span bytes, unit& into);

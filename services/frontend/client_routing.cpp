@@ -144,17 +144,25 @@ bool client::read_unit(byte_span bytes, unit& into) {
   }
 }
 
+// By which names are read: what the transaction has set goes before what the session has.
+std::string_view client::search_path() const {
+  const auto* set = script_.search_path();
+  const bool by_default = set != nullptr && set->size() == 7 && starts_with_word(*set, "default");
+  if (set != nullptr && !by_default) return *set;
+  const auto& session = by_default ? shadow_->base() : shadow_->current();
+  const auto* path = session->find("search_path");
+  return path != nullptr ? std::string_view(*path).substr(1) : std::string_view();
+}
+
 // False: suspended until the router has answered. `into` stays null when the parser does not know
 // the syntax; the error then says so.
 bool client::plan_statement(std::string_view sql, byte_span types, statement* remember,
                             plan_ref& into) {
-  const auto* path = shadow_->current()->find("search_path");
   const bool cached = endpoint_->database.dispatch != "always";
   auto& key = worker_.plan_key();
   key.assign(endpoint_->database.name).push_back('\0');
   key.append(endpoint_->user.name).push_back('\0');
-  if (path != nullptr) key.append(*path);
-  key.push_back('\0');
+  key.append(search_path()).push_back('\0');
   const auto scope_length = key.size();
   for (const auto& [text, answer] : answers_) {
     if (std::string_view(text).starts_with(sql) &&
@@ -192,8 +200,7 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
   plan::request request;
   request.database = endpoint_->database.name;
   request.user = endpoint_->user.name;
-  if (const auto* path = shadow_->current()->find("search_path"))
-    request.search_path = path->substr(1);
+  request.search_path = search_path();
   request.sql = sql;
   for (std::size_t i = 0; i + 4 <= types.size(); i += 4) {
     request.parameter_types.push_back(load_be<std::uint32_t>(types.data() + i));

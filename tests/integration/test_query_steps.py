@@ -10,7 +10,7 @@ import pytest
 
 from support import wire
 from support.machine import HOST, PG_BIN
-from support.raw_client import RawClient
+from support.raw_client import RawClient, ServerError
 from support.suite import Suite, eventually, has_decisions
 
 SHARDS = ["steps_0", "steps_1", "steps_2"]
@@ -208,6 +208,34 @@ def test_settings_that_were_rolled_back_are_nobody_elses(both, suite, server):
             assert other.query(read(shard)) == [["0"]]
         other.close()
     same(server)
+
+
+@pytest.mark.parametrize("path", [
+    "SET LOCAL search_path = other", "SET search_path = other", "SET LOCAL SCHEMA 'other'",
+    "SELECT set_config('search_path', 'other', true)"])
+def test_a_path_that_a_transaction_sets_names_its_tables(both, path):
+    """other.t has another key than public.t: by that one its rows would be looked for elsewhere."""
+    for client in both:
+        client.query("INSERT INTO other.t (v, id) VALUES (3, 42)")
+        for words in ("BEGIN", path):
+            client.query(words)
+        assert client.query("SELECT id FROM t WHERE v = 3") == [["42"]]
+        client.query("ROLLBACK")
+        assert client.query("SELECT v FROM t WHERE id = 42") == [["0"]]
+        for words in ("BEGIN", "SAVEPOINT a", path, "ROLLBACK TO a"):
+            client.query(words)
+        assert client.query("SELECT v FROM t WHERE id = 42") == [["0"]]
+        for words in (path, "SET LOCAL search_path TO DEFAULT"):
+            client.query(words)
+        assert client.query("SELECT v FROM t WHERE id = 42") == [["0"]]
+        client.query("ROLLBACK")
+    through, _ = both
+    for words in ("BEGIN", path):
+        through.query(words)
+    with pytest.raises(ServerError) as refused:
+        through.query("SELECT v FROM t WHERE id = 42")
+    assert refused.value.code == "0A000"
+    through.query("ROLLBACK")
 
 
 def test_queries_that_follow_at_once_wait_for_their_turn(both, server):

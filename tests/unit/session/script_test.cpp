@@ -53,6 +53,20 @@ TEST(script, the_innermost_of_savepoints_of_one_name_counts) {
   EXPECT_EQ(one.said(), "BEGIN;SAVEPOINT \"a\";SET \"x\".\"y\" TO 1");
 }
 
+TEST(script, knows_the_path_that_holds) {
+  script_of one;
+  one.run("BEGIN");
+  EXPECT_EQ(one.get().search_path(), nullptr);
+  one.run("SET LOCAL search_path = a, b").run("SAVEPOINT s").run("SET search_path TO \"C\"");
+  ASSERT_NE(one.get().search_path(), nullptr);
+  EXPECT_EQ(*one.get().search_path(), "\"C\"");
+  one.run("SET LOCAL work_mem = 9").run("ROLLBACK TO s");
+  ASSERT_NE(one.get().search_path(), nullptr);
+  EXPECT_EQ(*one.get().search_path(), "a, b");
+  one.run("ROLLBACK");
+  EXPECT_EQ(one.get().search_path(), nullptr);
+}
+
 TEST(script, a_second_begin_changes_nothing_and_the_end_ends_it) {
   script_of one;
   one.run("SAVEPOINT a");
