@@ -15,15 +15,6 @@ std::string key_of(const pairs& entries) {
   return key;
 }
 
-bool decides_parsing(std::string_view name) {
-  static constexpr std::string_view names[] = {
-      "array_nulls",      "backslash_quote",      "client_encoding", "datestyle",
-      "default_text_search_config", "intervalstyle", "lc_monetary", "lc_numeric", "lc_time",
-      "role",             "search_path",          "session_authorization",
-      "standard_conforming_strings", "timezone", "transform_null_equals", "xmloption"};
-  return std::find(std::begin(names), std::end(names), name) != std::end(names);
-}
-
 bool name_less(const std::pair<std::string, std::string>& entry, std::string_view name) {
   return entry.first < name;
 }
@@ -54,6 +45,15 @@ void take_back(std::string& sql, const std::string& name) {
 }
 
 }  // namespace
+
+bool decides_parsing(std::string_view name) {
+  static constexpr std::string_view names[] = {
+      "array_nulls",      "backslash_quote",      "client_encoding", "datestyle",
+      "default_text_search_config", "intervalstyle", "lc_monetary", "lc_numeric", "lc_time",
+      "role",             "search_path",          "session_authorization",
+      "standard_conforming_strings", "timezone", "transform_null_equals", "xmloption"};
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
 
 const std::string* pair_set::find(std::string_view name) const {
   const auto at = std::lower_bound(entries.begin(), entries.end(), name, name_less);

@@ -26,6 +26,8 @@ struct pair_set {
   const std::string* find(std::string_view name) const;
 };
 using pair_set_ref = std::shared_ptr<const pair_set>;
+// A setting that does, by its name in small letters.
+bool decides_parsing(std::string_view name);
 
 class pair_table {
  public:

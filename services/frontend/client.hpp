@@ -176,6 +176,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void prepare_on_server(const statement_ref&, std::string_view name, output& out, bool proxy,
                          std::uint32_t mark = 0);
   statement_ref cached_statement(const wire::parse_message& sent);
+  std::string_view parse_context(std::string& own) const;
+  static bool changes_parsing(const sql::statement& ran);   // SET LOCAL
+  statement_ref as_used(const statement_ref& parsed);
   bool is_unconfirmed(std::string_view name) const;
   void settle();
   bool make_room(const statement_ref&, output& out);
@@ -307,7 +310,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool encoding_uncertain_ = false;         // a statement of the unit in hand may change it
   bool dropping_ = false;                   // what streams is thrown away
   bool owes_ready_ = false, draining_ = false, processing_ = false, resume_scheduled_ = false;
-  bool local_settings_ = false;             // SET LOCAL has run in this transaction
+  bool local_settings_ = false;             // SET LOCAL of what decides parsing has run in it
   // BEGIN was answered by us and nothing but the script has run since: the transaction can still
   // begin on another shard.
   bool unrun_ = false;

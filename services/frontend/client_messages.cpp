@@ -34,17 +34,36 @@ bool client::standard_strings() const {
 }
 
 // After SET LOCAL what a text means is known to the transaction only: such a statement is shared
-// with nobody.
+// with nobody. `own` is where the text may lie.
+std::string_view client::parse_context(std::string& own) const {
+  const std::string& context = shadow_->current()->parse_context;
+  if (!local_settings_) return context;
+  own = std::to_string(serial_) + '.' + std::to_string(counts_.transactions);
+  own.push_back('\0');
+  own.append(context);
+  return own;
+}
+
+bool client::changes_parsing(const sql::statement& ran) {
+  return ran.effect == sql::effect::set_local &&
+         (ran.name.empty() || session::decides_parsing(ran.name));
+}
+
 statement_ref client::cached_statement(const wire::parse_message& sent) {
-  std::string_view context = shadow_->current()->parse_context;
   std::string own;
-  if (local_settings_) {
-    own = std::to_string(serial_) + '.' + std::to_string(counts_.transactions);
-    own.push_back('\0');
-    own.append(context);
-    context = own;
-  }
-  return worker_.statements().find_or_add(sent.sql, sent.parameter_types, context,
+  return worker_.statements().find_or_add(sent.sql, sent.parameter_types, parse_context(own),
+                                          standard_strings());
+}
+
+// What is prepared where the statement is missing. Read under other settings than those of its
+// Parse the text may mean something else, which nobody who has those may find under its name.
+statement_ref client::as_used(const statement_ref& parsed) {
+  if (endpoint_->mode == pool_mode::session) return parsed;
+  if (server_->unnamed == parsed || server_->present.contains(parsed->server_name())) return parsed;
+  std::string own;
+  const auto context = parse_context(own);
+  if (parsed->context == context) return parsed;
+  return worker_.statements().find_or_add(parsed->sql, as_bytes(parsed->types), context,
                                           standard_strings());
 }
 
@@ -188,7 +207,7 @@ void client::run_effects(const session::effects& effects) {
         server_->dirty = true;
         break;
       case sql::effect::set_local:
-        local_settings_ = true;
+        local_settings_ = local_settings_ || changes_parsing(each);
         break;
       case sql::effect::set:
         datestyle_changed_ = datestyle_changed_ || each.name == "datestyle";
@@ -348,15 +367,17 @@ bool client::parse(byte_span body, output& out) {
     return true;
   }
   auto wanted = cached_statement(*sent);
+  statement_ref repeated_as;
   if (!sent->name.empty()) {
     const auto* known = find_prepared(sent->name);
+    if (known != nullptr) repeated_as = as_used(*known);
     if (known != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) {
       // Whether the name is taken is not known before the server has answered.
       out.flush(server_);
       settle();
       return false;
     }
-    if (!make_room(known != nullptr ? *known : wanted, out)) return false;
+    if (!make_room(repeated_as ? repeated_as : wanted, out)) return false;
   }
   ++server_->pool().stats.parses;
   if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
@@ -387,11 +408,11 @@ bool client::parse(byte_span body, output& out) {
     out.pass(whole);
     return true;
   }
-  if (auto* known = find_prepared(sent->name)) {
+  if (repeated_as) {
     // Prepared already: let the server say so, so that its transaction fails as it must. The
     // message names the statement as the server knows it.
-    ensure_prepared(*known, out);
-    wire::write_parse(out.own(), (*known)->server_name(), sent->sql, sent->parameter_types);
+    ensure_prepared(repeated_as, out);
+    wire::write_parse(out.own(), repeated_as->server_name(), sent->sql, sent->parameter_types);
     session::entry repeated{owed::parse};
     repeated.mark = note_change(sent->name, nullptr, false);
     unconfirmed_->back().repeated = true;
@@ -436,8 +457,9 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     violate("malformed Bind message");
     return false;
   }
-  auto* prepared = name.empty() ? nullptr : find_prepared(name);
-  if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(*prepared, out)) {
+  statement_ref prepared;
+  if (const auto* known = name.empty() ? nullptr : find_prepared(name)) prepared = as_used(*known);
+  if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(prepared, out)) {
     return false;
   }
   ++server_->pool().stats.binds;
@@ -452,11 +474,11 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
         server_->unnamed.reset();
       }
     } else if (server_->unnamed != unnamed_) {
-      prepare_on_server(unnamed_, "", out, true);
+      prepare_on_server(as_used(unnamed_), "", out, true);
     }
     target = unnamed_;
   } else if (prepared != nullptr) {
-    target = *prepared;
+    target = std::move(prepared);
     if (endpoint_->mode != pool_mode::session) ensure_prepared(target, out);
   }
   if (portal.empty()) {
@@ -498,7 +520,9 @@ bool client::describe(byte_span body, output& out) {
     return true;
   }
   if (target->name.empty()) {
-    if (unnamed_ && server_->unnamed != unnamed_) prepare_on_server(unnamed_, "", out, true);
+    if (unnamed_ && server_->unnamed != unnamed_) {
+      prepare_on_server(as_used(unnamed_), "", out, true);
+    }
     if (!unnamed_ && server_->unnamed) {
       wire::write_close(out.own(), 'S', "");
       server_->ledger.add({owed::close, true});
@@ -506,10 +530,11 @@ bool client::describe(byte_span body, output& out) {
     }
   } else if (auto* prepared = find_prepared(target->name);
              prepared != nullptr && endpoint_->mode != pool_mode::session) {
-    if (!make_room(*prepared, out)) return false;
-    ensure_prepared(*prepared, out);
+    const auto used = as_used(*prepared);
+    if (!make_room(used, out)) return false;
+    ensure_prepared(used, out);
     server_->ledger.add({owed::describe_statement});
-    wire::write_describe(out.own(), 'S', (*prepared)->server_name());
+    wire::write_describe(out.own(), 'S', used->server_name());
     out.skip(whole);
     return true;
   }

@@ -528,7 +528,7 @@ client::routed client::route(byte_span bytes, bool stepwise) {
         if (virtual_status_ == 'T' && (now.executes == 1 || now.simple) &&
             !starts_with_word(text, "set constraints")) {
           if (!script_.has_room(text.size() + 32)) break;
-          local_settings_ = local_settings_ || effect->effect == sql::effect::set_local;
+          local_settings_ = local_settings_ || changes_parsing(*effect);
           return virtual_unit(now, *effect,
                               effect->effect == sql::effect::savepoint ? "SAVEPOINT" : "SET");
         }

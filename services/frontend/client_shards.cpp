@@ -568,7 +568,7 @@ void client::tell_shards(std::string unit_bytes, const sql::statement& effect,
       script_.succeeded(effect, shadow_->current());
       shadow_->succeeded(effect, tag, worker_.pairs());
       if (effect.effect == sql::effect::rollback_to) virtual_status_ = 'T';
-      if (effect.effect == sql::effect::set_local) local_settings_ = true;
+      local_settings_ = local_settings_ || changes_parsing(effect);
       if (effect.name == "datestyle") {
         if (const auto* style = spread_->parameters()->find("DateStyle")) {
           shadow_->restate("datestyle", ":" + *style, worker_.pairs());

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from support import wire
+from support.machine import wait_until
 from support.raw_client import ServerError
 from support.suite import Suite
 from support.wire import query
@@ -333,6 +334,28 @@ def test_a_name_twice_in_one_batch(forgetful):
         first.rows(first.receive_until_ready())
     assert failure.value.code == "42P05"
     first.query("ROLLBACK")
+
+
+def test_prepared_under_other_settings_is_nobody_elses(two, server):
+    """What is prepared again on another connection is read by the settings of that moment: those who
+    have prepared the same text under others must not find it."""
+    first, second = two
+    text = "SELECT '01/02/2024'::date::text"
+    run = (wire.bind("", "day"), wire.execute(), wire.SYNC)
+    first.query("SET DateStyle = 'ISO, DMY'")
+    assert first.prepared(text, name="day") == [["2024-02-01"]]
+    first.query("SET DateStyle = 'ISO, MDY'")
+    pid = first.query("SELECT pg_backend_pid()")[0][0]
+    server.run(f"SELECT pg_terminate_backend({pid})")
+    wait_until(lambda: server.run(f"SELECT FROM pg_stat_activity WHERE pid = {pid}") == [], 10)
+    time.sleep(0.3)   # until the idle connection's end has been read
+    first.send(*run)
+    first.rows(first.receive_until_ready())
+    second.query("SET DateStyle = 'ISO, DMY'")
+    assert second.prepared(text, name="day") == [["2024-02-01"]]
+    first.query("SET DateStyle = 'ISO, DMY'")
+    first.send(*run)
+    assert first.rows(first.receive_until_ready()) == [["2024-02-01"]]
 
 
 @pytest.fixture(scope="module")
