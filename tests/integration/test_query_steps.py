@@ -225,7 +225,7 @@ def test_a_path_that_a_transaction_sets_names_its_tables(both, path):
         for words in ("BEGIN", "SAVEPOINT a", path, "ROLLBACK TO a"):
             client.query(words)
         assert client.query("SELECT v FROM t WHERE id = 42") == [["0"]]
-        for words in (path, "SET LOCAL search_path TO DEFAULT"):
+        for words in ("SET LOCAL search_path = other", "SET LOCAL search_path TO DEFAULT"):
             client.query(words)
         assert client.query("SELECT v FROM t WHERE id = 42") == [["0"]]
         client.query("ROLLBACK")
