@@ -56,6 +56,7 @@ def dies(suite, scenario, server, who, step):
     check_nothing_left(server, scenario)
 
 
+@pytest.mark.release_only
 @pytest.mark.seconds(150)
 @pytest.mark.parametrize("who,step", [("router", "copy"), ("router", "reverse"),
                                       ("servers", "copy"), ("servers", "fence")])
