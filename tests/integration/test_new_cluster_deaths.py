@@ -8,16 +8,11 @@ import pytest
 
 from support.machine import binaries, wait_until
 from test_new_cluster import (SCENARIOS, Keepers, act, at_step, check_nothing_left, check_rows,
-                              job_of, new_cluster, reshard, rows)
+                              job_of, last_move, new_cluster, rows)
 from test_new_cluster import roomy, running  # noqa: F401
 
 STEPS = ("prepare", "copy", "catch_up", "compare", "ready", "back", "fence", "verify", "flip",
          "flipped", "reverse")
-
-
-def last_move(suite):
-    lines = reshard(suite, "status").stdout.splitlines()
-    return lines[-1] if lines else ""
 
 
 def dies(suite, scenario, server, who, step):
