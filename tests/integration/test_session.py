@@ -347,7 +347,7 @@ def test_prepared_under_other_settings_is_nobody_elses(two, server):
     first.query("SET DateStyle = 'ISO, MDY'")
     pid = first.query("SELECT pg_backend_pid()")[0][0]
     server.run(f"SELECT pg_terminate_backend({pid})")
-    wait_until(lambda: server.run(f"SELECT FROM pg_stat_activity WHERE pid = {pid}") == [], 10)
+    wait_until(lambda: server.run(f"SELECT pid FROM pg_stat_activity WHERE pid = {pid}") == [], 10)
     time.sleep(0.3)   # until the idle connection's end has been read
     first.send(*run)
     first.rows(first.receive_until_ready())
