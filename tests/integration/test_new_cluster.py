@@ -509,6 +509,7 @@ def close(server, databases, closed):
                        f"datname = '{name}'")
 
 
+@pytest.mark.release_only
 @pytest.mark.seconds(120)
 def test_the_old_servers_are_lost_for_good(plain):
     """The job ends all the same, and what it has left there goes when they are back."""
