@@ -255,8 +255,8 @@ void worker::apply_poolers() {
   auto gone = std::exchange(lines_, std::move(kept));
   forgotten_.clear();
   for (auto& [instance, line] : gone) {
-    const bool named = std::any_of(snapshot_.poolers.begin(), snapshot_.poolers.end(),
-                                   [&](const auto& one) { return one.instance == instance; });
+    const auto is = [&name = instance](const auto& one) { return one.instance == name; };
+    const bool named = std::any_of(snapshot_.poolers.begin(), snapshot_.poolers.end(), is);
     if (!named && line->lives()) {
       keep_forgotten(std::move(line));
       continue;
