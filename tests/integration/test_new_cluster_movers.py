@@ -81,7 +81,8 @@ def check_orders(server, databases, movers):
     assert orders(server, databases) == movers.wanted()
 
 
-@pytest.fixture(params=["two to three by another key", "three to one"])
+@pytest.fixture(params=["two to three by another key",
+                        pytest.param("three to one", marks=pytest.mark.release_only)])
 def moving(request, roomy):  # pylint: disable=redefined-outer-name
     scenario = SCENARIOS[request.param]
     with running(roomy, scenario) as suite:
