@@ -33,7 +33,7 @@ std::optional<pg_error> control::objection(const config::configuration& next) co
     const std::uint32_t shards = shards_of(next, name);
     const bool only = std::any_of(
         next.databases.begin(), next.databases.end(),
-        [&](const auto& one) { return one.name == name && one.resharding_only; });
+        [&name = name](const auto& one) { return one.name == name && one.resharding_only; });
     if (!state.other.empty() && (shards == 0 || only != database(name)->resharding_only)) {
       return pg_error{"55006", "database \"" + name + "\": it takes part in the move " +
                                    state.moving + ", and has to stay in the file as it is",
