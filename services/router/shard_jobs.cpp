@@ -116,16 +116,23 @@ result<std::optional<pg_error>> settle_placements(management::connection& link,
   return std::optional<pg_error>();
 }
 
-// Tables the file names, or any with the column when it names none, or a whole schema when it
-// names neither; system schemas left out.
-std::string tables_query(const management::connection& link,
-                         const std::vector<plan::sharded_table>& tables) {
+// Rows of VALUES: schema, name and column of each, as the file has them.
+std::string values_of(const management::connection& link,
+                      const std::vector<plan::sharded_table>& tables) {
   std::string values;
   for (const plan::sharded_table& table : tables) {
     if (!values.empty()) values += ", ";
     values += fmt::format("({}, {}, {})", link.literal(table.schema), link.literal(table.name),
                           link.literal(table.column));
   }
+  return values;
+}
+
+// Tables the file names, or any with the column when it names none, or a whole schema when it
+// names neither; system schemas left out.
+std::string tables_query(const management::connection& link,
+                         const std::vector<plan::sharded_table>& tables) {
+  const auto values = values_of(link, tables);
   return fmt::format(R"sql(
 SELECT DISTINCT c.oid, n.nspname, c.relname
 FROM (VALUES {}) AS t (schema, name, col)
@@ -338,12 +345,7 @@ namespace {
 // stored was decided before.
 std::string key_triggers_query(const management::connection& link,
                                const std::vector<plan::sharded_table>& tables) {
-  std::string values;
-  for (const plan::sharded_table& table : tables) {
-    if (!values.empty()) values += ", ";
-    values += fmt::format("({}, {}, {})", link.literal(table.schema), link.literal(table.name),
-                          link.literal(table.column));
-  }
+  const auto values = values_of(link, tables);
   return fmt::format(R"sql(
 SELECT DISTINCT n.nspname || '.' || c.relname || ': trigger ' || g.tgname || ', column ' || t.col
 FROM (VALUES {}) AS t (schema, name, col)
