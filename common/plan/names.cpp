@@ -64,10 +64,19 @@ std::string shown_name(const PgQuery__RangeVar& range) {
   return in_quotes((schema.empty() ? "" : schema + ".") + text(range.relname));
 }
 
-names::names(const database_view& database, const request& from)
-    : database_(database),
-      path_(parse_path(from.search_path.empty() ? "\"$user\", public" : from.search_path,
-                       from.user)) {
+std::string catalog::path_of(const std::string& role) const {
+  auto found = paths.find(role);
+  if (found == paths.end()) found = paths.find({});
+  return found != paths.end() ? found->second : "\"$user\", public";
+}
+
+names::names(const database_view& database, const request& from) : database_(database) {
+  const auto role = database.roles.find(from.user);
+  const std::string& user = role != database.roles.end() ? role->second : from.user;
+  const std::string path =
+      from.search_path.empty() ? database.catalog.path_of(user) : from.search_path;
+  path_known_ = path != unknown_path;
+  if (path_known_) path_ = parse_path(path, user);
   any_name_ = std::any_of(database.sharded.begin(), database.sharded.end(),
                           [](const sharded_table& t) { return t.name.empty(); });
 }
@@ -163,8 +172,53 @@ relation names::placed(const sharded_table& table, const catalog::table_columns*
   return found;
 }
 
+// By a name without a schema while the path is not known: only what is the same in every schema.
+relation names::find_anywhere(const std::string& name) const {
+  const sharded_table* table = nullptr;
+  const catalog::table_columns* columns = nullptr;
+  bool same = true;
+  for (const auto& one : database_.sharded) {
+    if (one.name != name) continue;
+    table = &one;
+    same = same && one.schema.empty();
+  }
+  for (const auto& one : database_.catalog.tables) {
+    if (one.name != name) continue;
+    same = same && table && !columns;
+    if (!table) table = by_column(one);
+    columns = &one;
+  }
+  if (table && same) return placed(*table, columns);
+  if (table) {
+    relation found{relation_kind::unplaceable, table, columns};
+    found.why = "whose schema is not known: search_path has been computed";
+    found.hint = "Write the schema, or set search_path to plain names.";
+    return found;
+  }
+  if (name.starts_with("pg_")) return {relation_kind::system};
+  const auto& hidden = database_.catalog.hides_sharded;
+  const bool hides = std::any_of(hidden.begin(), hidden.end(), [&](const std::string& one) {
+    return one.ends_with("." + name);
+  });
+  if (hides) return {relation_kind::hidden};
+  if (any_name_ && !database_.catalog.loaded) return {relation_kind::unknown};
+  return {relation_kind::omni};
+}
+
 relation names::find(const PgQuery__RangeVar& range) const {
   const std::string schema = text(range.schemaname), name = text(range.relname);
+  if (!schema.empty()) return find_in(schema, name);
+  if (!path_known_) return find_anywhere(name);
+  // As PostgreSQL does: the first schema of the path that has one of this name.
+  for (const auto& candidate : path_) {
+    if (columns_of(candidate, name) || hides(candidate, name)) return find_in(candidate, name);
+    if (database_.catalog.namesakes.contains(candidate + "." + name)) return {};
+  }
+  return find_in(schema, name);   // the catalog does not have it
+}
+
+// `schema` is empty for a name that the catalog has in no schema of the path.
+relation names::find_in(const std::string& schema, const std::string& name) const {
   const auto* columns = columns_of(schema, name);
   const sharded_table* table = by_name(schema, name);
   if (!table && columns) table = by_column(*columns);

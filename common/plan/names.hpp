@@ -41,17 +41,20 @@ class names {
   relation find(const PgQuery__RangeVar&) const;
 
  private:
+  relation find_in(const std::string& schema, const std::string& name) const;
   bool in_path(std::string_view schema) const;
   bool is_schema(const std::string& wanted, const std::string& written) const;
   const sharded_table* by_name(const std::string& schema, const std::string& name) const;
   const sharded_table* by_column(const catalog::table_columns&) const;
   const catalog::table_columns* columns_of(const std::string& schema,
                                            const std::string& name) const;
+  relation find_anywhere(const std::string& name) const;
   bool hides(const std::string& schema, const std::string& name) const;
   relation placed(const sharded_table&, const catalog::table_columns*) const;
 
   const database_view& database_;
   std::vector<std::string> path_;
+  bool path_known_ = true;
   bool any_name_ = false;  // some sharded column counts in whatever table it is
 };
 

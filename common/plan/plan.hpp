@@ -75,9 +75,12 @@ struct plan {
   pg_error error;                  // refused; or what to say when `also_equal` is not equal
 };
 
+// A search_path that the client has computed, so that it is not known.
+inline constexpr std::string_view unknown_path = "?";
+
 struct request {
   std::string database, user;
-  std::string search_path;         // as SQL text; empty: the default
+  std::string search_path;         // as SQL text, or unknown_path; empty: the default of the user
   std::string sql;
   std::vector<std::uint32_t> parameter_types;   // OIDs as the client declared them; 0 unspecified
   std::vector<std::uint32_t> literal_offsets;   // byte offset in `sql` of each lifted literal

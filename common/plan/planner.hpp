@@ -29,6 +29,7 @@ struct catalog {
   bool loaded = false;                       // false: views and functions are unknown
   std::set<std::string> hides_sharded;       // "schema.name" of views, matviews, foreign and child
                                              // tables through which sharded tables are read
+  std::set<std::string> namesakes;           // "schema.name" of other relations of such a name
   std::set<std::string> safe_functions;  // names that can be called on any shard: built in or in C
   struct column_type {
     std::string name;                        // of the type under all domains: "int8"; with its
@@ -47,6 +48,10 @@ struct catalog {
     bool ordered = true;                     // the columns are in this order on all shards
   };
   std::vector<table_columns> tables;  // of sharded tables: column order for INSERT without list
+  // search_path of connections of a role as it is without a word of the client, as SQL text or
+  // unknown_path; of role "": of all that are not named.
+  std::map<std::string, std::string> paths;
+  std::string path_of(const std::string& role) const;
   std::vector<std::string> key_triggers;  // that may give a row another key than its INSERT says,
                                           // for people
 };
@@ -55,6 +60,7 @@ struct database_view {
   std::string name;
   std::uint32_t shards = 1;
   std::vector<pgsled::plan::sharded_table> sharded;
+  std::map<std::string, std::string> roles;  // of users who are others on the servers
   pgsled::plan::catalog catalog;
 };
 

@@ -39,10 +39,15 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
     case effect::reset:
     case effect::reset_all:
       complete_ = false;   // a server's own default is not the session's
+      if (done.effect == effect::reset_all || done.name == "search_path") path_is("DEFAULT");
+      return;
+    case effect::pin:
+      if (done.unknown_path) path_is({});
       return;
     case effect::set_local:
       if (done.name.empty() || done.value.empty()) {
         complete_ = false;
+        if (done.unknown_path) path_is({});
       } else if (done.name == "transaction" || done.name == "constraints") {
         add({}, done.value);
       } else {
@@ -78,9 +83,19 @@ bool script::has_savepoint(std::string_view name) const {
   });
 }
 
+// Without a text of its own: the whole cannot be said again then. One of them behind another is
+// enough, so that they do not grow.
+void script::path_is(std::string path) {
+  const bool room = !lines_.empty() && lines_.back().text.empty();
+  if (!room) lines_.push_back({});
+  lines_.back().search_path = std::move(path);
+  complete_ = false;
+}
+
 void script::add(std::string savepoint, std::string text) {
   if (!has_room(text.size() + 1)) {
     complete_ = false;
+    lost_ = true;
     return;
   }
   bytes_ += text.size() + 1;
@@ -88,12 +103,13 @@ void script::add(std::string savepoint, std::string text) {
 }
 
 void script::add_setting(std::string_view how, const sql::statement& done) {
-  const auto before = lines_.size();
   add({}, std::string(how) + quote_setting_name(done.name) + " TO " + done.value);
-  if (done.name == "search_path" && lines_.size() > before) lines_.back().search_path = done.value;
+  if (done.name == "search_path" && !lost_) lines_.back().search_path = done.value;
 }
 
 const std::string* script::search_path() const {
+  static const std::string unknown;
+  if (lost_) return &unknown;
   const auto last = std::find_if(lines_.rbegin(), lines_.rend(),
                                  [](const line& one) { return one.search_path.has_value(); });
   return last == lines_.rend() ? nullptr : &*last->search_path;
@@ -105,11 +121,14 @@ void script::clear() {
   lines_.clear();
   bytes_ = 0;
   complete_ = true;
+  lost_ = false;
 }
 
 std::string script::sql() const {
   std::string all = begin_;
-  for (const line& one : lines_) all += ";" + one.text;
+  for (const line& one : lines_) {
+    if (!one.text.empty()) all += ";" + one.text;
+  }
   return all;
 }
 

@@ -29,7 +29,8 @@ class script {
   bool complete() const { return open() && complete_; }
   bool has_savepoint(std::string_view name) const;
   bool has_room(std::size_t bytes) const { return bytes_ + bytes <= max_bytes; }
-  // What the transaction has set search_path to, as SQL text (DEFAULT among it); null: nothing.
+  // What the transaction has set search_path to, as SQL text (DEFAULT among it; empty: to what is
+  // not known); null: nothing.
   const std::string* search_path() const;
   // One text of statements, beginning with BEGIN.
   std::string sql() const;
@@ -44,12 +45,14 @@ class script {
   };
   void add(std::string savepoint, std::string text);
   void add_setting(std::string_view how, const sql::statement&);
+  void path_is(std::string path);
 
   std::string begin_;
   pair_set_ref settings_;
   std::vector<line> lines_;
   std::size_t bytes_ = 0;
   bool complete_ = true;
+  bool lost_ = false;   // something had no room, a savepoint perhaps
 };
 
 }  // namespace pgsled::session

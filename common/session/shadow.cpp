@@ -6,11 +6,15 @@ namespace pgsled::session {
 
 shadow::transaction& shadow::open() {
   if (!transaction_) transaction_ = std::make_unique<transaction>(transaction{current_, {}});
+  transaction_->path_unknown = transaction_->path_unknown || path_unknown_;
   return *transaction_;
 }
 
 void shadow::undo() {
-  if (transaction_) current_ = transaction_->at_start;
+  if (transaction_) {
+    current_ = transaction_->at_start;
+    path_unknown_ = path_unknown_ || transaction_->path_unknown;
+  }
   transaction_.reset();
 }
 
@@ -20,6 +24,7 @@ void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_ta
     case effect::set:
       open();
       current_ = table.with(current_, done.name, "=" + done.value);
+      if (done.name == "search_path") path_unknown_ = false;
       // SET SESSION AUTHORIZATION also takes a role back.
       if (done.name == "session_authorization") current_ = table.without(current_, "role");
       break;
@@ -28,6 +33,7 @@ void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_ta
       const auto* initial = base_->find(done.name);
       current_ = initial != nullptr ? table.with(current_, done.name, *initial)
                                     : table.without(current_, done.name);
+      if (done.name == "search_path") path_unknown_ = false;
       if (initial != nullptr) connection_unknown_ = true;
       // As SET SESSION AUTHORIZATION, this takes a role back.
       if (done.name == "session_authorization") current_ = table.without(current_, "role");
@@ -35,6 +41,7 @@ void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_ta
     }
     case effect::reset_all: {
       open();
+      path_unknown_ = false;
       // RESET ALL leaves role and session authorization alone.
       pairs entries = base_->entries;
       for (const auto* name : {"role", "session_authorization"}) {
@@ -48,6 +55,7 @@ void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_ta
     case effect::discard_all:
       transaction_.reset();
       current_ = base_;
+      path_unknown_ = false;
       connection_unknown_ = true;
       break;
     case effect::savepoint:
@@ -65,6 +73,7 @@ void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_ta
         points.resize(index);
       } else {
         current_ = points[index].second;
+        path_unknown_ = path_unknown_ || transaction_->path_unknown;
         points.resize(index + 1);
       }
       break;
@@ -80,10 +89,12 @@ void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_ta
     case effect::rollback:
       undo();
       break;
+    case effect::pin:
+      path_unknown_ = path_unknown_ || done.unknown_path;
+      break;
     case effect::none:
     case effect::begin:
     case effect::set_local:
-    case effect::pin:
     case effect::copy_from_stdin:
     case effect::deallocate:
       break;

@@ -26,6 +26,8 @@ class shadow {
   // The statement has succeeded with this command tag.
   void succeeded(const sql::statement&, std::string_view tag, pair_table&);
   void failed() { failed_ = true; }
+  // search_path may be another one than current() says; until DISCARD ALL or a plain SET that stays.
+  bool path_unknown() const { return path_unknown_; }
   // What the server reports a setting to be, where SET gave only a part of it (DateStyle).
   void restate(std::string_view name, std::string_view value, pair_table& table) {
     if (current_->find(name) != nullptr) current_ = table.with(current_, name, value);
@@ -40,13 +42,14 @@ class shadow {
   struct transaction {
     pair_set_ref at_start;
     std::vector<std::pair<std::string, pair_set_ref>> savepoints;
+    bool path_unknown = false;   // at any time before now
   };
   transaction& open();
   void undo();
 
   pair_set_ref base_, current_;
   std::unique_ptr<transaction> transaction_;
-  bool failed_ = false, connection_unknown_ = false;
+  bool failed_ = false, connection_unknown_ = false, path_unknown_ = false;
 };
 
 }  // namespace pgsled::session

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "common/sql/lexer.hpp"
 
@@ -74,6 +75,7 @@ class finder {
   void classify_savepoint(effect kind, std::size_t at);
   void classify_calls();
   bool whole_set_config();
+  static std::optional<std::string> path_as_list(std::string_view text);
   bool local_set_config();
   bool creates_temporary() const;
   bool do_block_is_harmless() const;
@@ -88,6 +90,8 @@ class finder {
     s.effect = kind;
     s.name = std::move(name);
     s.value = std::move(value);
+    const bool unread = s.name.empty() && facts_.set_configs > 0;
+    s.unknown_path = unread && (kind == effect::pin || kind == effect::set_local);
   }
 
   std::string_view sql_;
@@ -228,7 +232,10 @@ void finder::classify() {
       if (creates_temporary()) return found(effect::pin);
       return classify_calls();
     case "do"_w:
-      if (!do_block_is_harmless()) found(effect::pin);
+      if (!do_block_is_harmless()) {
+        found(effect::pin);
+        into_.back().unknown_path = true;
+      }
       return;
     case "explain"_w: {
       // What is explained may be run, and then leaves what it would leave without EXPLAIN.
@@ -339,7 +346,9 @@ void finder::classify_set_value(std::size_t at, std::string name, bool local) {
   // What cannot be said again as SET name TO value: INTERVAL '…' HOUR TO MINUTE; strings that mean
   // something else when standard_conforming_strings differs; the temporary schema in a path.
   if (value.is("interval"_w) || facts_.leaves_state || lexer_.escaping_backslash()) {
-    return found(effect::pin);
+    found(effect::pin);
+    into_.back().unknown_path = name == "search_path";
+    return;
   }
   found(effect::set, std::move(name), rest_from(value));
 }
@@ -384,18 +393,49 @@ bool finder::whole_set_config() {
   if (variable.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_.") != variable.npos) {
     return false;
   }
+  const bool local = is_local.is("true"_w);
+  if (!local && !is_local.is("false"_w)) return false;
   std::string text{sql_.substr(value.begin, value.size())};
   if (text.find("pg_temp") != text.npos) return false;
-  if (is_local.is("true"_w)) {
-    found(effect::set_local, std::move(variable), std::move(text));
-    return true;
-  }
   // SET quotes the elements of these lists, set_config() does not; and '' resets nothing there.
-  const bool list = variable == "search_path" || variable == "temp_tablespaces" ||
-                    variable.ends_with("_preload_libraries");
-  if (!is_local.is("false"_w) || list) return false;
-  found(effect::set, std::move(variable), std::move(text));
+  if (variable == "search_path") {
+    auto list = path_as_list(std::string_view(text).substr(1, text.size() - 2));
+    if (!list) return false;
+    text = std::move(*list);
+  } else if (variable == "temp_tablespaces" || variable.ends_with("_preload_libraries")) {
+    return false;
+  }
+  found(local ? effect::set_local : effect::set, std::move(variable), std::move(text));
   return true;
+}
+
+// The names of a path as its own syntax has them, each in quotes, as SET takes them. Nothing: an
+// empty path, and what is not plainly a list of names.
+std::optional<std::string> finder::path_as_list(std::string_view text) {
+  std::string list;
+  const auto skip = [&] { text.remove_prefix(std::min(text.find_first_not_of(' '), text.size())); };
+  while (true) {
+    skip();
+    std::string name;
+    if (text.starts_with('"')) {
+      const auto end = text.find('"', 1);
+      if (end == text.npos || end == 1 || text.substr(end + 1).starts_with('"')) return {};
+      name = text.substr(1, end - 1);
+      text.remove_prefix(end + 1);
+    } else {
+      while (!text.empty() && detail::class_of(text.front()) & detail::id_more) {
+        name += fold(text.front());
+        text.remove_prefix(1);
+      }
+    }
+    const bool ascii = std::all_of(name.begin(), name.end(), [](char c) { return c > 0; });
+    if (name.empty() || !ascii || name.find_first_of("'\\") != name.npos) return {};
+    list += (list.empty() ? "\"" : ", \"") + name + '"';
+    skip();
+    if (text.empty()) return list;
+    if (!text.starts_with(',')) return {};
+    text.remove_prefix(1);
+  }
 }
 
 // set_config(…, true) anywhere: gone with the transaction. The last argument must say so plainly.

@@ -21,7 +21,8 @@ enum class effect : std::uint8_t {
   set,          // SET [SESSION] name TO value: name folded to lower case, value as written.
                 // Also SET TIME ZONE (timezone), NAMES (client_encoding), SCHEMA (search_path),
                 // ROLE (role), SESSION AUTHORIZATION (session_authorization),
-                // set_config('name','value',false) with literals as a whole statement
+                // set_config('name','value',false) with literals as a whole statement, a path
+                // there as a list of quoted names
   set_local,    // SET LOCAL name TO value; SET TRANSACTION, SET CONSTRAINTS (name transaction or
                 // constraints, value the whole statement); set_config(…, true), without a name
                 // where the arguments are not all literals. Ends with the transaction
@@ -40,6 +41,7 @@ struct statement {
   sql::effect effect = effect::none;
   std::uint32_t offset = 0, length = 0;  // in the text
   std::string name, value;               // see effect
+  bool unknown_path = false;  // pin, set_local: search_path may be another one, we cannot say which
 };
 
 // Splits a simple query into statements (outside quotes, comments, parentheses and SQL-standard

@@ -53,7 +53,8 @@ bool changes_names(const session::effects& effects) {
     using enum sql::effect;
     if (changed && one.effect == none) return true;
     const bool sets = one.effect == set || one.effect == set_local || one.effect == reset;
-    changed = changed || one.effect == reset_all || (sets && one.name == "search_path");
+    changed = changed || one.effect == reset_all || one.unknown_path ||
+              (sets && one.name == "search_path");
   }
   return false;
 }
@@ -148,7 +149,8 @@ bool client::read_unit(byte_span bytes, unit& into) {
 std::string_view client::search_path() const {
   const auto* set = script_.search_path();
   const bool by_default = set != nullptr && set->size() == 7 && starts_with_word(*set, "default");
-  if (set != nullptr && !by_default) return *set;
+  if (set != nullptr && !by_default) return set->empty() ? plan::unknown_path : *set;
+  if (set == nullptr && shadow_->path_unknown()) return plan::unknown_path;
   const auto& session = by_default ? shadow_->base() : shadow_->current();
   const auto* path = session->find("search_path");
   return path != nullptr ? std::string_view(*path).substr(1) : std::string_view();

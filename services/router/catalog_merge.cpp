@@ -46,7 +46,18 @@ void merge_catalog(plan::catalog& first, const plan::catalog& other, std::uint32
     }
     if (here.columns != there->columns) here.ordered = false;
   }
+  // A path that is not the same everywhere is none that plans can go by.
+  std::map<std::string, std::string> paths{{{}, {}}};
+  for (const auto* from : {&std::as_const(first.paths), &other.paths}) {
+    for (const auto& [role, path] : *from) paths[role] = path;
+  }
+  for (auto& [role, path] : paths) {
+    path = first.path_of(role);
+    if (path != other.path_of(role)) path = plan::unknown_path;
+  }
+  first.paths = std::move(paths);
   first.hides_sharded.insert(other.hides_sharded.begin(), other.hides_sharded.end());
+  first.namesakes.insert(other.namesakes.begin(), other.namesakes.end());
   std::erase_if(first.safe_functions,
                 [&](const auto& name) { return !other.safe_functions.contains(name); });
 }

@@ -36,6 +36,7 @@ void plan_desk::configure(const std::vector<definition>& databases, std::int64_t
     to.database.name = one.name;
     to.database.shards = one.shards;
     to.database.sharded = one.tables;
+    to.database.roles = one.roles;
   }
   views_ = std::move(kept);
   for (auto& [name, one] : views_) load(one, now);
@@ -281,7 +282,16 @@ std::uint64_t plan_desk::version(const std::string& database) const {
     hash.mark(static_cast<std::uint8_t>(table.hasher));
     hash.add(std::to_string(table.mapping));
   }
+  for (const auto& named : {one.defined.roles, one.database.catalog.paths}) {
+    hash.mark(3);
+    for (const auto& [name, value] : named) {
+      hash.add(name);
+      hash.add(value);
+    }
+  }
   for (const auto& name : one.database.catalog.hides_sharded) hash.add(name);
+  hash.mark(4);
+  for (const auto& name : one.database.catalog.namesakes) hash.add(name);
   hash.mark(1);
   for (const auto& name : one.database.catalog.safe_functions) hash.add(name);
   for (const auto& table : one.database.catalog.tables) {

@@ -40,6 +40,7 @@ class plan_desk {
     std::string name;
     std::uint32_t shards = 1;
     std::vector<plan::sharded_table> tables;
+    std::map<std::string, std::string> roles;   // of users who are others on the servers
   };
   void configure(const std::vector<definition>&, std::int64_t now);
   void forget(const std::string& database);   // before configure(): its servers are others now

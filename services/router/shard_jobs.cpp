@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "services/router/catalog_merge.hpp"
@@ -364,6 +365,37 @@ ORDER BY 1)sql",
                      values);
 }
 
+// All relations with the name of a sharded table, or of what such tables are read through, but the
+// sharded tables themselves: an unqualified name means the one that comes first in the path.
+std::string namesakes_query(const management::connection& link, const plan::catalog& known,
+                            const management::connection::rows& hiding) {
+  std::set<std::string> names;
+  for (const auto& table : known.tables) names.insert(table.name);
+  for (const auto& row : hiding) names.insert(row[1]);
+  std::string literals = "NULL", tables = "(NULL, NULL)";
+  for (const auto& name : names) literals += ", " + link.literal(name);
+  for (const auto& table : known.tables) {
+    tables += fmt::format(", ({}, {})", link.literal(table.schema), link.literal(table.name));
+  }
+  return fmt::format(R"sql(
+SELECT n.nspname, c.relname
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relname IN ({})
+  AND n.nspname NOT LIKE 'pg\_%' AND NOT EXISTS (SELECT FROM (VALUES {}) AS t (schema, name)
+                  WHERE t.schema = n.nspname AND t.name = c.relname))sql",
+                     literals, tables);
+}
+
+// What connections of a role begin with, the most particular first: the role in this database, the
+// role, the database, all roles. One set in the server's own file is not to be seen here.
+constexpr const char* paths_query = R"sql(
+SELECT DISTINCT ON (role) coalesce(r.rolname, '') AS role,
+  substr(one, length('search_path=') + 1)
+FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS one
+WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+  AND one LIKE 'search\_path=%'
+ORDER BY role, s.setdatabase = 0)sql";
+
 result<plan::catalog> read_one_catalog(const catalog_job& job, std::size_t shard,
                                        std::chrono::milliseconds timeout,
                                        const std::atomic<bool>& stop) {
@@ -391,9 +423,18 @@ result<plan::catalog> read_one_catalog(const catalog_job& job, std::size_t shard
       }
     }
   }
+  const auto paths = link->query(paths_query);
+  if (!paths) return tl::unexpected(paths.error());
+  for (const auto& row : *paths) made.paths[row[0]] = row[1];
   const auto hiding = link->query(hiding_query(oids));
   if (!hiding) return tl::unexpected(hiding.error());
   for (const auto& row : *hiding) made.hides_sharded.insert(row[0] + "." + row[1]);
+  const auto namesakes = link->query(namesakes_query(*link, made, *hiding));
+  if (!namesakes) return tl::unexpected(namesakes.error());
+  for (const auto& row : *namesakes) {
+    auto name = row[0] + "." + row[1];
+    if (!made.hides_sharded.contains(name)) made.namesakes.insert(std::move(name));
+  }
   const auto safe = link->query(safe_functions_query);
   if (!safe) return tl::unexpected(safe.error());
   for (const auto& row : *safe) made.safe_functions.insert(row[0]);

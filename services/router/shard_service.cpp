@@ -29,6 +29,12 @@ std::vector<plan_desk::definition> definitions(const control& truth) {
                             table.acted_on ? table.data_type : unknown_type, table.hasher,
                             table.mapping ? table.mapping->id : 0});
     }
+    for (const pool_definition& pool : truth.topology().pools) {
+      const auto& server = pool.server;
+      if (server.database == from.name && server.user != server.server_user) {
+        one.roles.insert_or_assign(server.user, server.server_user);
+      }
+    }
     made.push_back(std::move(one));
   }
   return made;

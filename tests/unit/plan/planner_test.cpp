@@ -664,6 +664,66 @@ TEST(planner, search_path) {
   EXPECT_EQ(show(planned("SELECT * FROM v_messages", database, {}, "other, public")), "no");
 }
 
+TEST(planner, the_first_of_that_name_in_the_path) {
+  database_view d = messenger();
+  d.sharded = {{"public", "t", "id", "bigint"}, {"other", "t", "v", "bigint"}};
+  d.catalog.tables = {{"other", "t", {"v", "id"}}, {"public", "t", {"id", "v"}}};
+  d.catalog.namesakes = {"plain.t"};
+  d.catalog.hides_sharded = {"views.t"};
+  const auto plan_of = [&](const std::string& path) {
+    return show(planned("SELECT * FROM t WHERE id = 1 AND v = $1", d, {}, path));
+  };
+  EXPECT_EQ(plan_of("public, other"), "#0");
+  EXPECT_EQ(plan_of("other, public"), "$1");
+  EXPECT_EQ(plan_of("none, other, public"), "$1");
+  EXPECT_EQ(plan_of("plain, other"), "any");
+  EXPECT_EQ(plan_of("other, plain"), "$1");
+  EXPECT_EQ(plan_of("views, public"), "no");
+  EXPECT_EQ(plan_of("public, views"), "#0");
+  EXPECT_EQ(plan_of("none"), "any");
+  d.catalog.tables.clear();   // not made yet, or not read
+  d.catalog.namesakes.clear();
+  EXPECT_EQ(plan_of("public"), "#0");
+}
+
+TEST(planner, a_path_that_is_not_known) {
+  auto database = messenger();
+  const auto plan_of = [&](const std::string& sql) {
+    return show(planned(sql, database, {}, std::string(unknown_path)));
+  };
+  EXPECT_EQ(plan_of("SELECT * FROM a WHERE user_id = $1"), "$1");
+  EXPECT_EQ(plan_of("SELECT * FROM app.events WHERE user_id = $1"), "$1");
+  EXPECT_EQ(plan_of("SELECT * FROM types"), "any");
+  EXPECT_EQ(plan_of("SELECT * FROM pg_class"), "any");
+  EXPECT_EQ(plan_of("SELECT * FROM v_messages"), "no");
+  EXPECT_EQ(plan_of("SELECT * FROM events WHERE user_id = $1"), "no");
+  database.catalog.tables.push_back({"app", "a", {"x", "user_id"}});
+  EXPECT_EQ(plan_of("SELECT * FROM a WHERE user_id = $1"), "no");
+  database.sharded.push_back({"", "", "tenant_id", "bigint"});
+  database.catalog.tables.push_back({"public", "invoices", {"id", "tenant_id"}});
+  EXPECT_EQ(plan_of("SELECT * FROM invoices WHERE tenant_id = $1"), "no");
+  EXPECT_EQ(plan_of("SELECT * FROM public.invoices WHERE tenant_id = $1"), "$1");
+}
+
+TEST(planner, the_path_of_a_role) {
+  auto database = messenger();
+  const std::string sql = "SELECT * FROM events WHERE user_id = $1";
+  EXPECT_EQ(show(planned(sql, database)), "any");
+  database.catalog.paths = {{"", "app, public"}};
+  EXPECT_EQ(show(planned(sql, database)), "$1");
+  EXPECT_EQ(show(planned(sql, database, {}, "public")), "any");
+  database.catalog.paths["on_the_server"] = "public";
+  EXPECT_EQ(show(planned(sql, database)), "$1");
+  database.roles["bob"] = "on_the_server";
+  EXPECT_EQ(show(planned(sql, database)), "any");
+  database.catalog.paths = {{"on_the_server", std::string(unknown_path)}};
+  EXPECT_EQ(show(planned(sql, database)), "no");
+  // Without a word from the servers it is a schema of the name of the role.
+  database.catalog.paths.clear();
+  database.roles["bob"] = "app";
+  EXPECT_EQ(show(planned(sql, database)), "$1");
+}
+
 TEST(planner, tables_by_column_alone) {
   database_view d = messenger();
   d.sharded.push_back({"", "", "tenant_id", "bigint"});

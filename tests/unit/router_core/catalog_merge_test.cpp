@@ -55,5 +55,21 @@ TEST(catalog_merge, only_what_is_safe_and_open_everywhere_is) {
   EXPECT_TRUE(first.hides_sharded.contains("public.v"));
 }
 
+TEST(catalog_merge, a_path_that_is_another_one_elsewhere_is_not_known) {
+  auto first = users({}, {}), other = users({}, {});
+  merge_catalog(first, other, 1);
+  EXPECT_EQ(first.path_of("a"), "\"$user\", public");
+  first.paths = {{"a", "x"}, {"", "y"}};
+  other.paths = {{"a", "x"}, {"b", "z"}, {"", "y"}};
+  merge_catalog(first, other, 2);
+  EXPECT_EQ(first.path_of("a"), "x");
+  EXPECT_EQ(first.path_of("b"), plan::unknown_path);
+  EXPECT_EQ(first.path_of("c"), "y");
+  other.paths.erase("");
+  merge_catalog(first, other, 3);
+  EXPECT_EQ(first.path_of("c"), plan::unknown_path);
+  EXPECT_EQ(first.path_of("a"), "x");
+}
+
 }  // namespace
 }  // namespace pgsled::router

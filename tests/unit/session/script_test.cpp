@@ -63,8 +63,34 @@ TEST(script, knows_the_path_that_holds) {
   one.run("SET LOCAL work_mem = 9").run("ROLLBACK TO s");
   ASSERT_NE(one.get().search_path(), nullptr);
   EXPECT_EQ(*one.get().search_path(), "a, b");
+  one.run("RESET search_path");
+  EXPECT_EQ(*one.get().search_path(), "DEFAULT");
+  one.run("SELECT set_config('search_path', $1, true)");
+  EXPECT_EQ(*one.get().search_path(), "");
+  one.run("SET LOCAL search_path = d").run("RESET ALL");
+  EXPECT_EQ(*one.get().search_path(), "DEFAULT");
+  one.run("SELECT set_config($1, $2, false)");
+  EXPECT_EQ(*one.get().search_path(), "");
+  one.run("ROLLBACK TO s");
+  EXPECT_EQ(*one.get().search_path(), "a, b");
+  EXPECT_FALSE(one.get().complete());
   one.run("ROLLBACK");
   EXPECT_EQ(one.get().search_path(), nullptr);
+}
+
+TEST(script, a_path_is_not_known_once_there_was_no_room_for_a_savepoint) {
+  script_of one;
+  one.run("BEGIN").run("SET LOCAL search_path = a");
+  const std::string long_one = "SET LOCAL x.y = '" + std::string(script::max_bytes / 2, 'x') + "'";
+  one.run(long_one).run(long_one);
+  EXPECT_EQ(*one.get().search_path(), "");
+  one.run("SET LOCAL search_path = b");
+  EXPECT_EQ(*one.get().search_path(), "");
+  one.run("COMMIT").run("BEGIN");
+  EXPECT_EQ(one.get().search_path(), nullptr);
+  // However often it is computed, it takes one line.
+  for (int i = 0; i < 1000; ++i) one.run("SELECT set_config('search_path', $1, true)");
+  EXPECT_EQ(one.said(), "BEGIN");
 }
 
 TEST(script, a_second_begin_changes_nothing_and_the_end_ends_it) {

@@ -105,7 +105,15 @@ const statement_case cases[] = {
     {"SELECT set_config('A.b', 'it''s', false)", set, "a.b", "'it''s'"},
     {"SELECT pg_catalog.set_config('a', 'b', false)", set, "a", "'b'"},
     {"SELECT set_config('a', 'b', true)", set_local, "a", "'b'"},
-    {"SELECT set_config('search_path', 'a, b', false)", pin},
+    {"SELECT set_config('search_path', 'a, b', false)", set, "search_path", "\"a\", \"b\""},
+    {"SELECT set_config('search_path', '\"$user\",  Public', true)", set_local, "search_path",
+     "\"$user\", \"public\""},
+    {"SELECT set_config('search_path', 'a \"b\"', true)", set_local},
+    {"SELECT set_config('search_path', '\"a\"\"b\"', true)", set_local},
+    {"SELECT set_config('search_path', 'a-b', true)", set_local},
+    {"SELECT set_config('search_path', 'a,', false)", pin},
+    {"SELECT set_config('search_path', '\"a', false)", pin},
+    {"SELECT set_config('search_path', 'it''s', true)", set_local},
     {"SELECT set_config('search_path', '', false)", pin},
     {"SELECT set_config($1, $2, false)", pin}, {"SELECT set_config($1, $2, $3)", pin},
     {"SELECT set_config($1, f($2, 3), true), x FROM t", set_local},
@@ -228,6 +236,26 @@ TEST(statement, speed) {
     sum += found.size();
   });
   time("may_affect_session", [&] { sum += may_affect_session(sql); });
+}
+
+TEST(statement, says_when_a_path_is_not_known) {
+  const auto unknown = [](const char* sql) {
+    std::vector<statement> found;
+    find_statements(sql, true, found);
+    return found.size() == 1 && found[0].unknown_path;
+  };
+  for (const char* sql : {"SELECT set_config($1, $2, true)", "SELECT set_config($1, $2, false)",
+                          "SELECT set_config('search_path', '', true)", "SET search_path = pg_temp, a",
+                          "EXPLAIN ANALYZE SELECT set_config('a', $1, true)",
+                          "DO $$ BEGIN SET search_path = a; END $$",
+                          "SELECT set_config('search_path', $1, true), pg_advisory_lock(1)"}) {
+    EXPECT_TRUE(unknown(sql)) << sql;
+  }
+  for (const char* sql : {"SELECT set_config('search_path', 'a', true)", "SET search_path = a, b",
+                          "SET LOCAL search_path = a", "LISTEN x", "CREATE TEMP TABLE t ()",
+                          "SET TIME ZONE INTERVAL '1' HOUR", "SELECT 1", "RESET search_path"}) {
+    EXPECT_FALSE(unknown(sql)) << sql;
+  }
 }
 
 }  // namespace
