@@ -14,7 +14,7 @@ packages_build=(
 packages_run=(postgresql-15 postgresql-client-15 python3 python3-asyncpg openssl iproute2)
 packages_test=(
   clang-14 docker-compose libclang-rt-14-dev prometheus python3-prometheus-client python3-psycopg
-  python3-psycopg2 python3-pytest python3-pytest-asyncio systemd)
+  python3-psycopg2 python3-pytest python3-pytest-asyncio python3-pytest-xdist systemd)
 packages_bench=(pgbouncer)
 packages_helm=(python3-yaml openssl)  # tests/deploy/helm
 packages_package=(debootstrap systemd-container dpkg-dev)  # tests/deploy/package

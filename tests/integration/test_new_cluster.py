@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from support.machine import binaries, wait_until
+from support.passes import sanitized_only_for
 from support.postgres import Postgres
 from support.suite import Suite
 from support.writers import Writers
@@ -247,6 +248,7 @@ def at_step(suite, step):
     return f": {step}\n" in suite.log_text()
 
 
+@pytest.mark.release_only   # the way there and back is tried with the sanitizers
 @pytest.mark.seconds(150)
 def test_a_database_moves_while_clients_write(moving):
     suite, scenario, server = moving
@@ -287,7 +289,8 @@ def test_and_back_again(moving):
 
 
 @pytest.mark.seconds(150)
-@pytest.mark.parametrize("step", ["copy", "ready", "fence", "flip", "flipped", "reverse"])
+@pytest.mark.parametrize("step", sanitized_only_for(
+    ["fence"], ["copy", "ready", "fence", "flip", "flipped", "reverse"]))
 def test_the_replicator_dies(plain, step):
     suite, scenario, server = plain
     with Keepers(suite) as writers:
@@ -318,7 +321,7 @@ def test_the_replicator_dies(plain, step):
 
 
 @pytest.mark.seconds(150)
-@pytest.mark.parametrize("step", ["flipped", "reverse"])
+@pytest.mark.parametrize("step", sanitized_only_for(["reverse"], ["flipped", "reverse"]))
 def test_the_servers_die_after_the_cutover(plain, step):
     """The way back goes on when they are there again; nobody has to help."""
     suite, scenario, server = plain

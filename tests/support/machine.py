@@ -19,6 +19,9 @@ HOST = "127.0.0.1"
 # Sanitizers make everything slower: time bounds of tests are multiplied by this.
 SLOW = float(os.environ.get("PGSLED_SLOW", "1"))
 
+# Runners beside each other share out the ports, so that none takes what another is about to use.
+_MOST_RUNNERS = 8
+_runner = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _MOST_RUNNERS
 _handed_out = set()
 
 
@@ -30,7 +33,7 @@ def binaries():
 def free_port():
     """A port nobody listens on, below the range of outgoing connections and never given twice."""
     while True:
-        port = random.randint(20000, 31999)
+        port = random.randrange(20000 + _runner, 32000, _MOST_RUNNERS)
         if port in _handed_out:
             continue
         with socket.socket() as trial:
