@@ -223,6 +223,10 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
       refuse("the columns of table " + shown + " are not known yet, so it may be sharded",
              "Try again once the router has read the catalog of the database.");
       break;
+    case relation_kind::ambiguous:
+      refuse("which table " + shown + " is meant is not known: search_path has been computed",
+             "Write its schema, or set search_path to plain names.");
+      break;
     case relation_kind::unplaceable:
       refuse("rows of table " + shown + " cannot be placed by its sharding key " +
                  in_quotes(found.table->column) + ", " + found.why,

@@ -130,6 +130,9 @@ plan plan_copy(const PgQuery__CopyStmt& s, const database_view& database, const 
                                      "Connect to one server directly.");
       return {};
     }
+    case relation_kind::ambiguous:
+      return refused("COPY of " + shown + ", because search_path has been computed",
+                     "Write its schema, or set search_path to plain names.");
     case relation_kind::unplaceable:
       return refused("COPY of table " + shown + ", " + found.why, found.hint);
     case relation_kind::hidden:

@@ -1,6 +1,7 @@
 #include "common/plan/names.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include "common/sql/lexer.hpp"
 #include "common/sql/shape.hpp"
@@ -172,37 +173,24 @@ relation names::placed(const sharded_table& table, const catalog::table_columns*
   return found;
 }
 
-// By a name without a schema while the path is not known: only what is the same in every schema.
+// By a name without a schema while the path is not known: what only one schema has is meant.
 relation names::find_anywhere(const std::string& name) const {
-  const sharded_table* table = nullptr;
-  const catalog::table_columns* columns = nullptr;
-  bool same = true;
-  for (const auto& one : database_.sharded) {
-    if (one.name != name) continue;
-    table = &one;
-    same = same && one.schema.empty();
+  const auto& known = database_.catalog;
+  std::set<std::string> schemas;
+  for (const auto& one : known.tables) {
+    if (one.name == name) schemas.insert(one.schema);
   }
-  for (const auto& one : database_.catalog.tables) {
-    if (one.name != name) continue;
-    same = same && table && !columns;
-    if (!table) table = by_column(one);
-    columns = &one;
+  for (const auto* names : {&known.hides_sharded, &known.namesakes}) {
+    for (const auto& one : *names) {
+      if (one.ends_with("." + name)) schemas.insert(one.substr(0, one.size() - name.size() - 1));
+    }
   }
-  if (table && same) return placed(*table, columns);
-  if (table) {
-    relation found{relation_kind::unplaceable, table, columns};
-    found.why = "whose schema is not known: search_path has been computed";
-    found.hint = "Write the schema, or set search_path to plain names.";
-    return found;
-  }
-  if (name.starts_with("pg_")) return {relation_kind::system};
-  const auto& hidden = database_.catalog.hides_sharded;
-  const bool hides = std::any_of(hidden.begin(), hidden.end(), [&](const std::string& one) {
-    return one.ends_with("." + name);
-  });
-  if (hides) return {relation_kind::hidden};
-  if (any_name_ && !database_.catalog.loaded) return {relation_kind::unknown};
-  return {relation_kind::omni};
+  if (schemas.size() == 1) return find_in(*schemas.begin(), name);
+  const bool elsewhere = std::any_of(
+      database_.sharded.begin(), database_.sharded.end(),
+      [&](const auto& table) { return table.name == name && !table.schema.empty(); });
+  if (schemas.empty() && !elsewhere) return find_in({}, name);
+  return {relation_kind::ambiguous};
 }
 
 relation names::find(const PgQuery__RangeVar& range) const {

@@ -22,6 +22,7 @@ enum class relation_kind : std::uint8_t {
   system,   // each shard's own
   hidden,   // a view, foreign or child table through which sharded tables are read
   unknown,  // may be sharded: the catalog is not loaded
+  ambiguous,    // search_path decides, and is not known
   unplaceable,  // sharded by a key that cannot be placed; `why` says why
 };
 

@@ -104,7 +104,9 @@ void script::add(std::string savepoint, std::string text) {
 
 void script::add_setting(std::string_view how, const sql::statement& done) {
   add({}, std::string(how) + quote_setting_name(done.name) + " TO " + done.value);
-  if (done.name == "search_path" && !lost_) lines_.back().search_path = done.value;
+  if (lost_) return;
+  if (done.name == "search_path") lines_.back().search_path = done.value;
+  lines_.back().role = done.name == "role" || done.name == "session_authorization";
 }
 
 const std::string* script::search_path() const {
@@ -113,6 +115,10 @@ const std::string* script::search_path() const {
   const auto last = std::find_if(lines_.rbegin(), lines_.rend(),
                                  [](const line& one) { return one.search_path.has_value(); });
   return last == lines_.rend() ? nullptr : &*last->search_path;
+}
+
+bool script::changes_role() const {
+  return lost_ || std::any_of(lines_.begin(), lines_.end(), [](const line& one) { return one.role; });
 }
 
 void script::clear() {

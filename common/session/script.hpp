@@ -32,6 +32,8 @@ class script {
   // What the transaction has set search_path to, as SQL text (DEFAULT among it; empty: to what is
   // not known); null: nothing.
   const std::string* search_path() const;
+  // The transaction has set who it is, so that "$user" is somebody else.
+  bool changes_role() const;
   // One text of statements, beginning with BEGIN.
   std::string sql() const;
   // On whose top it is to be said.
@@ -42,6 +44,7 @@ class script {
     std::string savepoint;   // its name; empty: another statement
     std::string text;
     std::optional<std::string> search_path;   // it sets that, to this
+    bool role = false;                        // it sets that, or the session's authorization
   };
   void add(std::string savepoint, std::string text);
   void add_setting(std::string_view how, const sql::statement&);

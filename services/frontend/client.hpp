@@ -200,6 +200,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void wait_at_fence();
   bool unseen() const;
   std::string_view search_path() const;
+  bool is_another_role() const;
   // `stepwise`: only up to the first Execute of the unit.
   routed route(byte_span bytes, bool stepwise = false);
   bool read_unit(byte_span bytes, unit& into);

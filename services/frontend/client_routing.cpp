@@ -59,6 +59,11 @@ bool changes_names(const session::effects& effects) {
   return false;
 }
 
+// Whose schema comes first depends on who the session is; no path stands for the default one.
+bool names_user(std::string_view path) {
+  return path.empty() || path.find("$user") != path.npos;
+}
+
 pg_error two_shards(std::uint32_t first, std::uint32_t second) {
   return {"0A000",
           "the statements of one transaction go to different shards (" + std::to_string(first) +
@@ -149,11 +154,22 @@ bool client::read_unit(byte_span bytes, unit& into) {
 std::string_view client::search_path() const {
   const auto* set = script_.search_path();
   const bool by_default = set != nullptr && set->size() == 7 && starts_with_word(*set, "default");
-  if (set != nullptr && !by_default) return set->empty() ? plan::unknown_path : *set;
+  if (set != nullptr && !by_default) {
+    const bool known = !set->empty() && !(is_another_role() && names_user(*set));
+    return known ? std::string_view(*set) : plan::unknown_path;
+  }
   if (set == nullptr && shadow_->path_unknown()) return plan::unknown_path;
   const auto& session = by_default ? shadow_->base() : shadow_->current();
-  const auto* path = session->find("search_path");
-  return path != nullptr ? std::string_view(*path).substr(1) : std::string_view();
+  const auto* set_path = session->find("search_path");
+  const auto path = set_path != nullptr ? std::string_view(*set_path).substr(1) : std::string_view();
+  return is_another_role() && names_user(path) ? plan::unknown_path : path;
+}
+
+bool client::is_another_role() const {
+  const auto& now = *shadow_->current();
+  if (now.entries.empty() && !script_.open()) return false;
+  return now.find("role") != nullptr || now.find("session_authorization") != nullptr ||
+         script_.changes_role();
 }
 
 // False: suspended until the router has answered. `into` stays null when the parser does not know

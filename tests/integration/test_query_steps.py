@@ -242,30 +242,58 @@ def test_a_path_that_a_transaction_sets_names_its_tables(both, path):
 def test_a_path_that_is_not_known_asks_for_the_schema(both):
     """set_config() of a computed value, as some HTTP gateways send it in every transaction."""
     through, _ = both
-    parts = "SELECT set_config('search_path', 'oth' || 'er', true)"
-    for sql, found in (("SELECT n FROM countries WHERE code = 'it'", "1"),
-                       ("SELECT v FROM public.t WHERE id = 42", "0")):
-        for words in ("BEGIN", parts):
-            through.query(words)
-        assert through.query(sql) == [[found]]
-        through.query("COMMIT")
-    for words in ("BEGIN", parts):
+    computed = "SELECT set_config('search_path', 'oth' || 'er, public', true)"
+    # Bound to one shard first: what has computed a setting cannot be said again on another one.
+    through.query("BEGIN")
+    for words in (read(0), computed, "SELECT v FROM public.t WHERE id = 42"):
         through.query(words)
+    assert through.query("SELECT n FROM countries WHERE code = 'it'") == [["1"]]
     with pytest.raises(ServerError) as refused:
         through.query("SELECT v FROM t WHERE id = 42")
     assert refused.value.code == "0A000" and "search_path" in str(refused.value)
     through.query("ROLLBACK")
     assert through.query("SELECT v FROM t WHERE id = 42") == [["0"]]
-    for words in ("BEGIN", "SET LOCAL search_path = other", "RESET search_path"):
+    for words in ("BEGIN", read(0), "SET LOCAL search_path = other", "RESET search_path"):
         through.query(words)
     assert through.query("SELECT v FROM t WHERE id = 42") == [["0"]]
     through.query("ROLLBACK")
     # For the session: bound to its connection, and the path as little known.
-    through.query("SELECT set_config('search_path', 'oth' || 'er', false)")
+    through.query("SELECT set_config('search_path', 'oth' || 'er, public', false)")
     with pytest.raises(ServerError):
         through.query("SELECT v FROM t WHERE id = 42")
     through.query("DISCARD ALL")
     assert through.query("SELECT v FROM t WHERE id = 42") == [["0"]]
+
+
+@pytest.mark.parametrize("role", ["SET ROLE other", "SET LOCAL ROLE other",
+                                  "SET SESSION AUTHORIZATION other"])
+def test_another_role_has_another_schema(both, server, role):
+    """Its own comes first, if there is one of its name."""
+    server.run("DROP ROLE IF EXISTS other", "CREATE ROLE other")
+    for name in SHARDS + ["whole"]:
+        server.run("GRANT ALL ON SCHEMA other TO other", "GRANT ALL ON ALL TABLES IN SCHEMA other, "
+                   "public TO other", database=name)
+    through, direct = both
+    try:
+        for client in both:
+            client.query("INSERT INTO other.t (v, id) VALUES (3, 42)")
+            for words in ("BEGIN", role):
+                client.query(words)
+        assert direct.query("SELECT id FROM t WHERE v = 3") == [["42"]]
+        assert through.query("SELECT n FROM countries WHERE code = 'it'") == [["1"]]
+        with pytest.raises(ServerError) as refused:
+            through.query("SELECT id FROM t WHERE v = 3")
+        assert refused.value.code == "0A000" and "search_path" in str(refused.value)
+        for words in ("ROLLBACK", "BEGIN", role, "SET LOCAL search_path = public"):
+            through.query(words)
+        assert through.query("SELECT v FROM t WHERE id = 42") == [["0"]]
+        through.query("ROLLBACK")
+        assert through.query("SELECT v FROM t WHERE id = 42") == [["0"]]
+    finally:
+        direct.query("ROLLBACK")
+        for name in SHARDS + ["whole"]:
+            server.run("DROP OWNED BY other", database=name)
+        server.run("DROP ROLE other")
 
 
 def test_a_table_of_that_name_that_is_on_every_shard(both, suite, server):

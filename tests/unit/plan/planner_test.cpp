@@ -701,8 +701,12 @@ TEST(planner, a_path_that_is_not_known) {
   EXPECT_EQ(plan_of("SELECT * FROM a WHERE user_id = $1"), "no");
   database.sharded.push_back({"", "", "tenant_id", "bigint"});
   database.catalog.tables.push_back({"public", "invoices", {"id", "tenant_id"}});
+  EXPECT_EQ(plan_of("SELECT * FROM invoices WHERE tenant_id = $1"), "$1");
+  database.catalog.namesakes = {"archive.invoices", "archive.types"};
   EXPECT_EQ(plan_of("SELECT * FROM invoices WHERE tenant_id = $1"), "no");
   EXPECT_EQ(plan_of("SELECT * FROM public.invoices WHERE tenant_id = $1"), "$1");
+  EXPECT_EQ(plan_of("SELECT * FROM types"), "any");
+  EXPECT_EQ(plan_of("COPY invoices TO STDOUT"), "no");
 }
 
 TEST(planner, the_path_of_a_role) {

@@ -78,6 +78,20 @@ TEST(script, knows_the_path_that_holds) {
   EXPECT_EQ(one.get().search_path(), nullptr);
 }
 
+TEST(script, knows_when_it_is_somebody_else) {
+  script_of one;
+  one.run("BEGIN").run("SET LOCAL work_mem = 9").run("SAVEPOINT s");
+  EXPECT_FALSE(one.get().changes_role());
+  one.run("SET LOCAL ROLE a");
+  EXPECT_TRUE(one.get().changes_role());
+  one.run("ROLLBACK TO s");
+  EXPECT_FALSE(one.get().changes_role());
+  one.run("SET SESSION AUTHORIZATION b");
+  EXPECT_TRUE(one.get().changes_role());
+  one.run("COMMIT");
+  EXPECT_FALSE(one.get().changes_role());
+}
+
 TEST(script, a_path_is_not_known_once_there_was_no_room_for_a_savepoint) {
   script_of one;
   one.run("BEGIN").run("SET LOCAL search_path = a");
