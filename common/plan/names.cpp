@@ -1,6 +1,7 @@
 #include "common/plan/names.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "common/sql/lexer.hpp"
@@ -9,22 +10,33 @@
 namespace pgsled::plan {
 namespace {
 
-// Elements of a search_path as SQL text: names, quoted names or strings.
-std::vector<std::string> parse_path(const std::string& path, const std::string& user) {
+// Elements of a search_path as SQL text: names, quoted names or strings. As PostgreSQL keeps it
+// and takes it with the start-up message, a name without quotes may have other characters than
+// SQL's. Nothing when a name would have to be decoded.
+std::optional<std::vector<std::string>> parse_path(const std::string& path,
+                                                   const std::string& user) {
   std::vector<std::string> schemas;
   sql::lexer lex{path, true};
-  for (sql::token t = lex.next(); t.kind != sql::token_kind::end; t = lex.next()) {
-    std::string name;
-    if (t.kind == sql::token_kind::word || t.kind == sql::token_kind::quoted) {
-      name = sql::identifier(path, t);
-    } else if (t.kind == sql::token_kind::text) {
-      name = sql::literal_value(path, {t.begin, t.size(), true});
-    } else {
-      continue;
+  while (true) {
+    sql::token t = lex.next();
+    const sql::token first = t;
+    sql::token last = t;
+    for (; t.kind != sql::token_kind::end && !t.is_symbol(','); t = lex.next()) last = t;
+    if (first.kind == sql::token_kind::unicode_id || first.kind == sql::token_kind::other_text) {
+      return {};
     }
-    schemas.push_back(name == "$user" ? user : name);
+    std::string name;
+    if (first.begin != last.begin || first.kind == sql::token_kind::symbol) {
+      name = path.substr(first.begin, last.end - first.begin);
+      std::transform(name.begin(), name.end(), name.begin(), sql::fold);
+    } else if (first.kind == sql::token_kind::text) {
+      name = sql::literal_value(path, {first.begin, first.size(), true});
+    } else {
+      name = sql::identifier(path, first);
+    }
+    if (!name.empty() && name != ",") schemas.push_back(name == "$user" ? user : name);
+    if (t.kind == sql::token_kind::end) return schemas;
   }
-  return schemas;
 }
 
 // Is a key of this type in the catalog what the configuration says it is?
@@ -76,8 +88,9 @@ names::names(const database_view& database, const request& from) : database_(dat
   const std::string& user = role != database.roles.end() ? role->second : from.user;
   const std::string path =
       from.search_path.empty() ? database.catalog.path_of(user) : from.search_path;
-  path_known_ = path != unknown_path;
-  if (path_known_) path_ = parse_path(path, user);
+  auto parsed = path != unknown_path ? parse_path(path, user) : std::nullopt;
+  path_known_ = parsed.has_value();
+  if (parsed) path_ = std::move(*parsed);
   any_name_ = std::any_of(database.sharded.begin(), database.sharded.end(),
                           [](const sharded_table& t) { return t.name.empty(); });
 }
@@ -180,8 +193,8 @@ relation names::find_anywhere(const std::string& name) const {
   for (const auto& one : known.tables) {
     if (one.name == name) schemas.insert(one.schema);
   }
-  for (const auto* names : {&known.hides_sharded, &known.namesakes}) {
-    for (const auto& one : *names) {
+  for (const auto* relations : {&known.hides_sharded, &known.namesakes}) {
+    for (const auto& one : *relations) {
       if (one.ends_with("." + name)) schemas.insert(one.substr(0, one.size() - name.size() - 1));
     }
   }

@@ -118,7 +118,8 @@ const std::string* script::search_path() const {
 }
 
 bool script::changes_role() const {
-  return lost_ || std::any_of(lines_.begin(), lines_.end(), [](const line& one) { return one.role; });
+  const auto sets_it = [](const line& one) { return one.role; };
+  return lost_ || std::any_of(lines_.begin(), lines_.end(), sets_it);
 }
 
 void script::clear() {

@@ -160,8 +160,8 @@ std::string_view client::search_path() const {
   }
   if (set == nullptr && shadow_->path_unknown()) return plan::unknown_path;
   const auto& session = by_default ? shadow_->base() : shadow_->current();
-  const auto* set_path = session->find("search_path");
-  const auto path = set_path != nullptr ? std::string_view(*set_path).substr(1) : std::string_view();
+  const auto* known = session->find("search_path");
+  const auto path = known != nullptr ? std::string_view(*known).substr(1) : std::string_view();
   return is_another_role() && names_user(path) ? plan::unknown_path : path;
 }
 

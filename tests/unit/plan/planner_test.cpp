@@ -662,6 +662,13 @@ TEST(planner, search_path) {
   EXPECT_EQ(show(planned(sql, database, {}, "\"App\"")), "any");
   EXPECT_EQ(show(planned("SELECT * FROM v_messages", database, {}, "other")), "any");
   EXPECT_EQ(show(planned("SELECT * FROM v_messages", database, {}, "other, public")), "no");
+  EXPECT_EQ(show(planned(sql, database, {}, "/* x, */ App , public")), "$1");
+  EXPECT_EQ(show(planned(sql, database, {}, "")), "any");
+  EXPECT_EQ(show(planned(sql, database, {}, "''")), "any");
+  EXPECT_EQ(show(planned(sql, database, {}, "public,, app")), "$1");
+  for (const char* coded : {"U&\"app\"", "E'app'", "public, 'a'\n'pp'"}) {
+    EXPECT_EQ(show(planned(sql, database, {}, coded)), "no") << coded;
+  }
 }
 
 TEST(planner, the_first_of_that_name_in_the_path) {
@@ -726,6 +733,10 @@ TEST(planner, the_path_of_a_role) {
   database.catalog.paths.clear();
   database.roles["bob"] = "app";
   EXPECT_EQ(show(planned(sql, database)), "$1");
+  // As it may come with the start-up message, without quotes.
+  EXPECT_EQ(show(planned(sql, database, {}, "$user,public")), "$1");
+  database.sharded[3].schema = "my-app";
+  EXPECT_EQ(show(planned(sql, database, {}, "x, my-app,public")), "$1");
 }
 
 TEST(planner, tables_by_column_alone) {
