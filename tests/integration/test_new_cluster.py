@@ -11,7 +11,7 @@ import time
 import psycopg
 import pytest
 
-from support.machine import binaries, wait_until
+from support.machine import SLOW, binaries, wait_until
 from support.passes import sanitized_only_for
 from support.postgres import Postgres
 from support.suite import Suite
@@ -124,7 +124,7 @@ class Keepers(Writers):
 
     def _run(self, number, count):
         chance = random.Random(number)
-        mine = [key for key in self.users if key % count == number]
+        mine = [key for key in list(self.users) if key % count == number]
         next_key = ROWS + count + number
         with self.suite.connect("app") as connection:
             while not self.ended:
@@ -223,8 +223,8 @@ def check_nothing_left(server, scenario):
 
 def reshard(suite, *arguments, timeout=90):
     return subprocess.run([str(binaries() / "pgsled"), "reshard", *arguments, "--run-dir",
-                           str(suite.run_dir)], capture_output=True, text=True, timeout=timeout,
-                          check=False)
+                           str(suite.run_dir)], capture_output=True, text=True,
+                          timeout=timeout * SLOW, check=False)
 
 
 def new_cluster(suite, *more):

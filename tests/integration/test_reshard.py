@@ -101,7 +101,7 @@ class Keepers(Writers):
 
     def _run(self, number, count):
         chance = random.Random(number)
-        accounts = {key: self.accounts[key] for key in self.accounts if key % count == number}
+        accounts = {key: self.accounts[key] for key in list(self.accounts) if key % count == number}
         orders, gone, next_key, told, copied = [], set(), ROWS + number, 0, 0
         with self.suite.connect("app") as connection:
             while not self.ended:
@@ -155,7 +155,7 @@ class Keepers(Writers):
                     break
                 self.longest = max(self.longest, time.monotonic() - began)
         with self.lock:
-            for key in [key for key in self.accounts if key % count == number]:
+            for key in [key for key in list(self.accounts) if key % count == number]:
                 del self.accounts[key]
             self.accounts.update(accounts)
             self.orders += orders
