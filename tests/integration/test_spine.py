@@ -13,7 +13,7 @@ import pytest
 
 from support import wire
 from support.apart import Apart
-from support.machine import binaries
+from support.machine import binaries, wait_until
 from support.probes import Probes
 from support.raw_client import ServerError
 from support.suite import eventually
@@ -93,7 +93,9 @@ def test_processes_come_and_go_over_tcp(server, limited, lane):
                 assert probes.wrong() + newcomers.wrong() == []
                 # All of the budget is used by those who are left.
                 eventually(lambda: full(apart), 10)
-        assert watched.most <= BUDGET and watched.samples > 100, (watched.most, watched.samples)
+            # A busy machine lets it look less often.
+            wait_until(lambda: watched.samples > 100, 10)
+        assert watched.most <= BUDGET, watched.most
 
 
 def check(holds):
