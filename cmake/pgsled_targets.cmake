@@ -73,7 +73,7 @@ function(pgsled_unit_tests folder)
   target_link_libraries(unit_${library} PRIVATE ${library} GTest::gtest GTest::gmock GTest::gtest_main)
   target_precompile_headers(unit_${library} REUSE_FROM pgsled_pch)
   add_test(NAME unit_${library} COMMAND unit_${library})
-  set_tests_properties(unit_${library} PROPERTIES LABELS unit TIMEOUT 300)
+  set_tests_properties(unit_${library} PROPERTIES LABELS unit TIMEOUT 600)
 endfunction()
 
 function(pgsled_fuzz_target source)

@@ -1,7 +1,6 @@
 #include "common/plan/names.hpp"
 
 #include <algorithm>
-#include <optional>
 #include <set>
 
 #include "common/sql/lexer.hpp"
@@ -88,15 +87,13 @@ names::names(const database_view& database, const request& from) : database_(dat
   const std::string& user = role != database.roles.end() ? role->second : from.user;
   const std::string path =
       from.search_path.empty() ? database.catalog.path_of(user) : from.search_path;
-  auto parsed = path != unknown_path ? parse_path(path, user) : std::nullopt;
-  path_known_ = parsed.has_value();
-  if (parsed) path_ = std::move(*parsed);
+  if (path != unknown_path) path_ = parse_path(path, user);
   any_name_ = std::any_of(database.sharded.begin(), database.sharded.end(),
                           [](const sharded_table& t) { return t.name.empty(); });
 }
 
 bool names::in_path(std::string_view schema) const {
-  return std::find(path_.begin(), path_.end(), schema) != path_.end();
+  return path_ && std::find(path_->begin(), path_->end(), schema) != path_->end();
 }
 
 // `written` is what the statement says, perhaps nothing; `wanted` may be empty for any schema.
@@ -125,25 +122,14 @@ const sharded_table* names::by_column(const catalog::table_columns& columns) con
 
 const catalog::table_columns* names::columns_of(const std::string& schema,
                                                 const std::string& name) const {
-  const auto search = [&](const std::string& in) -> const catalog::table_columns* {
-    for (const auto& t : database_.catalog.tables) {
-      if (t.name == name && t.schema == in) return &t;
-    }
-    return nullptr;
-  };
-  if (!schema.empty()) return search(schema);
-  for (const auto& candidate : path_) {
-    if (const auto* found = search(candidate)) return found;
+  for (const auto& t : database_.catalog.tables) {
+    if (t.name == name && t.schema == schema) return &t;
   }
   return nullptr;
 }
 
 bool names::hides(const std::string& schema, const std::string& name) const {
-  const auto& hidden = database_.catalog.hides_sharded;
-  if (!schema.empty()) return hidden.contains(schema + "." + name);
-  return std::any_of(path_.begin(), path_.end(), [&](const std::string& candidate) {
-    return hidden.contains(candidate + "." + name);
-  });
+  return database_.catalog.hides_sharded.contains(schema + "." + name);
 }
 
 // PostgreSQL compares and stores by the type of the column; the rule has to be about the same.
@@ -209,16 +195,16 @@ relation names::find_anywhere(const std::string& name) const {
 relation names::find(const PgQuery__RangeVar& range) const {
   const std::string schema = text(range.schemaname), name = text(range.relname);
   if (!schema.empty()) return find_in(schema, name);
-  if (!path_known_) return find_anywhere(name);
+  if (!path_) return find_anywhere(name);
   // As PostgreSQL does: the first schema of the path that has one of this name.
-  for (const auto& candidate : path_) {
+  for (const auto& candidate : *path_) {
     if (columns_of(candidate, name) || hides(candidate, name)) return find_in(candidate, name);
     if (database_.catalog.namesakes.contains(candidate + "." + name)) return {};
   }
   return find_in(schema, name);   // the catalog does not have it
 }
 
-// `schema` is empty for a name that the catalog has in no schema of the path.
+// `schema` is empty for a name that the catalog has in none that it could be in.
 relation names::find_in(const std::string& schema, const std::string& name) const {
   const auto* columns = columns_of(schema, name);
   const sharded_table* table = by_name(schema, name);

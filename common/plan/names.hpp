@@ -2,6 +2,7 @@
 // Which table a name in a statement means: sharded, omnisharded (present on every shard), system
 // catalog, or something that must not be read without care. Internal to the planner. Pure.
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,7 +23,7 @@ enum class relation_kind : std::uint8_t {
   system,   // each shard's own
   hidden,   // a view, foreign or child table through which sharded tables are read
   unknown,  // may be sharded: the catalog is not loaded
-  ambiguous,    // search_path decides, and is not known
+  ambiguous,  // search_path decides, and is not known
   unplaceable,  // sharded by a key that cannot be placed; `why` says why
 };
 
@@ -43,19 +44,18 @@ class names {
 
  private:
   relation find_in(const std::string& schema, const std::string& name) const;
+  relation find_anywhere(const std::string& name) const;
   bool in_path(std::string_view schema) const;
   bool is_schema(const std::string& wanted, const std::string& written) const;
   const sharded_table* by_name(const std::string& schema, const std::string& name) const;
   const sharded_table* by_column(const catalog::table_columns&) const;
   const catalog::table_columns* columns_of(const std::string& schema,
                                            const std::string& name) const;
-  relation find_anywhere(const std::string& name) const;
   bool hides(const std::string& schema, const std::string& name) const;
   relation placed(const sharded_table&, const catalog::table_columns*) const;
 
   const database_view& database_;
-  std::vector<std::string> path_;
-  bool path_known_ = true;
+  std::optional<std::vector<std::string>> path_;   // nothing: not known
   bool any_name_ = false;  // some sharded column counts in whatever table it is
 };
 

@@ -51,9 +51,9 @@ struct catalog {
   // search_path of connections of a role as it is without a word of the client, as SQL text or
   // unknown_path; of role "": of all that are not named.
   std::map<std::string, std::string> paths;
-  std::string path_of(const std::string& role) const;
   std::vector<std::string> key_triggers;  // that may give a row another key than its INSERT says,
                                           // for people
+  std::string path_of(const std::string& role) const;
 };
 
 struct database_view {

@@ -86,8 +86,7 @@ bool script::has_savepoint(std::string_view name) const {
 // Without a text of its own: the whole cannot be said again then. One of them behind another is
 // enough, so that they do not grow.
 void script::path_is(std::string path) {
-  const bool room = !lines_.empty() && lines_.back().text.empty();
-  if (!room) lines_.push_back({});
+  if (lines_.empty() || !lines_.back().text.empty()) lines_.push_back({});
   lines_.back().search_path = std::move(path);
   complete_ = false;
 }

@@ -154,14 +154,14 @@ bool client::read_unit(byte_span bytes, unit& into) {
 std::string_view client::search_path() const {
   const auto* set = script_.search_path();
   const bool by_default = set != nullptr && set->size() == 7 && starts_with_word(*set, "default");
+  if (set != nullptr ? set->empty() : shadow_->path_unknown()) return plan::unknown_path;
+  std::string_view path;
   if (set != nullptr && !by_default) {
-    const bool known = !set->empty() && !(is_another_role() && names_user(*set));
-    return known ? std::string_view(*set) : plan::unknown_path;
+    path = *set;
+  } else if (const auto& session = by_default ? shadow_->base() : shadow_->current();
+             const auto* known = session->find("search_path")) {
+    path = std::string_view(*known).substr(1);
   }
-  if (set == nullptr && shadow_->path_unknown()) return plan::unknown_path;
-  const auto& session = by_default ? shadow_->base() : shadow_->current();
-  const auto* known = session->find("search_path");
-  const auto path = known != nullptr ? std::string_view(*known).substr(1) : std::string_view();
   return is_another_role() && names_user(path) ? plan::unknown_path : path;
 }
 

@@ -1,6 +1,8 @@
 #include "services/router/catalog_merge.hpp"
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 namespace pgsled::router {
 
@@ -47,13 +49,13 @@ void merge_catalog(plan::catalog& first, const plan::catalog& other, std::uint32
     if (here.columns != there->columns) here.ordered = false;
   }
   // A path that is not the same everywhere is none that plans can go by.
-  std::map<std::string, std::string> paths{{{}, {}}};
-  for (const auto* from : {&std::as_const(first.paths), &other.paths}) {
-    for (const auto& [role, path] : *from) paths[role] = path;
-  }
-  for (auto& [role, path] : paths) {
-    path = first.path_of(role);
-    if (path != other.path_of(role)) path = plan::unknown_path;
+  std::set<std::string> roles{{}};   // named on either side, and all others
+  for (const auto& [role, path] : first.paths) roles.insert(role);
+  for (const auto& [role, path] : other.paths) roles.insert(role);
+  std::map<std::string, std::string> paths;
+  for (const auto& role : roles) {
+    auto path = first.path_of(role);
+    paths[role] = path == other.path_of(role) ? std::move(path) : std::string(plan::unknown_path);
   }
   first.paths = std::move(paths);
   first.hides_sharded.insert(other.hides_sharded.begin(), other.hides_sharded.end());

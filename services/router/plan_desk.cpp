@@ -282,9 +282,9 @@ std::uint64_t plan_desk::version(const std::string& database) const {
     hash.mark(static_cast<std::uint8_t>(table.hasher));
     hash.add(std::to_string(table.mapping));
   }
-  for (const auto& named : {one.defined.roles, one.database.catalog.paths}) {
+  for (const auto* named : {&one.defined.roles, &one.database.catalog.paths}) {
     hash.mark(3);
-    for (const auto& [name, value] : named) {
+    for (const auto& [name, value] : *named) {
       hash.add(name);
       hash.add(value);
     }

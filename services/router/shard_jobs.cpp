@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
-#include <set>
 #include <thread>
 
 #include "services/router/catalog_merge.hpp"
@@ -170,7 +169,8 @@ WHERE t.typtype <> 'd' ORDER BY b.attnum)sql",
 
 // Relations through which the tables `oids` are read or written under another name: views of
 // views and so on, partitions and inheritance in both directions. Foreign tables count because
-// what they read is not known, views because of a function whose body is not known, too.
+// what they read is not known, views because of a function whose body is not known, too. And with
+// "f" the other relations of such a name: without a schema the first in the path is meant.
 std::string hiding_query(const std::string& oids) {
   return fmt::format(R"sql(
 WITH RECURSIVE unsafe AS (
@@ -195,9 +195,14 @@ WITH RECURSIVE unsafe AS (
     UNION ALL SELECT inhparent FROM pg_inherits WHERE inhrelid = reached.oid
   ) next
 )
-SELECT n.nspname, c.relname FROM reached
-JOIN pg_class c ON c.oid = reached.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.oid = ANY ('{{{0}}}'::oid[]))sql",
+SELECT n.nspname, c.relname, reached.oid IS NOT NULL
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN reached ON reached.oid = c.oid
+WHERE NOT c.oid = ANY ('{{{0}}}'::oid[]) AND CASE WHEN reached.oid IS NOT NULL
+  THEN c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  ELSE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT LIKE 'pg\_%'
+       AND c.relname IN (SELECT named.relname FROM pg_class named
+                         JOIN reached r ON r.oid = named.oid) END)sql",
                      oids);
 }
 
@@ -365,27 +370,6 @@ ORDER BY 1)sql",
                      values);
 }
 
-// All relations with the name of a sharded table, or of what such tables are read through, but the
-// sharded tables themselves: an unqualified name means the one that comes first in the path.
-std::string namesakes_query(const management::connection& link, const plan::catalog& known,
-                            const management::connection::rows& hiding) {
-  std::set<std::string> names;
-  for (const auto& table : known.tables) names.insert(table.name);
-  for (const auto& row : hiding) names.insert(row[1]);
-  std::string literals = "NULL", tables = "(NULL, NULL)";
-  for (const auto& name : names) literals += ", " + link.literal(name);
-  for (const auto& table : known.tables) {
-    tables += fmt::format(", ({}, {})", link.literal(table.schema), link.literal(table.name));
-  }
-  return fmt::format(R"sql(
-SELECT n.nspname, c.relname
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relname IN ({})
-  AND n.nspname NOT LIKE 'pg\_%' AND NOT EXISTS (SELECT FROM (VALUES {}) AS t (schema, name)
-                  WHERE t.schema = n.nspname AND t.name = c.relname))sql",
-                     literals, tables);
-}
-
 // What connections of a role begin with, the most particular first: the role in this database, the
 // role, the database, all roles. One set in the server's own file is not to be seen here.
 constexpr const char* paths_query = R"sql(
@@ -428,12 +412,8 @@ result<plan::catalog> read_one_catalog(const catalog_job& job, std::size_t shard
   for (const auto& row : *paths) made.paths[row[0]] = row[1];
   const auto hiding = link->query(hiding_query(oids));
   if (!hiding) return tl::unexpected(hiding.error());
-  for (const auto& row : *hiding) made.hides_sharded.insert(row[0] + "." + row[1]);
-  const auto namesakes = link->query(namesakes_query(*link, made, *hiding));
-  if (!namesakes) return tl::unexpected(namesakes.error());
-  for (const auto& row : *namesakes) {
-    auto name = row[0] + "." + row[1];
-    if (!made.hides_sharded.contains(name)) made.namesakes.insert(std::move(name));
+  for (const auto& row : *hiding) {
+    (row[2] == "t" ? made.hides_sharded : made.namesakes).insert(row[0] + "." + row[1]);
   }
   const auto safe = link->query(safe_functions_query);
   if (!safe) return tl::unexpected(safe.error());

@@ -155,7 +155,7 @@ class Keepers(Writers):
                     break
                 self.longest = max(self.longest, time.monotonic() - began)
         with self.lock:
-            for key in [key for key in list(self.accounts) if key % count == number]:
+            for key in [key for key in self.accounts if key % count == number]:
                 del self.accounts[key]
             self.accounts.update(accounts)
             self.orders += orders

@@ -271,12 +271,6 @@ struct tally {
   int committed = 0, refused = 0, unknown = 0, silent = 0, warned = 0;
 };
 
-#ifdef __OPTIMIZE__
-constexpr std::uint64_t schedules = 6000;
-#else
-constexpr std::uint64_t schedules = 2000;
-#endif
-
 // Until `enough` has been seen, if that is given.
 tally run(std::uint64_t seeds, mistakes wrong = {}, bool (*enough)(tally&) = nullptr) {
   tally made;
@@ -299,15 +293,14 @@ tally run(std::uint64_t seeds, mistakes wrong = {}, bool (*enough)(tally&) = nul
 }
 
 TEST(Simulation, AllOrNothingUnderAnySchedule) {
-  const tally made = run(schedules);
+  const tally made = run(6000);
   EXPECT_TRUE(made.broken.empty());
   // The schedules go everywhere.
-  const auto share = [](int of) { return static_cast<int>(schedules) / of; };
-  EXPECT_GT(made.committed, share(12));
-  EXPECT_GT(made.refused, share(12));
-  EXPECT_GT(made.unknown, share(600));
-  EXPECT_GT(made.silent, share(60));
-  EXPECT_GT(made.warned, share(600));
+  EXPECT_GT(made.committed, 500);
+  EXPECT_GT(made.refused, 500);
+  EXPECT_GT(made.unknown, 10);
+  EXPECT_GT(made.silent, 100);
+  EXPECT_GT(made.warned, 10);
 }
 
 bool unsafe(tally& made) { return made.unsafe() > 0; }
