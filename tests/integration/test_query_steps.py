@@ -10,7 +10,7 @@ import pytest
 
 from support import wire
 from support.machine import HOST, PG_BIN
-from support.raw_client import RawClient, ServerError
+from support.raw_client import RawClient
 from support.suite import Suite, eventually, has_decisions
 
 SHARDS = ["steps_0", "steps_1", "steps_2"]
