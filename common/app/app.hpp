@@ -25,6 +25,7 @@ struct options {
   std::string config, users;       // router only
   std::string databases;           // pooler only: a,b
   std::string curve_dir;           // --curve-dir: server.public, client.public, client.secret, …
+  std::string server_sockets;      // pooler only: --server-sockets, see resolver.hpp
   std::string relay;               // pooler, replicator: --relay tcp://host:port for frontends
   std::string log_level = "info", log_format = "text";
 };

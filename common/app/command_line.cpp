@@ -122,6 +122,11 @@ std::optional<options> parse_command_line(const std::string& service, int argc, 
         ->type_name("LIST");
     parser.add_option("--relay", out.relay, "endpoint of the relay lane, tcp://HOST:PORT")
         ->type_name("ENDPOINT");
+    parser
+        .add_option("--server-sockets", out.server_sockets,
+                    "where DIR/HOST/.s.PGSQL.PORT is a socket, it is used instead of HOST:PORT")
+        ->check(CLI::ExistingDirectory)
+        ->type_name("DIR");
   }
   if (service == "replicator") {
     parser.add_option("--relay", out.relay, "endpoint for frontends' COPY, tcp://HOST:PORT")

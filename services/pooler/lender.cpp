@@ -18,13 +18,14 @@ constexpr auto closing_delays = std::to_array<std::chrono::milliseconds>(
 
 }  // namespace
 
-lender::lender(net::reactor& r, probe& p, std::string instance, std::uint64_t boot)
+lender::lender(net::reactor& r, probe& p, std::string instance, std::uint64_t boot,
+               std::string server_sockets)
     : reactor_(r),
       probe_(p),
       instance_(std::move(instance)),
       boot_(boot),
       graveyard_(r),
-      resolver_(r) {}
+      resolver_(r, std::move(server_sockets)) {}
 
 lender::~lender() {
   reactor_.cancel(settle_timer_);

@@ -20,7 +20,9 @@ namespace pgsled::pooler {
 
 class lender {
  public:
-  lender(net::reactor&, probe&, std::string instance, std::uint64_t boot);
+  // `server_sockets`: see resolver.
+  lender(net::reactor&, probe&, std::string instance, std::uint64_t boot,
+         std::string server_sockets = {});
   ~lender();
   lender(const lender&) = delete;
   lender& operator=(const lender&) = delete;

@@ -48,7 +48,7 @@ std::vector<std::string> split(const std::string& list) {
 struct pooler_service::state {
   explicit state(app::process& p)
       : process(p),
-        lend(reactor, meter, p.opts().instance, number_of(p.boot())),
+        lend(reactor, meter, p.opts().instance, number_of(p.boot()), p.opts().server_sockets),
         leases(reactor, lend, path_of(p.opts(), ".lease")) {}
 
   static std::string path_of(const app::options& o, const char* ending) {

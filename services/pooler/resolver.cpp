@@ -2,6 +2,7 @@
 
 #include <netdb.h>
 #include <netinet/in.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <condition_variable>
@@ -9,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 namespace pgsled::pooler {
@@ -65,6 +67,20 @@ result<std::vector<address>> socket_file(const std::string& directory, std::uint
   return std::vector<address>{one};
 }
 
+std::optional<std::vector<address>> shared_socket(const std::string& sockets,
+                                                  const std::string& host, std::uint16_t port) {
+  if (sockets.empty() || host.empty() || host.front() == '.' ||
+      host.find('/') != std::string::npos) {
+    return std::nullopt;
+  }
+  auto found = socket_file(sockets + "/" + host, port);
+  if (!found) return std::nullopt;
+  const auto& file = reinterpret_cast<const sockaddr_un&>(found->front().storage);
+  struct stat there {};
+  if (::stat(file.sun_path, &there) != 0 || !S_ISSOCK(there.st_mode)) return std::nullopt;
+  return std::move(*found);
+}
+
 }  // namespace
 
 struct resolver::shared : std::enable_shared_from_this<resolver::shared> {
@@ -111,7 +127,10 @@ struct resolver::shared : std::enable_shared_from_this<resolver::shared> {
   }
 };
 
-resolver::resolver(net::reactor& r) : shared_(std::make_shared<shared>()) { shared_->reactor = &r; }
+resolver::resolver(net::reactor& r, std::string sockets)
+    : sockets_(std::move(sockets)), shared_(std::make_shared<shared>()) {
+  shared_->reactor = &r;
+}
 
 resolver::~resolver() {
   const std::lock_guard lock(shared_->mutex);
@@ -121,6 +140,7 @@ resolver::~resolver() {
 
 void resolver::resolve(const std::string& host, std::uint16_t port, answer call) {
   if (host.starts_with('/')) return call(socket_file(host, port));
+  if (auto near = shared_socket(sockets_, host, port)) return call(std::move(*near));
   if (auto numeric = look_up(host, AI_NUMERICHOST)) {
     set_port(*numeric, port);
     return call(std::move(numeric));

@@ -2,6 +2,8 @@
 // resolver: host names to addresses without blocking the reactor. Numeric addresses and socket
 // paths are answered at once, names by a helper thread that runs getaddrinfo. Thread rule: the
 // reactor's thread; the helper only posts to it. Look-ups of one host that overlap are one.
+// A server that runs on the same machine, but in a container of its own, may share the directory
+// of its socket: what is mounted as <sockets>/<host> is gone through instead of the network.
 
 #include <sys/socket.h>
 
@@ -26,12 +28,14 @@ class resolver {
   // Called exactly once, on the reactor's thread, perhaps before resolve() returns; not any more
   // after the resolver is gone. The list is never empty.
   using answer = std::function<void(result<std::vector<address>>)>;
-  explicit resolver(net::reactor&);
+  // `sockets`: a directory, or empty.
+  resolver(net::reactor&, std::string sockets);
   ~resolver();  // does not wait for the helper
   void resolve(const std::string& host, std::uint16_t port, answer);
 
  private:
   struct shared;
+  std::string sockets_;
   std::shared_ptr<shared> shared_;
 };
 

@@ -180,9 +180,9 @@ class Bench:
                                                 self.seconds)["tps"])
 
     def threads(self, server, bouncer):
-        """What a second thread costs where processors are few: PgBouncer has one."""
-        with Pgsled(server, "pgsled", general={"workers": 2}) as two:
-            self.cell("two workers, -S simple, 64", [bouncer, two],
+        """With as many threads as PgBouncer has."""
+        with Pgsled(server, "pgsled", general={"workers": 1}) as one:
+            self.cell("one worker, -S simple, 64", [bouncer, one],
                       lambda target, _: pgbench(target, "-S", "-c", 64, "-j", 2, "-T",
                                                 self.seconds)["tps"])
 

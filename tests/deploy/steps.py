@@ -31,6 +31,10 @@ from support.probes import Probes
 from support.raw_client import Closed, RawClient, ServerError
 
 
+# What a server calls itself: over its own socket it has no address.
+SERVER = "(pg_control_system()).system_identifier"
+
+
 # --- steps --------------------------------------------------------------------------------------
 
 
@@ -102,8 +106,8 @@ def one_host(stack):
     expect(seconds <= 30, "more than 30 s")
     expect(stack.psql("-Atc", "SELECT 42").strip() == "42")
     stack.load()
-    hosts = asyncio.run(messenger(stack.url()))
-    expect(len(hosts) == 3, "the queries were answered by", hosts)
+    servers = asyncio.run(messenger(stack.url()))
+    expect(len(servers) == 3, "the queries were answered by", servers)
     stack.wait_healthy()
     for service in SERVICES:
         container = stack.containers(service)[0]
@@ -157,20 +161,20 @@ def lanes(stack):
 
 
 async def messenger(url):
-    """The application's queries; the addresses of the servers that answered."""
-    hosts = set()
+    """The application's queries; the identifiers of the servers that answered."""
+    servers = set()
     async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
         for user in range(1, 40):
             async with pool.acquire() as connection, connection.transaction():
                 conversations = await connection.fetch(queries.CONVERSATIONS, user)
                 expect(conversations, "no conversations of user", user)
-                host = await connection.fetchval("SELECT host(inet_server_addr())")
+                server = await connection.fetchval(f"SELECT {SERVER}")
             conversation = conversations[0]["conversation_id"]
             expect(await pool.fetch(queries.MESSAGES, user, conversation))
             expect(await pool.fetch(queries.SEND, conversation, user, "Hello"))
             expect(await pool.fetch(queries.CONVERSATIONS, user) == conversations)
-            hosts.add(host)
-    return hosts
+            servers.add(server)
+    return servers
 
 
 def poolers_come_and_go(stack):
@@ -198,8 +202,10 @@ def a_pooler_dies(stack):
     """Of two: the transactions it had lent connections to end within 2 s, others go on."""
     stack.scale(2)
     # Each container counts its processes by itself.
-    hosts = {stack.address(f"shard_{shard}"): f"shard_{shard}" for shard in range(3)}
-    where = "SELECT host(inet_server_addr()), pg_backend_pid()"
+    names = {stack.compose("exec", "-T", f"shard_{shard}", "psql", "-U", "postgres", "-Atc",
+                           f"SELECT {SERVER}").stdout.strip(): f"shard_{shard}"
+             for shard in range(3)}
+    where = f"SELECT {SERVER}, pg_backend_pid()"
     backends, others = {}, []
     # Four of the six connections to each shard: more than one pooler has, fewer than there are.
     while len(backends) < 12:
@@ -207,9 +213,9 @@ def a_pooler_dies(stack):
         client = RawClient(stack.port, timeout=20)
         client.login("postgres", "postgres", "postgres")
         client.query("BEGIN")
-        host, pid = client.query(where)[0]
-        if sum(hosts[host] == known for known, _ in backends) < 4:
-            backends[hosts[host], pid] = client
+        server, pid = client.query(where)[0]
+        if sum(names[server] == known for known, _ in backends) < 4:
+            backends[names[server], pid] = client
         else:
             client.query("ROLLBACK")
             others.append(client)   # not closed: the next one would get its number and shard
@@ -324,8 +330,8 @@ def a_shard_more(stack):
         probes.wait_all_answered()
         expect(probes.errors() == [] and probes.wrong() == [], probes.errors(), probes.wrong())
     expect(rows() == before, "rows differ")
-    hosts = asyncio.run(messenger(stack.url()))
-    expect(len(hosts) == 4, "the queries were answered by", hosts)
+    servers = asyncio.run(messenger(stack.url()))
+    expect(len(servers) == 4, "the queries were answered by", servers)
 
 
 def others_wait(stack):

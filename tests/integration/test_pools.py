@@ -4,6 +4,7 @@ import collections
 import threading
 import time
 
+import psycopg
 import pytest
 
 from support import wire
@@ -153,3 +154,38 @@ def refused(client):
         client.query("SELECT 1")
     assert time.monotonic() - began < 3.0 * SLOW
     return failure.value
+
+
+def test_a_shared_socket_instead_of_the_network(start, server, tmp_path, monkeypatch):
+    """--server-sockets: while it is there; what is in use stays where it is."""
+    server.make_database("near")
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv("PGSLED_SERVER_SOCKETS", str(tmp_path))
+    suite = start(databases=[{"name": "near"}], users=[{"name": "app", "database": "near"}],
+                  general={"default_pool_size": 2, "min_pool_size": 0, "idle_timeout": 300})
+
+    def gone():
+        found = server.backends("near")
+        assert found == [], found
+
+    def through():
+        with suite.connect() as client:
+            return client.execute("SELECT inet_server_addr()::text").fetchone()[0]
+    assert through() == f"{HOST}/32"
+    eventually(gone)
+    (tmp_path / HOST).symlink_to(server.folder)
+    assert through() is None
+    assert suite.admin("SHOW SERVERS")[0]["addr"] == HOST
+    # A cancel goes the same way.
+    with suite.connect() as client:
+        timer = threading.Timer(0.5 * SLOW, client.cancel)
+        timer.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            client.execute("SELECT pg_sleep(60)")
+        timer.join()
+    eventually(gone)
+    # What is no socket is passed over.
+    (tmp_path / HOST).unlink()
+    (tmp_path / HOST).mkdir()
+    (tmp_path / HOST / f".s.PGSQL.{server.port}").touch()
+    assert through() == f"{HOST}/32"
