@@ -169,10 +169,15 @@ int run(int argc, const char* const* argv) {
       ->required()
       ->check(numbers);
   starts("rebalance", "even out what the shards own");
-  auto* new_cluster = starts("new-cluster", "move a database to the servers of another one");
-  new_cluster->add_option("--to", moving.to, "the other database, with resharding_only = true")
-      ->required();
-  new_cluster->add_flag("--wait", moving.wait, "switch over when told by cutover");
+  const auto starts_to = [&](const char* name, const char* help) {
+    auto* one = starts(name, help);
+    one->add_option("--to", moving.to, "the other database, with resharding_only = true")
+        ->required();
+    return one;
+  };
+  starts_to("new-cluster", "move a database to the servers of another one")
+      ->add_flag("--wait", moving.wait, "switch over when told by cutover");
+  starts_to("schema-sync", "copy only its definitions there");
   const auto acts = [&](const char* name, const char* help) {
     auto* one = moves(name, help, reshard_act);
     one->preparse_callback([&, name](std::size_t) { moving.act = name; });

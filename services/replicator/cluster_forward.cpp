@@ -36,7 +36,7 @@ constexpr std::size_t most_named = 20;         // definitions, in a message
 }  // namespace
 
 trouble cluster_runner::check() {
-  if (!order_.dry_run) {
+  if (!order_.dry_run && !order_.only_schema) {
     if (auto error = ask_where()) return error;
   }
   scene_.make_scenes();

@@ -30,6 +30,10 @@ bool may_be_interrupted(cluster_step what) {
 
 }  // namespace
 
+std::string goal_of(const cluster_order& order) {
+  return fmt::format("{} {}", order.only_schema ? schema_sync : new_cluster, order.to);
+}
+
 cluster_runner::cluster_runner(cluster_order order, std::string runner, asker ask, teller tell)
     : order_(std::move(order)), ask_(std::move(ask)), tell_(std::move(tell)),
       runner_(std::move(runner)) {
@@ -41,7 +45,7 @@ cluster_runner::cluster_runner(cluster_order order, std::string runner, asker as
   scene_.automatic_cutover = order_.automatic_cutover;
   progress_.job = order_.job;
   progress_.database = order_.database;
-  progress_.goal = "new-cluster " + order_.to;
+  progress_.goal = goal_of(order_);
   progress_.outcome = "running";
   progress_.only_tried = order_.resume;
   progress_.began = unix_ms();
@@ -99,19 +103,7 @@ void cluster_runner::note_slots() {
 }
 
 void cluster_runner::run() {
-  if (order_.dry_run) {
-    auto error = ask_where();
-    // A router that has just read the file does not know all of it yet.
-    for (int tries = 0; error && error->sqlstate == "57P03" && tries < 30 && !stopped_; ++tries) {
-      wait(500);
-      error = ask_where();
-    }
-    if (!error) error = scene_.open_all();
-    if (!error) error = check();
-    progress_.outcome = error ? "failed" : "checked";
-    if (error) progress_.because(*error);
-    return tell();
-  }
+  if (order_.dry_run || order_.only_schema) return run_check();
   while (!stopped_) {
     const auto next = job_.next();
     if (!next) break;
@@ -135,6 +127,28 @@ void cluster_runner::run() {
     log::info("move", "{} of database \"{}\" to \"{}\": {}{}{}", order_.job, order_.database,
               order_.to, progress_.outcome, progress_.error.empty() ? "" : ": ", progress_.error);
   }
+  tell();
+}
+
+// Nothing is registered, and nobody goes on with it.
+void cluster_runner::run_check() {
+  progress_.step = name_of(step::check);
+  tell();
+  auto error = ask_where();
+  // A router that has just read the file does not know all of it yet.
+  for (int tries = 0; error && error->sqlstate == "57P03" && tries < 30 && !stopped_; ++tries) {
+    wait(500);
+    error = ask_where();
+  }
+  if (!error && order_.only_schema && !scene_.registered.empty()) {
+    error = pg_error{"55006", fmt::format("the move {} of database \"{}\" is under way",
+                                          scene_.registered, order_.database), {}, {}};
+  }
+  if (!error) error = scene_.open_all();
+  if (!error) error = check();
+  progress_.outcome = error ? "failed" : order_.dry_run ? "checked" : "done";
+  if (error) progress_.because(*error);
+  progress_.ended = unix_ms();
   tell();
 }
 

@@ -20,8 +20,12 @@ struct cluster_order {
   std::string job;                     // with `resume` it is taken over
   bool resume = false;
   bool dry_run = false;                // only the pre-flight
+  bool only_schema = false;            // only the pre-flight and the definitions
   bool automatic_cutover = false;      // of one that is not resumed: nobody is waited for
 };
+
+// As it is shown: "new-cluster" and the other database.
+std::string goal_of(const cluster_order&);
 
 class cluster_runner : public job_runner {
  public:
@@ -34,6 +38,7 @@ class cluster_runner : public job_runner {
  private:
   using step = moving::cluster_step;
 
+  void run_check();
   void play(step);
   void play_take();
   void play_settle();

@@ -96,8 +96,8 @@ result<reshard_order> read_order(std::string database, std::string_view kind,
                                  std::optional<std::int64_t> shard) {
   const auto known = moving::goal_kind_of(kind);
   if (!known) {
-    return failure("0A000", "\"kind\" is add-shard, remove-shard, rebalance or new-cluster in this "
-                            "version");
+    return failure("0A000", "\"kind\" is add-shard, remove-shard, rebalance, new-cluster or "
+                            "schema-sync in this version");
   }
   if (shard && (*shard < 0 || *shard > largest_shard)) {
     return failure("22023", "\"shard\" is the number of a shard");
@@ -110,9 +110,13 @@ result<reshard_order> read_order(std::string database, std::string_view kind,
   return order;
 }
 
-result<reshard_order> read_cluster_order(std::string database, std::string to,
-                                         std::string_view cutover) {
-  if (to.empty()) return failure("22023", "new-cluster needs \"to\", the other database");
+bool is_of_clusters(std::string_view kind) { return kind == new_cluster || kind == schema_sync; }
+
+result<reshard_order> read_cluster_order(std::string database, std::string_view kind,
+                                         std::string to, std::string_view cutover) {
+  if (to.empty()) {
+    return failure("22023", fmt::format("{} needs \"to\", the other database", kind));
+  }
   if (!cutover.empty() && cutover != "automatic" && cutover != "wait") {
     return failure("22023", "\"cutover\" is automatic or wait");
   }
@@ -120,6 +124,7 @@ result<reshard_order> read_cluster_order(std::string database, std::string to,
   order.database = std::move(database);
   order.to = std::move(to);
   order.automatic_cutover = cutover != "wait";
+  order.only_schema = kind == schema_sync;
   return order;
 }
 
@@ -263,8 +268,8 @@ void control_protocol::start(const json::object& object, const std::string& id_t
     number = shard->is_int64() ? shard->get_int64() : no_shard;
   }
   const auto kind = text_of(object, "kind");
-  auto order = kind == new_cluster
-                   ? read_cluster_order(text_of(object, "database"), text_of(object, "to"),
+  auto order = is_of_clusters(kind)
+                   ? read_cluster_order(text_of(object, "database"), kind, text_of(object, "to"),
                                         text_of(object, "cutover"))
                    : read_order(text_of(object, "database"), kind, number);
   if (!order) {

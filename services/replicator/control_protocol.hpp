@@ -34,15 +34,17 @@ struct reshard_order {
   // Of a move to the servers of another database; then the two above mean nothing.
   std::string to = {};
   bool automatic_cutover = true;
+  bool only_schema = false;
 };
-constexpr std::string_view new_cluster = "new-cluster";   // the kind of such a one
 // As somebody asks for it, at the control socket or in the admin database: 0A000 for what is not
 // known, 22023 for a shard that is none or is missing.
 result<reshard_order> read_order(std::string database, std::string_view kind,
                                  std::optional<std::int64_t> shard);
-// The same of a move to another cluster. `cutover`: automatic, wait, or empty for automatic.
-result<reshard_order> read_cluster_order(std::string database, std::string to,
-                                         std::string_view cutover);
+// The same of a move to another cluster, or of its definitions alone. `cutover`: automatic, wait, or
+// empty for automatic.
+result<reshard_order> read_cluster_order(std::string database, std::string_view kind,
+                                         std::string to, std::string_view cutover);
+bool is_of_clusters(std::string_view kind);
 
 // What the requests about moves do. `done` is called once, at once or later, on the same thread.
 struct reshard_hooks {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "common/base/result.hpp"
@@ -14,6 +15,9 @@
 #include "services/replicator/move_progress.hpp"
 
 namespace pgsled::replicator {
+
+// Kinds of jobs between two databases: all of it, and its definitions alone.
+constexpr std::string_view new_cluster = "new-cluster", schema_sync = "schema-sync";
 
 class job_runner {
  public:

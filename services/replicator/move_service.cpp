@@ -23,6 +23,9 @@ constexpr milliseconds until_it_has_heard{500};
 using metrics::type;
 constexpr metrics::description running_now{"pgsled_moves_running", type::gauge,
                                            "Moves of buckets that this process runs."};
+constexpr metrics::description paused_now{
+    "pgsled_moves_paused", type::gauge,
+    "Moves of this process that wait until all shards have the same tables again."};
 constexpr metrics::description over_now{"pgsled_moves_total", type::counter,
                                         "Moves that are over, by outcome."};
 constexpr metrics::description copied{"pgsled_move_rows_total", type::counter,
@@ -55,6 +58,7 @@ std::int64_t steady_ms() {
 move_service::move_service(net::reactor& loop, bus::peer& router) : loop_(loop), router_(router) {
   auto& all = metrics::process_registry();
   registered_ = {all.add(running_now, {}, running_now_),
+                 all.add(paused_now, {}, paused_now_),
                  all.add(over_now, {{"outcome", "done"}}, done_),
                  all.add(over_now, {{"outcome", "undone"}}, undone_),
                  all.add(copied, {}, rows_),
@@ -163,6 +167,7 @@ result<std::string> move_service::start(const reshard_order& asked, bool automat
     order.to = asked.to;
     order.job = random_name();
     order.dry_run = asked.dry_run;
+    order.only_schema = asked.only_schema;
     order.automatic_cutover = asked.automatic_cutover;
     const auto job = order.job;
     begin(std::move(order));
@@ -287,7 +292,7 @@ void move_service::begin(cluster_order order) {
   move_progress first;
   first.job = order.job;
   first.database = order.database;
-  first.goal = "new-cluster " + order.to;
+  first.goal = goal_of(order);
   first.only_tried = order.resume;
   auto other = order.to;
   begin(std::move(first), std::move(other), [&](std::string runner, auto ask, auto tell) {
@@ -344,13 +349,15 @@ void move_service::heard(std::uint64_t number, const move_progress& now) {
 }
 
 void move_service::count_running() {
-  std::uint64_t lag = 0;
+  std::uint64_t lag = 0, paused = 0;
   for (const known& one : moves_) {
     if (running_.contains(one.number) && !one.now.only_tried && one.now.outcome == "running") {
       lag += static_cast<std::uint64_t>(std::max<std::int64_t>(one.now.lag, 0));
+      paused += one.now.step == moving::name_of(moving::step::pause) ? 1 : 0;
     }
   }
   lag_.set(lag);
+  paused_now_.set(paused);
   running_now_.set(really_running());
 }
 

@@ -92,7 +92,8 @@ class move_service {
   std::size_t looked_at_ = 0;          // of both together: whose turn it is
   patience automatic_;                             // with shards that are joining
   std::deque<known> moves_;                        // the newest last
-  metrics::cell running_now_, done_, undone_, rows_, changes_, lag_, fences_, refused_, waited_;
+  metrics::cell running_now_, paused_now_, done_, undone_, rows_, changes_, lag_, fences_, refused_,
+      waited_;
   std::vector<std::shared_ptr<void>> registered_;
   std::map<std::uint64_t, std::shared_ptr<running>> running_;   // by number
   std::uint64_t numbers_ = 0;

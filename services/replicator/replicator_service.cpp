@@ -244,9 +244,9 @@ boost::json::array replicator_service::start_move(byte_span asked) {
     number = ec == std::errc() && end == shard.data() + shard.size() ? read : -1;
   }
   const auto kind = text_of(asked, "kind");
-  const auto order = kind == new_cluster
-                         ? read_cluster_order(text_of(asked, "database"), text_of(asked, "to"),
-                                              text_of(asked, "cutover"))
+  const auto order = is_of_clusters(kind)
+                         ? read_cluster_order(text_of(asked, "database"), kind,
+                                              text_of(asked, "to"), text_of(asked, "cutover"))
                          : read_order(text_of(asked, "database"), kind, number);
   const auto job = order ? moves_->hooks().start(*order) : tl::unexpected(order.error());
   if (!job) {

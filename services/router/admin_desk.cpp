@@ -36,6 +36,7 @@ void admin_desk::request(const std::string& from, std::uint64_t request, const s
     case admin_statement::command::show: return show(who, *read);
     case admin_statement::command::reload: return reload(who, read->tag);
     case admin_statement::command::reshard: return reshard(who, *read);
+    case admin_statement::command::follow: return follow(who, *read);
     case admin_statement::command::cutover:
       return tell_task(who, "cutover_move", "CUTOVER", read->what);
     case admin_statement::command::stop_task:
@@ -133,8 +134,35 @@ void admin_desk::reshard(const asker& who, const admin_statement& asked) {
       R"({{"what":"start_move","kind":"{}","database":{},"shard":"{}","to":{},"cutover":"{}"}})",
       asked.what, json_text(asked.database), asked.shard, json_text(asked.to), asked.cutover);
   order.tag = asked.tag;
-  order.own_names = !asked.to.empty();
+  order.own_names = asked.what == "new-cluster";
   start_move(who, std::move(order));
+}
+
+// What the move does by itself anyway.
+void admin_desk::follow(const asker& who, const admin_statement& asked) {
+  const auto* state = truth_.state(asked.database);
+  if (state != nullptr && state->leads && state->other == asked.to && !state->moving.empty()) {
+    return give_task(who, state->moving, asked.tag, false);
+  }
+  calls_.error(who.name, who.request,
+               {"55000", fmt::format("{}: no task moves database \"{}\" to \"{}\"", asked.tag,
+                                     asked.database, asked.to),
+                "COPY_DATA source destination publication copies, makes the indexes afterwards, and "
+                "goes on to follow the source; CUTOVER sets the sequences.", {}});
+}
+
+void admin_desk::give_task(const asker& who, const std::string& job, const std::string& tag,
+                           bool own_names) {
+  admin_table made;
+  made.column("task_id");
+  made.rows.push_back({job});
+  if (tag == "COPY_DATA") {
+    made.column("replication_slot");
+    made.rows.back().push_back("pgsled_" + job);
+  }
+  made.tag = tag;
+  if (own_names) made.notice = "publications and slots have names of pgsled's own, which begin so";
+  give(who, std::move(made), {});
 }
 
 // One replicator is asked after the other, until one is free. One that does not answer may have
@@ -157,12 +185,7 @@ void admin_desk::start_move(const asker& who, move_order order) {
       if (busy && !order.replicators.empty()) return start_move(who, order);
       return calls_.error(who.name, who.request, {sqlstate, why, {}, {}});
     }
-    admin_table made;
-    made.column("task_id");
-    made.rows.push_back({said.text("job")});
-    made.tag = order.tag;
-    if (order.own_names) made.notice = "publications and slots have names of pgsled's own";
-    give(who, std::move(made), {});
+    give_task(who, said.text("job"), order.tag, order.own_names);
   });
   if (begun) return;
   calls_.error(who.name, who.request, {"53400", "too many views are being made", {}, {}});

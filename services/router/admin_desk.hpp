@@ -59,6 +59,8 @@ class admin_desk {
     std::vector<std::string> replicators;
   };
   void start_move(const asker&, move_order);
+  void follow(const asker&, const admin_statement&);
+  void give_task(const asker&, const std::string& job, const std::string& tag, bool own_names);
   void tell_task(const asker&, const char* what, const char* tag, const std::string& id);
   void give(const asker&, admin_table, const std::vector<std::string>& columns);
 

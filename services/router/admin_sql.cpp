@@ -68,32 +68,58 @@ bool later_command(const std::string& word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-result<admin_statement> no_single_step(const std::string& verb) {
-  std::string name = verb;
-  for (char& c : name) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
-  return failure("0A000", name + ": single steps of a move are not taken by themselves",
-                 "COPY_DATA source destination publication does the schema, the copy and the "
-                 "following; CUTOVER changes sides; RESHARD does all of it.");
-}
-
-// RESHARD source destination publication [slot], and COPY_DATA, which waits for CUTOVER. The
-// names of publication and slots are pgsled's own.
-result<admin_statement> to_other_cluster(const std::vector<std::string>& words, const char* when) {
+// verb source destination publication [slot], its words from `at` on. The names of publication and
+// slots are pgsled's own.
+result<admin_statement> of_two_clusters(const std::vector<std::string>& words, std::size_t at,
+                                        std::string usage) {
   const bool of_shard = words.size() > 2 && words[2] == "shard" &&
                         (words[1] == "add" || words[1] == "remove");
-  if ((words.size() != 4 && words.size() != 5) || of_shard) {
+  if ((words.size() != at + 3 && words.size() != at + 4) || of_shard) {
     return failure("42601", words[0] + " needs source, destination and publication",
-                   "RESHARD source destination publication [slot]; in place: RESHARD ADD SHARD "
-                   "database [shard], RESHARD REMOVE SHARD database shard, RESHARD REBALANCE "
-                   "database.");
+                   std::move(usage));
   }
   admin_statement made;
-  made.verb = admin_statement::command::reshard;
-  made.what = "new-cluster";
-  made.database = words[1];
-  made.to = words[2];
-  made.cutover = when;
-  made.tag = words[0] == "reshard" ? "RESHARD" : "COPY_DATA";
+  made.database = words[at];
+  made.to = words[at + 1];
+  for (const char c : words[0]) made.tag += c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c;
+  return made;
+}
+
+// RESHARD source destination publication [slot], and COPY_DATA, which waits for CUTOVER.
+result<admin_statement> to_other_cluster(const std::vector<std::string>& words, const char* when) {
+  auto made = of_two_clusters(words, 1, "RESHARD source destination publication [slot]; in place: "
+                                        "RESHARD ADD SHARD database [shard], RESHARD REMOVE SHARD "
+                                        "database shard, RESHARD REBALANCE database.");
+  if (!made) return made;
+  made->verb = admin_statement::command::reshard;
+  made->what = "new-cluster";
+  made->cutover = when;
+  return made;
+}
+
+// SCHEMA_SYNC pre | post | cutover source destination publication [slot]. The copy sets indexes and
+// foreign keys aside and makes them again itself, and the change of sides sets the sequences: after
+// `pre` there is nothing to do but to know the task that does it.
+result<admin_statement> schema_sync(const std::vector<std::string>& words) {
+  constexpr const char* usage =
+      "SCHEMA_SYNC pre | post | cutover source destination publication [slot]";
+  const auto phase = words.size() > 1 ? words[1] : std::string();
+  if (phase != "pre" && phase != "post" && phase != "cutover") {
+    return failure("42601", "SCHEMA_SYNC needs a phase: pre, post or cutover", usage);
+  }
+  auto made = of_two_clusters(words, 2, usage);
+  if (!made) return made;
+  made->verb = phase == "pre" ? admin_statement::command::reshard
+                              : admin_statement::command::follow;
+  made->what = "schema-sync";
+  return made;
+}
+
+// REPLICATE source destination publication [slot]. Without the copy that goes with it a stream would
+// leave out what was there before.
+result<admin_statement> replicate(const std::vector<std::string>& words) {
+  auto made = of_two_clusters(words, 1, "REPLICATE source destination publication [slot]");
+  if (made) made->verb = admin_statement::command::follow;
   return made;
 }
 
@@ -178,7 +204,8 @@ result<admin_statement> read_admin_statement(std::string_view sql) {
   if (verb == "set" && words.size() > 2 && session_setting(words[1])) return quiet("SET");
   if (verb == "reshard") return reshard(words);
   if (verb == "copy_data") return to_other_cluster(words, "wait");
-  if (verb == "schema_sync" || verb == "replicate") return no_single_step(verb);
+  if (verb == "schema_sync") return schema_sync(words);
+  if (verb == "replicate") return replicate(words);
   if (verb == "cutover" && words.size() <= 2) {
     made.verb = admin_statement::command::cutover;
     if (words.size() == 2) made.what = words[1];

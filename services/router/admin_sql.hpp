@@ -18,6 +18,7 @@ struct admin_statement {
     quiet,       // what drivers say to any database: answered with `tag` and nothing else
     select_one,  // SELECT 1, the drivers' ping
     reshard,     // `what` is the goal, of `database`, with `shard` or `to` if it was named
+    follow,      // the task that moves `database` to `to` already does it: its id
     cutover,     // `what` is the id of a task; empty: the only one
     stop_task,   // `what` is its id
   };

@@ -103,6 +103,10 @@ admin_table show_help() {
   line("RESHARD REBALANCE database", "even out what the shards own");
   line("RESHARD source destination publication [slot]", "move all of a database to other servers");
   line("COPY_DATA source destination publication [slot]", "the same, and wait for CUTOVER");
+  line("SCHEMA_SYNC pre source destination publication [slot]", "only its definitions");
+  line("SCHEMA_SYNC post | cutover source destination publication [slot]",
+       "the task that does it: the move itself");
+  line("REPLICATE source destination publication [slot]", "the task that does it: the move itself");
   line("CUTOVER [id]", "change sides now; on a move that has done so, back again");
   line("STOP_TASK id", "undo a move that has not switched over yet; finish one that has");
   line("SHOW VERSION", "version");

@@ -76,7 +76,8 @@ def test_commands_that_work(sharded):
             with pytest.raises(psycopg.Error) as failure:
                 sharded.admin(command + " nowhere" + (" 1" if "REMOVE" in command else ""))
             assert failure.value.sqlstate != "42601", str(failure.value)
-    for command in ("RESHARD a b c", "COPY_DATA a b c", "CUTOVER", "STOP_TASK 1"):
+    for command in ("RESHARD a b c", "SCHEMA_SYNC pre a b c", "SCHEMA_SYNC post a b c",
+                    "COPY_DATA a b c", "REPLICATE a b c", "CUTOVER", "STOP_TASK 1"):
         with pytest.raises(psycopg.Error) as failure:
             sharded.admin(command)
         assert failure.value.sqlstate not in ("42601", "0A000"), str(failure.value)

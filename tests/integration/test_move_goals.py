@@ -316,8 +316,10 @@ def test_the_admin_database_begins_shows_and_stops_moves(server):
         for command, error in (("RESHARD app other publication", "InvalidCatalogName"),
                                ("COPY_DATA app other p", "InvalidCatalogName"),
                                ("RESHARD app postgres p", "ObjectNotInPrerequisiteState"),
-                               ("SCHEMA_SYNC pre app other p", "FeatureNotSupported"),
-                               ("REPLICATE app other p", "FeatureNotSupported"),
+                               ("SCHEMA_SYNC pre app other p", "InvalidCatalogName"),
+                               ("SCHEMA_SYNC post app other p", "ObjectNotInPrerequisiteState"),
+                               ("SCHEMA_SYNC app other p", "SyntaxError"),
+                               ("REPLICATE app other p", "ObjectNotInPrerequisiteState"),
                                ("CUTOVER", "UndefinedObject")):
             with pytest.raises(getattr(psycopg.errors, error)):
                 suite.admin(command)

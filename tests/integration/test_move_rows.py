@@ -387,6 +387,7 @@ def test_columns_that_come_past_pgsled_pause_the_move(server, when, then):
                 assert words in move["error"]["message"], move
             task = suite.admin("SHOW TASKS")[-1]
             assert task["inner_status"].startswith("paused: tables are not alike"), task
+            assert suite.metric("pgsled_moves_paused") == 1
             written = writers.written
             wait_until(lambda: writers.errors or writers.written > written + 100, 20)
             if then == "aborted":

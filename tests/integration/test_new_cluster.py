@@ -289,6 +289,55 @@ def test_and_back_again(moving):
 
 
 @pytest.mark.seconds(150)
+def test_by_the_commands_that_pgdog_has(roomy):
+    """The steps one by one, as an operator has them in his notes."""
+    scenario = Scenario(2, 3, ("id", "user_id"), ("tenant", "tenant"), new_schema=False)
+
+    def task(command):
+        found = suite.admin(f"{command} app app_new publication")
+        assert len(found) == 1, found
+        return found[0]
+
+    def status(of):
+        return next((one for one in suite.admin("SHOW TASKS") if one["id"] == of["task_id"]),
+                    {"status": "not there"})
+
+    def wait_for(of, wanted):
+        wait_until(lambda: status(of)["status"] == wanted, 60, because=f"it is not {wanted}")
+    with running(roomy, scenario) as suite, Keepers(suite) as writers:
+        for command in ("SCHEMA_SYNC post", "SCHEMA_SYNC cutover", "REPLICATE"):
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="COPY_DATA"):
+                task(command)
+        schema = task("SCHEMA_SYNC pre")
+        wait_for(schema, "finished")
+        assert status(schema)["type"] == "schema-sync app_new"
+        for name in scenario.new:
+            assert roomy.run("SELECT count(*) FROM users", database=name) == [(0,)]
+        assert roomy.run("SELECT slot_name FROM pg_replication_slots") == []
+        assert roomy.run("SELECT pubname FROM pg_publication", database=scenario.old[0]) == []
+        # Again it has nothing to do.
+        wait_for(task("SCHEMA_SYNC pre"), "finished")
+        copy = task("COPY_DATA")
+        wait_until(lambda: status(copy)["inner_status"] == "ready", 60)
+        slots = {one["name"] for one in suite.admin("SHOW REPLICATION_SLOTS")}
+        assert slots and all(one.startswith(copy["replication_slot"]) for one in slots), slots
+        for command in ("SCHEMA_SYNC post", "REPLICATE", "SCHEMA_SYNC cutover"):
+            assert task(command) == {"task_id": copy["task_id"]}
+        for command in ("COPY_DATA", "SCHEMA_SYNC pre"):
+            with pytest.raises(psycopg.errors.ObjectInUse):
+                task(command)
+        writers.go_on(50)
+        suite.admin("CUTOVER")
+        wait_until(lambda: status(copy)["inner_status"] == "reverse", 60)
+        writers.go_on(50)
+        writers.stop()
+        suite.admin(f"STOP_TASK {copy['task_id']}")
+        wait_for(copy, "finished")
+        check_rows(roomy, scenario.new, writers)
+        check_nothing_left(roomy, scenario)
+
+
+@pytest.mark.seconds(150)
 @pytest.mark.parametrize("step", sanitized_only_for(
     ["fence"], ["copy", "ready", "fence", "flip", "flipped", "reverse"]))
 def test_the_replicator_dies(plain, step):

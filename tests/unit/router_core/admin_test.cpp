@@ -66,10 +66,11 @@ TEST(admin_sql, moves_of_rows) {
     EXPECT_EQ(no.error().sqlstate, "42601");
     EXPECT_NE(no.error().hint.find("RESHARD ADD SHARD"), std::string::npos);
   }
-  for (const char* sql : {"SCHEMA_SYNC pre a b p", "REPLICATE a b p slot"}) {
+  for (const char* sql : {"SCHEMA_SYNC pre a b", "SCHEMA_SYNC a b p", "SCHEMA_SYNC",
+                          "REPLICATE a b", "REPLICATE a b p s x"}) {
     const auto no = read_admin_statement(sql);
     ASSERT_FALSE(no.has_value()) << sql;
-    EXPECT_EQ(no.error().sqlstate, "0A000");
+    EXPECT_EQ(no.error().sqlstate, "42601");
   }
   EXPECT_EQ(read_admin_statement("STOP_TASK").error().sqlstate, "42601");
 }
@@ -84,6 +85,20 @@ TEST(admin_sql, moves_to_other_servers) {
   EXPECT_EQ(all->cutover, "automatic");
   EXPECT_EQ(read_admin_statement("COPY_DATA a b p")->cutover, "wait");
   EXPECT_EQ(read_admin_statement("COPY_DATA a b p")->tag, "COPY_DATA");
+  const auto schema = read_admin_statement("SCHEMA_SYNC PRE a \"B\" p s");
+  EXPECT_EQ(schema->verb, verb::reshard);
+  EXPECT_EQ(schema->what, "schema-sync");
+  EXPECT_EQ(schema->database, "a");
+  EXPECT_EQ(schema->to, "B");
+  EXPECT_EQ(schema->tag, "SCHEMA_SYNC");
+  for (const char* sql : {"SCHEMA_SYNC post a b p", "schema_sync cutover a b p",
+                          "REPLICATE a b p slot"}) {
+    const auto task = read_admin_statement(sql);
+    ASSERT_TRUE(task.has_value()) << sql;
+    EXPECT_EQ(task->verb, verb::follow);
+    EXPECT_EQ(task->database, "a");
+    EXPECT_EQ(task->to, "b");
+  }
   EXPECT_EQ(read_admin_statement("CUTOVER")->verb, verb::cutover);
   EXPECT_EQ(read_admin_statement("CUTOVER 00ff")->what, "00ff");
   EXPECT_EQ(read_admin_statement("CUTOVER 1 2").error().sqlstate, "42601");
