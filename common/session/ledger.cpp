@@ -96,6 +96,13 @@ void ledger::copy_ended() {
   }
 }
 
+bool ledger::swallows() const {
+  if (queue_.empty()) return false;
+  const auto& head = queue_.front();
+  return head.proxy || (head.effects && head.next_effect < head.effects->size() &&
+                        (*head.effects)[head.next_effect].injected);
+}
+
 // Markers of a COPY's end that was no COPY's (the server ignored it) go with what is before them.
 void ledger::pop() {
   queue_.pop_front();
@@ -163,7 +170,7 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
         violated_ = true;
         break;
       }
-      streaming_forward_ = !queue_.front().proxy;
+      streaming_forward_ = !swallows();
       if (whole) {
         at.take(frame.total(), streaming_forward_);
       } else {
@@ -213,12 +220,11 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
 }
 
 bool ledger::handle(char type, byte_span body, bool whole, ledger_events& events, bool& forwarded) {
-  const bool proxy = head_is_proxy();
-  forwarded = !proxy;
+  forwarded = !swallows();
   switch (type) {
     case be::command_complete:
     case be::empty_query_response:
-      return (type != be::command_complete || !body.empty()) && complete(body, events);
+      return (type != be::command_complete || !body.empty()) && complete(body, events, forwarded);
     case be::portal_suspended:
       if (!head_is(owed::execute)) return false;
       pop();
@@ -296,7 +302,7 @@ void ledger::begin_copy(ledger_events& events) {
   events.copy_in();
 }
 
-bool ledger::complete(byte_span body, ledger_events& events) {
+bool ledger::complete(byte_span body, ledger_events& events, bool& forwarded) {
   if (!head_runs()) return false;
   auto& head = queue_.front();
   std::string_view tag = as_text(body);
@@ -307,6 +313,10 @@ bool ledger::complete(byte_span body, ledger_events& events) {
   const sql::statement* done = nullptr;
   if (head.effects && head.next_effect < head.effects->size()) {
     done = &(*head.effects)[head.next_effect++];
+    if (done->injected) {
+      forwarded = false;
+      return true;
+    }
   }
   if (done != nullptr || head.proxy) events.command_complete(done, tag, head.proxy);
   if (head_copies_) {

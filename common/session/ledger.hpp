@@ -13,6 +13,7 @@
 //   copy_end       nothing: CopyDone or CopyFail was sent before the server asked for the data
 //   an E for any of the extended ones drops every entry before the next sync
 // Asynchronous at any time: N S A.
+// A statement of a query can be the proxy's own, too (sql::statement::injected).
 // `virtual_*` entries are replies nobody sends: the ledger makes them when their turn comes.
 
 #include <algorithm>
@@ -128,12 +129,14 @@ class ledger {
  private:
   struct walk;
   bool handle(char type, byte_span body, bool whole, ledger_events& events, bool& forwarded);
-  bool complete(byte_span body, ledger_events& events);
+  bool complete(byte_span body, ledger_events& events, bool& forwarded);
   bool fail(byte_span body, bool whole, ledger_events& events, bool& forwarded);
   void begin_copy(ledger_events& events);
   bool ready(byte_span body, ledger_events& events);
   void pop();
   bool head_is(owed kind) const { return !queue_.empty() && queue_.front().kind == kind; }
+  // What the server says now is about something that the proxy has sent.
+  bool swallows() const;
   bool head_runs() const { return head_is(owed::query) || head_is(owed::execute); }
 
   std::deque<entry> queue_;

@@ -17,7 +17,8 @@ std::string in_quotes(std::string_view name) {
 
 }  // namespace
 
-void script::succeeded(const sql::statement& done, const pair_set_ref& settings) {
+void script::succeeded(const sql::statement& done, const pair_set_ref& settings,
+                       const std::vector<std::string>& behind) {
   using sql::effect;
   if (done.effect == effect::begin) {
     if (open()) return;   // a warning, and nothing else
@@ -38,9 +39,7 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
       return add_setting("SET ", done);
     case effect::reset:
     case effect::reset_all:
-      complete_ = false;   // a server's own default is not the session's
-      if (done.effect == effect::reset_all || done.name == "search_path") path_is("DEFAULT");
-      return;
+      return add_reset(done, behind);
     case effect::pin:
       if (done.unknown_path) path_is({});
       return;
@@ -52,6 +51,7 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings)
         add({}, done.value);
       } else {
         add_setting("SET LOCAL ", done);
+        for (const auto& one : behind) add({}, one);
       }
       return;
     case effect::release:
@@ -106,6 +106,15 @@ void script::add_setting(std::string_view how, const sql::statement& done) {
   if (lost_) return;
   if (done.name == "search_path") lines_.back().search_path = done.value;
   lines_.back().role = done.name == "role" || done.name == "session_authorization";
+}
+
+void script::add_reset(const sql::statement& done, const std::vector<std::string>& behind) {
+  const bool all = done.effect == sql::effect::reset_all;
+  add({}, all ? "RESET ALL"
+          : done.name == "session_authorization" ? "RESET SESSION AUTHORIZATION"
+                                                 : "RESET " + quote_setting_name(done.name));
+  if (!lost_ && (all || done.name == "search_path")) lines_.back().search_path = "DEFAULT";
+  for (const auto& one : behind) add({}, one);
 }
 
 const std::string* script::search_path() const {

@@ -18,8 +18,10 @@ class script {
   static constexpr std::size_t max_bytes = 64 * 1024;
 
   // The statement has succeeded. `settings`: of the session when it began; null for
-  // a BEGIN that cannot be said again because its query had changed settings before it.
-  void succeeded(const sql::statement&, const pair_set_ref& settings);
+  // a BEGIN that cannot be said again because its query had changed settings before it. `behind`: of
+  // shadow::behind().
+  void succeeded(const sql::statement&, const pair_set_ref& settings,
+                 const std::vector<std::string>& behind = {});
   // The transaction is over.
   void clear();
 
@@ -48,6 +50,7 @@ class script {
   };
   void add(std::string savepoint, std::string text);
   void add_setting(std::string_view how, const sql::statement&);
+  void add_reset(const sql::statement&, const std::vector<std::string>& behind);
   void path_is(std::string path);
 
   std::string begin_;

@@ -1,5 +1,7 @@
 #include "common/session/settings.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace pgsled::session {
@@ -23,19 +25,6 @@ bool is_identity(std::string_view name) {
   return name == "role" || name == "session_authorization";
 }
 
-void apply(std::string& sql, const std::string& name, const std::string& value) {
-  if (value.starts_with(':')) {
-    sql += "SELECT pg_catalog.set_config(" + quote_literal(name) + "," +
-           quote_literal(value.substr(1)) + ",false);";
-  } else if (name == "session_authorization") {
-    sql += "SET SESSION AUTHORIZATION " + value.substr(1) + ";";
-  } else if (name == "role") {
-    sql += "SET ROLE " + value.substr(1) + ";";
-  } else {
-    sql += "SET " + quote_setting_name(name) + " TO " + value.substr(1) + ";";
-  }
-}
-
 void take_back(std::string& sql, const std::string& name) {
   if (name == "session_authorization") {
     sql += "RESET SESSION AUTHORIZATION;";
@@ -45,6 +34,19 @@ void take_back(std::string& sql, const std::string& name) {
 }
 
 }  // namespace
+
+std::string setting_statement(std::string_view name, std::string_view value, bool local) {
+  const std::string_view set = local ? "SET LOCAL " : "SET ";
+  if (value.starts_with(':')) {
+    return fmt::format("SELECT pg_catalog.set_config({},{},{})", quote_literal(name),
+                       quote_literal(value.substr(1)), local);
+  }
+  if (name == "session_authorization") {
+    return fmt::format("{}SESSION AUTHORIZATION {}", set, value.substr(1));
+  }
+  if (name == "role") return fmt::format("{}ROLE {}", set, value.substr(1));
+  return fmt::format("{}{} TO {}", set, quote_setting_name(name), value.substr(1));
+}
 
 bool decides_parsing(std::string_view name) {
   static constexpr std::string_view names[] = {
@@ -138,11 +140,14 @@ std::string difference(const pair_set& applied, const pair_set& wanted) {
     if (gone && !is_identity(entry.first)) take_back(sql, entry.first);
   }
   for (const auto& entry : wanted.entries) {
-    if (!is_identity(entry.first) && differs(applied, entry)) apply(sql, entry.first, entry.second);
+    if (is_identity(entry.first) || !differs(applied, entry)) continue;
+    sql += setting_statement(entry.first, entry.second) + ";";
   }
   // SET SESSION AUTHORIZATION takes a role back, so the role comes after it.
   for (const auto* name : {"session_authorization", "role"}) {
-    if (const auto* value = wanted.find(name); value != nullptr && anew) apply(sql, name, *value);
+    if (const auto* value = wanted.find(name); value != nullptr && anew) {
+      sql += setting_statement(name, *value) + ";";
+    }
   }
   return sql;
 }

@@ -48,6 +48,8 @@ class pair_table {
   std::size_t sweep_at_ = 64;
 };
 
+// One entry of a set as a statement; `local`: until the end of the transaction.
+std::string setting_statement(std::string_view name, std::string_view value, bool local = false);
 // SQL that turns a connection with `applied` into one with `wanted`; empty when nothing differs.
 // `role` and `session_authorization` are taken back first and set last, because they change what
 // the others may do.

@@ -4,6 +4,20 @@
 
 namespace pgsled::session {
 
+namespace {
+
+bool is_word(std::string_view value, std::string_view lower) {
+  return std::equal(value.begin(), value.end(), lower.begin(), lower.end(),
+                    [](char c, char l) { return (c | 0x20) == l; });
+}
+
+// SET LOCAL, with its value as it was written.
+bool to_default(const sql::statement& done) {
+  return is_word(done.value, "default") || (done.name == "timezone" && is_word(done.value, "local"));
+}
+
+}  // namespace
+
 shadow::transaction& shadow::open() {
   if (!transaction_) transaction_ = std::make_unique<transaction>(transaction{current_, {}});
   transaction_->path_unknown = transaction_->path_unknown || path_unknown_;
@@ -99,6 +113,23 @@ void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_ta
     case effect::deallocate:
       break;
   }
+}
+
+std::vector<std::string> shadow::behind(const sql::statement& done) const {
+  std::vector<std::string> statements;
+  const bool discards = done.effect == sql::effect::discard_all;
+  const bool all = discards || done.effect == sql::effect::reset_all;
+  const bool local = done.effect == sql::effect::set_local && to_default(done);
+  if (!all && !local && done.effect != sql::effect::reset) return statements;
+  // Who it is comes last, because it may not be allowed to set the others.
+  for (const bool identity : {false, true}) {
+    for (const auto& [name, value] : base_->entries) {
+      if ((name == "role" || name == "session_authorization") != identity) continue;
+      if (all ? identity && !discards : name != done.name) continue;
+      statements.push_back(setting_statement(name, value, local));
+    }
+  }
+  return statements;
 }
 
 void shadow::ready(char status) {

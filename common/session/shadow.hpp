@@ -34,6 +34,9 @@ class shadow {
   }
   // ReadyForQuery with its status: 'I', 'T' or 'E'.
   void ready(char status);
+  // Statements that, straight behind this one, take the connection to what the session began with:
+  // a RESET goes to the server's own values. None for most.
+  std::vector<std::string> behind(const sql::statement&) const;
   // True once since the last call when RESET took the connection back to its own defaults
   // rather than to this session's: what is applied to it must then be applied anew.
   bool take_connection_unknown() { return std::exchange(connection_unknown_, false); }

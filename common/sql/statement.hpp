@@ -42,6 +42,7 @@ struct statement {
   std::uint32_t offset = 0, length = 0;  // in the text
   std::string name, value;               // see effect
   bool unknown_path = false;  // pin, set_local: search_path may be another one, we cannot say which
+  bool injected = false;      // not the client's: its replies are swallowed (session/ledger)
 };
 
 // Splits a simple query into statements (outside quotes, comments, parentheses and SQL-standard

@@ -54,6 +54,14 @@ void write_close(std::string& to, char what, std::string_view name) {
   writer(to, frontend::close).u8(static_cast<std::uint8_t>(what)).text(name);
 }
 
+void write_bind(std::string& to, std::string_view portal, std::string_view statement) {
+  writer(to, frontend::bind).text(portal).text(statement).i16(0).i16(0).i16(0);
+}
+
+void write_execute(std::string& to, std::string_view portal) {
+  writer(to, frontend::execute).text(portal).i32(0);
+}
+
 void write_describe(std::string& to, char what, std::string_view name) {
   writer(to, frontend::describe).u8(static_cast<std::uint8_t>(what)).text(name);
 }

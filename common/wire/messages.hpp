@@ -69,6 +69,9 @@ std::optional<startup> read_startup(byte_span packet);  // allocates
 void write_query(std::string& to, std::string_view sql);
 void write_parse(std::string& to, std::string_view name, std::string_view sql, byte_span types);
 void write_close(std::string& to, char what, std::string_view name);
+// Without parameters, results as text.
+void write_bind(std::string& to, std::string_view portal, std::string_view statement);
+void write_execute(std::string& to, std::string_view portal);   // all rows
 void write_describe(std::string& to, char what, std::string_view name);
 void write_sync(std::string& to);
 void write_terminate(std::string& to);

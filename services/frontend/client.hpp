@@ -186,6 +186,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   statement_ref* find_prepared(std::string_view name);
   void run_effects(const session::effects&);
   bool standard_strings() const;
+  bool discard_all(const sql::statement&, byte_span body, session::effects, output& out);
+  std::string with_start_again(std::string_view text, std::vector<sql::statement>& all);
+  void start_again(const sql::statement&, output& out);
   std::string rewritten_deallocate(const sql::statement&, output& out, bool simple);
   // One statement; the session goes on. `simple`: it came by Query or FunctionCall.
   // `fields`: the ErrorResponse's body, if it is a server's.

@@ -1,6 +1,8 @@
 // One message after the other to the attached server: names of prepared statements replaced, the
 // ledger told what is owed, effects on the session noted.
 
+#include <fmt/ranges.h>
+
 #include "common/wire/messages.hpp"
 #include "services/frontend/client.hpp"
 #include "services/frontend/client_output.hpp"
@@ -264,12 +266,57 @@ bool client::query(byte_span body, output& out) {
         }
       }
       run_effects(found);
+      const auto& first = found->front();
+      if (found->size() == 1 && first.effect == sql::effect::discard_all) {
+        return discard_all(first, body, std::move(found), out);
+      }
+      const auto longer = with_start_again(*text, *found);
       sent.effects = std::move(found);
+      if (!longer.empty()) {
+        wire::write_query(out.own(), longer);
+        server_->ledger.add(std::move(sent));
+        out.skip(wire::header_size + body.size());
+        return true;
+      }
     }
   }
   server_->ledger.add(std::move(sent));
   out.pass(wire::header_size + body.size());
   return true;
+}
+
+// It does not run among others.
+bool client::discard_all(const sql::statement& done, byte_span body, session::effects effects,
+                         output& out) {
+  session::entry sent{owed::query};
+  sent.effects = std::move(effects);
+  server_->ledger.add(std::move(sent));
+  out.pass(wire::header_size + body.size());
+  const auto again = shadow_->behind(done);
+  if (again.empty()) return true;
+  wire::write_query(out.own(), fmt::format("{}", fmt::join(again, ";")));
+  server_->ledger.add({owed::query, true});
+  return true;
+}
+
+// The text with what has to come behind its RESETs; empty: nothing.
+std::string client::with_start_again(std::string_view text, std::vector<sql::statement>& all) {
+  std::string longer;
+  std::size_t taken = 0;
+  std::vector<sql::statement> now;
+  for (const auto& one : all) {
+    now.push_back(one);
+    for (const auto& sql : shadow_->behind(one)) {
+      const auto end = std::size_t{one.offset} + one.length;
+      longer.append(text.substr(taken, end - taken)).append("\n;").append(sql);
+      taken = end;
+      now.emplace_back().injected = true;
+    }
+  }
+  if (longer.empty()) return longer;
+  longer.append(text.substr(taken));
+  all = std::move(now);
+  return longer;
 }
 
 // DEALLOCATE of a name that was prepared by the extended protocol. On the server the statement has
@@ -593,9 +640,26 @@ bool client::execute(byte_span body, output& out) {
     entry.effects = portal->second->effects;
   }
   run_effects(entry.effects);
+  const auto effects = entry.effects;
   server_->ledger.add(std::move(entry));
   out.pass(wire::header_size + body.size());
+  if (effects && effects->size() == 1) start_again(effects->front(), out);
   return true;
+}
+
+// As with_start_again(), behind an Execute.
+void client::start_again(const sql::statement& done, output& out) {
+  constexpr const char* name = "__pgsled_start";
+  for (const auto& sql : shadow_->behind(done)) {
+    wire::write_parse(out.own(), name, sql, {});
+    wire::write_bind(out.own(), name, name);
+    wire::write_execute(out.own(), name);
+    wire::write_close(out.own(), 'P', name);
+    wire::write_close(out.own(), 'S', name);
+    for (const auto kind : {owed::parse, owed::bind, owed::execute, owed::close, owed::close}) {
+      server_->ledger.add({kind, true});
+    }
+  }
 }
 
 // One statement is refused, the session goes on as after an error of the server.

@@ -47,7 +47,8 @@ bool client::is_unconfirmed(std::string_view name) const {
 void client::statement_done(const sql::statement* done, std::string_view tag, bool proxy) {
   if (proxy || done == nullptr || !shadow_) return;
   if (endpoint_->sharded) {
-    script_.succeeded(*done, shadow_->undecided() ? nullptr : shadow_->current());
+    script_.succeeded(*done, shadow_->undecided() ? nullptr : shadow_->current(),
+                      shadow_->behind(*done));
   }
   shadow_->succeeded(*done, tag, worker_.pairs());
   const bool forgot = done->effect == sql::effect::discard_all ||
@@ -161,7 +162,7 @@ void client::entry_dropped(const session::entry& gone) {
 
 void client::server_parameter(std::string_view name, std::string_view value, bool proxy) {
   // While settings are applied for this client, what it is told is settled at the end.
-  if (proxy || !reported_ || state_ == state::login) return;
+  if ((proxy && state_ == state::applying) || !reported_ || state_ == state::login) return;
   if (const auto* known = reported_->find(name); known != nullptr && *known == value) return;
   reported_ = worker_.pairs().with(reported_, name, value);
   wire::write_parameter_status(worker_.client_out(), name, value);
@@ -245,6 +246,10 @@ void client::server_read_done() {
     if (state_ == state::applying || login_) {
       applied();
       return;
+    }
+    if (apply_error_ && state_ == state::ready) {   // of what came behind a DISCARD ALL
+      const auto why = std::move(*apply_error_);
+      return end(why);
     }
     if (state_ == state::refusing) {
       if (owes_ready_) {

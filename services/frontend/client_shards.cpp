@@ -560,12 +560,13 @@ void client::tell_shards(std::string unit_bytes, const sql::statement& effect,
   worker_.counters().queries.add();
   std::string said(text);
   if (effect.effect == sql::effect::rollback_to) said.append("\n;").append(spread_->mark_sql());
+  for (const auto& sql : shadow_->behind(effect)) said.append("\n;").append(sql);
   spread_->tell(std::move(said), [this, unit_bytes = std::move(unit_bytes),
                                     effect](const pg_error* why) {
     if (state_ != state::spreading) return;
     const std::string tag = spread_->tags().substr(0, spread_->tags().find('\0'));
     if (why == nullptr) {
-      script_.succeeded(effect, shadow_->current());
+      script_.succeeded(effect, shadow_->current(), shadow_->behind(effect));
       shadow_->succeeded(effect, tag, worker_.pairs());
       if (effect.effect == sql::effect::rollback_to) virtual_status_ = 'T';
       local_settings_ = local_settings_ || changes_parsing(effect);

@@ -174,7 +174,7 @@ void same_rows::add_run(speech& to, task& one) const {
       .text("")
       .raw(with_formats(one.statement.values, own_fields(one)));
   wire::write_describe(to.bytes, 'P', "");
-  wire::writer(to.bytes, wire::frontend::execute).text("").i32(0);
+  wire::write_execute(to.bytes, "");
   wire::write_close(to.bytes, 'P', "");   // the client must not find it
   wire::write_sync(to.bytes);
   to.owed.insert(to.owed.end(), {owed::parse, owed::bind, owed::describe_portal, owed::execute,

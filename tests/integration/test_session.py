@@ -129,6 +129,73 @@ def test_startup_parameters(one):
     plain.close()
 
 
+def same_as_direct(one, server, units):
+    """Messages of both, the values of parameters that are reported last, and those that hold."""
+    def told(client):
+        answers, parameters = [], dict(client.parameters)
+        for unit in units:
+            client.send(*unit)
+            ready = sum(message[:1] in b"QS" for message in unit)
+            for tag, body in client.receive_until_ready(ready):
+                if tag == "S":
+                    name, value = body.decode().split("\0")[:2]
+                    parameters[name] = value
+                elif tag != "N":
+                    answers.append((tag, wire.error_fields(body)["C"] if tag == "E" else body))
+        answers.append([client.query(f"SHOW {name}") for name in
+                        ("timezone", "search_path", "work_mem", "datestyle")])
+        answers.append([parameters[name] for name in ("TimeZone", "DateStyle")])
+        client.close()
+        return answers
+    options = {"TimeZone": "Asia/Tokyo", "DateStyle": "German",
+               "options": "-c search_path=pg_catalog,other -c work_mem=11MB"}
+    direct = server.raw()
+    direct.login(**options)
+    wanted, got = told(direct), told(one.raw(**options))
+    assert got == wanted
+
+
+@pytest.mark.parametrize("reset", [
+    "RESET timezone", "RESET search_path", "RESET work_mem", "RESET datestyle", "RESET ALL",
+    "SET timezone TO DEFAULT", "SET LOCAL timezone TO Default", "SET TIME ZONE DEFAULT",
+    "SET LOCAL TIME ZONE LOCAL"])
+def test_reset_in_a_transaction_goes_back_to_the_start_of_the_session(one, server, reset):
+    begin = [query("BEGIN")], [query("SET timezone TO 'Europe/Paris'; SET work_mem = '5MB'; "
+                                     "SET LOCAL search_path = public; SET datestyle = 'ISO'")]
+    now = [query("SELECT '2024-02-01 00:00 UTC'::timestamptz, current_schemas(true)::text")]
+    extended = [wire.parse("", reset), wire.bind(), wire.describe("P"), wire.execute()]
+    for unit in ([query(reset)],
+                  [query(f"SELECT 1; {reset} -- now\n ; SHOW timezone; SHOW work_mem")],
+                  [*extended, wire.SYNC],
+                  [*extended, wire.parse("", "SHOW timezone"), wire.bind(), wire.execute(),
+                   wire.SYNC]):
+        for end in ("COMMIT", "ROLLBACK"):
+            same_as_direct(one, server, [*begin, unit, now, [query(end)], now])
+        same_as_direct(one, server, [begin[1], unit, now])
+        failed = [*begin, [query("SELECT 1/0")], unit, [query("ROLLBACK")], now]
+        same_as_direct(one, server, failed)
+
+
+@pytest.fixture(scope="module")
+def whole_sessions(server):
+    with Suite(server, general={"default_pool_size": 2, "pooler_mode": "session"}) as running:
+        yield running
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("reset", ["RESET timezone", "RESET ALL", "DISCARD ALL"])
+@pytest.mark.parametrize("kept", [False, True], ids=["transactions", "sessions"])
+def test_the_start_of_the_session_outside_of_transactions(request, one, server, reset, extended,
+                                                          kept):
+    """Also for what does not wait for the answer, and where the connection stays the same."""
+    suite = request.getfixturevalue("whole_sessions") if kept else one
+    unit = ([wire.parse("", reset), wire.bind(), wire.describe("P"), wire.execute(), wire.SYNC]
+            if extended else [query(reset)])
+    now = query("SELECT '2024-02-01 00:00 UTC'::timestamptz, current_schemas(true)::text")
+    same_as_direct(suite, server, [[query("SET timezone TO 'Europe/Paris'")], unit, [now]])
+    same_as_direct(suite, server, [[query("SET timezone TO 'Europe/Paris'")], [*unit, now]])
+
+
 def test_bad_startup_parameter(one):
     with pytest.raises(ServerError) as failure:
         one.raw(no_such_setting="1").query("SELECT 1")

@@ -335,6 +335,26 @@ def test_cursors_and_portals_stay_where_they_are(both):
     assert answers[:3] == answers[3:]
 
 
+@pytest.mark.parametrize("reset", ["RESET timezone", "RESET ALL", "SET LOCAL timezone = DEFAULT",
+                                   "SELECT 1 FROM t WHERE id = 42; RESET timezone; SELECT 2"])
+@pytest.mark.parametrize("after", range(4))
+def test_reset_goes_back_to_the_start_of_the_session(suite, server, both, reset, after):
+    """Behind the first `after` statements of a transaction: before it has a shard, with one, with
+    two; and it holds on the shard that comes last."""
+    before = [f"SELECT v FROM t WHERE id = {KEY[shard]}" for shard in (0, 1)]
+    before.insert(0, "SET timezone TO 'Europe/Paris'")
+    told = []
+    for client in (RawClient(suite.port), RawClient(server.port)):
+        client.login("postgres", "postgres", "app" if not told else "whole",
+                     TimeZone="Asia/Tokyo")
+        told.append([say(client, sql) for sql in (
+            "BEGIN", *before[:after], reset, *before[after:3],
+            *(f"SELECT '2024-02-01 00:00 UTC'::timestamptz, id FROM t WHERE id = {key}"
+              for key in KEY.values()), "ROLLBACK", "SHOW timezone")])
+        client.close()
+    assert told[0] == told[1]
+
+
 def test_a_session_keeps_what_it_has_on_a_connection(both, suite):
     through, _ = both
     through.query("PREPARE mine AS SELECT 42")

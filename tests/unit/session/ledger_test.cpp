@@ -314,6 +314,26 @@ TEST(ledger, effects_follow_their_statements) {
   EXPECT_EQ(s.to.events, "C(SET,a)C(SELECT 1,)C(SET,b)");
 }
 
+TEST(ledger, a_statement_of_ours_among_the_clients) {
+  auto found = std::make_shared<std::vector<sql::statement>>();
+  found->push_back({sql::effect::reset, 0, 0, "a", ""});
+  found->emplace_back().injected = true;
+  found->push_back({sql::effect::none, 0, 0, "", ""});
+  entry sent = plain(owed::query);
+  sent.effects = found;
+  script s({sent});
+  EXPECT_EQ(s.gets(command("RESET") + parameter("a", "b") + columns() + row() +
+                   command("SELECT 1") + columns() + row() + row() + command("SELECT 2") + ready()),
+            "C<S:a=b>TDDCZ<Z:I>");
+  EXPECT_EQ(s.to.events, "C(RESET,a)C(SELECT 2,)");
+  EXPECT_QUIET(s);
+  // Its failure is that of the client's query.
+  script fails({sent});
+  EXPECT_EQ(fails.gets(command("RESET") + columns() + row() + error() + ready('E')),
+            "C<E:22012>EZ<Z:E>");
+  EXPECT_QUIET(fails);
+}
+
 TEST(ledger, effects_of_an_execute) {
   auto found = std::make_shared<std::vector<sql::statement>>();
   found->push_back({sql::effect::set, 0, 0, "a", "1"});

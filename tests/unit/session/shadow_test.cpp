@@ -165,6 +165,27 @@ TEST(shadow, reset_goes_back_to_the_start_of_the_session) {
   EXPECT_EQ(s["application_name"], ":app");
 }
 
+TEST(shadow, says_what_has_to_come_behind_a_reset) {
+  using lines = std::vector<std::string>;
+  pair_table table;
+  const shadow s(table.intern({{"a.b", ":it's"}, {"c", "=1"}, {"role", ":start"}}));
+  const auto behind = [&](const char* sql) {
+    std::vector<sql::statement> found;
+    sql::find_statements(sql, true, found);
+    return s.behind(found.at(0));
+  };
+  EXPECT_EQ(behind("RESET a.b"), lines{"SELECT pg_catalog.set_config('a.b','it''s',false)"});
+  EXPECT_EQ(behind("SET c = DEFAULT"), lines{"SET \"c\" TO 1"});
+  EXPECT_EQ(behind("SET LOCAL c TO default"), lines{"SET LOCAL \"c\" TO 1"});
+  EXPECT_EQ(behind("RESET ALL").size(), 2u) << "the role stays";
+  EXPECT_EQ(behind("RESET ROLE").size(), 1u);
+  ASSERT_EQ(behind("DISCARD ALL").size(), 3u);
+  EXPECT_EQ(behind("DISCARD ALL").back(), "SELECT pg_catalog.set_config('role','start',false)");
+  for (const char* sql : {"RESET d", "SET LOCAL c TO 2", "SET c = 2", "SELECT 1", "COMMIT"}) {
+    EXPECT_EQ(behind(sql), lines{}) << sql;
+  }
+}
+
 TEST(shadow, reset_is_transactional) {
   session_of s;
   s.query("SET a.b = 1").query("BEGIN; RESET a.b; ROLLBACK");
