@@ -111,6 +111,7 @@ class analysis {
   void equality(const node* left, const node* right, const scope& in,
                 const std::set<int>& bindable);
   void in_select(const PgQuery__SubLink&, const scope& in, const std::set<int>& bindable);
+  bool is_equality(node_list operator_name) const;
   int resolve(const node* column, const scope& in) const;
   int resolve_name(const std::string& column, const scope& in) const;
   static bool is_cte(const PgQuery__RangeVar&, const scope& in);

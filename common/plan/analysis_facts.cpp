@@ -4,15 +4,13 @@
 #include "common/plan/analysis.hpp"
 
 namespace pgsled::plan {
-namespace {
-
-bool is_equals(node_list name) {
+// PostgreSQL's own "=", and no other one of that name.
+bool analysis::is_equality(node_list name) const {
   const auto parts = name_parts(name);
-  return !parts.empty() && parts.back() == "=" &&
-         (parts.size() == 1 || (parts.size() == 2 && parts[0] == "pg_catalog"));
+  if (parts.empty() || parts.back() != "=") return false;
+  return parts.size() == 1 ? tables_.has_usual_operators()
+                           : parts.size() == 2 && parts[0] == "pg_catalog";
 }
-
-}  // namespace
 
 std::set<int> analysis::occurrences_of(const scope& in) {
   std::set<int> found;
@@ -41,7 +39,7 @@ void analysis::conditions(const node* condition, const scope& in, const std::set
 }
 
 void analysis::comparison(const PgQuery__AExpr& e, const scope& in, const std::set<int>& bindable) {
-  if (!is_equals(list(e.n_name, e.name)) || !e.lexpr || !e.rexpr) return;
+  if (!is_equality(list(e.n_name, e.name)) || !e.lexpr || !e.rexpr) return;
   if (e.kind == PG_QUERY__A__EXPR__KIND__AEXPR_IN) {
     if (e.rexpr->node_case != PG_QUERY__NODE__NODE_LIST || e.rexpr->list->n_items != 1) return;
     return equality(e.lexpr, e.rexpr->list->items[0], in, bindable);
@@ -52,6 +50,11 @@ void analysis::comparison(const PgQuery__AExpr& e, const scope& in, const std::s
       e.rexpr->node_case == PG_QUERY__NODE__NODE_ROW_EXPR) {
     const auto &left = *e.lexpr->row_expr, &right = *e.rexpr->row_expr;
     if (left.n_args != right.n_args) return;
+    // Which columns face each other is not known when one stands for several.
+    if (std::any_of(left.args, left.args + left.n_args, is_star) ||
+        std::any_of(right.args, right.args + right.n_args, is_star)) {
+      return;
+    }
     for (std::size_t i = 0; i < left.n_args; ++i) {
       equality(left.args[i], right.args[i], in, bindable);
     }
@@ -89,7 +92,11 @@ void analysis::in_select(const PgQuery__SubLink& link, const scope& in,
       link.subselect->node_case != PG_QUERY__NODE__NODE_SELECT_STMT) {
     return;
   }
-  if (link.n_oper_name > 0 && !is_equals(list(link.n_oper_name, link.oper_name))) return;
+  // Without a name it is the "=" of the path.
+  if (link.n_oper_name > 0 ? !is_equality(list(link.n_oper_name, link.oper_name))
+                           : !tables_.has_usual_operators()) {
+    return;
+  }
   membership m;
   m.outer = resolve(link.testexpr, in);
   if (m.outer == nothing) return;
@@ -107,6 +114,11 @@ int analysis::resolve(const node* column, const scope& in) const {
   if (parts.size() == 1) return resolve_name(parts[0], in);
   const std::string& table = parts[parts.size() - 2];
   for (const scope* s = &in; s; s = s->outer) {
+    // Which of several of one name in different schemas is meant would have to be found out.
+    const auto named = [&](const item& i) { return i.alias == table && !i.aliased; };
+    if (parts.size() == 3 && std::count_if(s->items.begin(), s->items.end(), named) > 1) {
+      return nothing;
+    }
     for (const auto& i : s->items) {
       if (i.alias != table) continue;
       if (parts.size() == 3 && (i.aliased || (!i.schema.empty() && i.schema != parts[0]))) continue;

@@ -415,6 +415,10 @@ void analysis::insert_row(const PgQuery__InsertStmt& s, const relation& found, i
                       " may give rows for several shards",
                   "Insert one row with each statement (drivers call this executemany or a batch).");
   }
+  if (s.override == PG_QUERY__OVERRIDING_KIND__OVERRIDING_USER_VALUE) {
+    why_not_ = "OVERRIDING USER VALUE may take another value than the statement gives.";
+    return;
+  }
   std::size_t position = 0;
   if (s.n_cols > 0) {
     while (position < s.n_cols &&
@@ -441,7 +445,12 @@ void analysis::insert_row(const PgQuery__InsertStmt& s, const relation& found, i
     why_not_ = "The statement does not give the column.";
     return;
   }
-  const node* value = row->list->items[position];
+  const auto* items = row->list->items;
+  if (std::any_of(items, items + position + 1, is_star)) {
+    why_not_ = "Which value is the column's is not certain behind \".*\".";
+    return;
+  }
+  const node* value = items[position];
   if (value && value->node_case == PG_QUERY__NODE__NODE_SET_TO_DEFAULT) {
     why_not_ = "The value is DEFAULT.";
   }

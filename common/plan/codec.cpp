@@ -57,6 +57,7 @@ void encode(const request& r, std::string& to) {
   w.list(r.parameter_types, [&](std::uint32_t oid) { w.integer(oid); });
   w.list(r.literal_offsets, [&](std::uint32_t offset) { w.integer(offset); });
   w.text(r.tree);
+  w.texts(r.unsettled);
 }
 
 void encode(const answer& a, std::string& to) {
@@ -68,6 +69,7 @@ void encode(const answer& a, std::string& to) {
   write(w, a.plan.rule);
   w.list(a.plan.also_equal, [&](const key& k) { write(w, k); });
   w.flag(a.plan.changes_catalog);
+  w.texts(a.plan.unsettles);
   w.flag(a.plan.own_transaction);
   w.texts(a.plan.spread_sequences_of);
   w.text(a.plan.rows.table);
@@ -99,6 +101,7 @@ tl::expected<request, std::string> decode_request(byte_span bytes) {
   q.parameter_types = r.list<std::uint32_t>(4, [&] { return r.integer<std::uint32_t>(); });
   q.literal_offsets = r.list<std::uint32_t>(4, [&] { return r.integer<std::uint32_t>(); });
   q.tree = r.text();
+  q.unsettled = r.texts();
   return r.finish(std::move(q));
 }
 
@@ -112,6 +115,7 @@ tl::expected<answer, std::string> decode_answer(byte_span bytes) {
   a.plan.rule = read_rule(r);
   a.plan.also_equal = r.list<key>(least_key, [&] { return read_key(r); });
   a.plan.changes_catalog = r.flag();
+  a.plan.unsettles = r.texts();
   a.plan.own_transaction = r.flag();
   a.plan.spread_sequences_of = r.texts();
   a.plan.rows.table = r.text();

@@ -92,6 +92,12 @@ names::names(const database_view& database, const request& from) : database_(dat
                           [](const sharded_table& t) { return t.name.empty(); });
 }
 
+bool names::has_usual_operators() const {
+  if (!path_) return true;   // a path that is computed names schemas of tables
+  const auto at = std::find(path_->begin(), path_->end(), "pg_catalog");
+  return at == path_->begin() || at == path_->end();
+}
+
 bool names::in_path(std::string_view schema) const {
   return path_ && std::find(path_->begin(), path_->end(), schema) != path_->end();
 }

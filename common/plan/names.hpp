@@ -41,6 +41,8 @@ class names {
   // Keeps references to both.
   names(const database_view& database, const request& from);
   relation find(const PgQuery__RangeVar&) const;
+  // No schema of search_path comes before pg_catalog: operators without a schema are PostgreSQL's.
+  bool has_usual_operators() const;
 
  private:
   relation find_in(const std::string& schema, const std::string& name) const;

@@ -66,6 +66,9 @@ struct plan {
   // compares the normalised values and refuses the statement with `error` when they differ.
   std::vector<pgsled::plan::key> also_equal;
   bool changes_catalog = false;    // DDL: plans and prepared statements made before it may be stale
+  // Names that may mean something else than the catalog says, until the transaction has ended; "*":
+  // any.
+  std::vector<std::string> unsettles = {};
   // all_shards, but cannot run inside BEGIN (CREATE INDEX CONCURRENTLY, VACUUM): on one shard after
   // the other, each for itself. Only what changes no answer where it has run on some shards alone.
   bool own_transaction = false;
@@ -85,6 +88,7 @@ struct request {
   std::vector<std::uint32_t> parameter_types;   // OIDs as the client declared them; 0 unspecified
   std::vector<std::uint32_t> literal_offsets;   // byte offset in `sql` of each lifted literal
   std::string tree;                // libpg_query's protobuf; empty: the syntax is not known
+  std::vector<std::string> unsettled = {};   // plan::unsettles of earlier ones of the transaction
 };
 
 struct answer {

@@ -5,6 +5,7 @@
 #include "common/plan/analysis.hpp"
 #include "common/plan/names.hpp"
 #include "common/plan/tree.hpp"
+#include "common/plan/unsettled.hpp"
 #include "common/plan/utility.hpp"
 #include "common/sql/lexer.hpp"
 #include "common/sql/parse.hpp"
@@ -69,6 +70,12 @@ plan combine(plan all, const plan& next) {
   return all;
 }
 
+plan not_settled(const std::string& name) {
+  return refused("what " + in_quotes(name) + " is has been defined in this transaction, and cannot "
+                     "be told before its end",
+                 "COMMIT the definitions first.");
+}
+
 bool is_empty(const std::string& text) {
   sql::lexer lex{text, true};
   sql::token t = lex.next();
@@ -113,6 +120,7 @@ answer make_plan(const request& from, const database_view& database, std::uint64
   }
   const names tables{database, from};
   bool first = true, changes_catalog = false;
+  std::vector<std::string> unsettles;
   for (std::size_t i = 0; i < tree->n_stmts; ++i) {
     const auto* raw = tree->stmts[i];
     if (!raw || !raw->stmt) {
@@ -121,9 +129,16 @@ answer make_plan(const request& from, const database_view& database, std::uint64
     }
     plan one = plan_statement(*raw->stmt, database, from, tables);
     changes_catalog = changes_catalog || one.changes_catalog;
+    if (one.changes_catalog) {
+      for (auto& name : unsettled_by(*raw->stmt, database)) unsettles.push_back(std::move(name));
+    } else if (database.shards > 1) {
+      const auto name = unsettled_in(*raw->stmt, from.unsettled);
+      if (!name.empty()) one = not_settled(name);
+    }
     a.plan = first ? std::move(one) : combine(std::move(a.plan), one);
     first = false;
   }
+  a.plan.unsettles = std::move(unsettles);
   // On a single shard they go there together, whatever they are.
   if (database.shards <= 1) a.plan.changes_catalog = changes_catalog;
   return a;

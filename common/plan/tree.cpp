@@ -102,6 +102,18 @@ void children(const tree_message& of, std::vector<const tree_message*>& into) {
   }
 }
 
+bool is_star(const node* n) {
+  if (n == nullptr) return false;
+  const node* last = nullptr;
+  if (n->node_case == PG_QUERY__NODE__NODE_COLUMN_REF && n->column_ref->n_fields > 0) {
+    last = n->column_ref->fields[n->column_ref->n_fields - 1];
+  } else if (n->node_case == PG_QUERY__NODE__NODE_A_INDIRECTION &&
+             n->a_indirection->n_indirection > 0) {
+    last = n->a_indirection->indirection[n->a_indirection->n_indirection - 1];
+  }
+  return last != nullptr && last->node_case == PG_QUERY__NODE__NODE_A_STAR;
+}
+
 std::vector<std::string> name_parts(node_list names) {
   std::vector<std::string> parts;
   for (const node* each : names) {

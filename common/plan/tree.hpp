@@ -38,6 +38,8 @@ inline node_list list(std::size_t count, node** first) { return {first, count}; 
 
 // Protobuf strings are never null once unpacked, but a hand-made message may say otherwise.
 inline std::string text(const char* string) { return string ? string : ""; }
+// "x.*" or "(x).*", which stand for as many columns as x has.
+bool is_star(const node*);
 // The parts of a name given as a list of String nodes.
 std::vector<std::string> name_parts(node_list names);
 

@@ -110,6 +110,14 @@ class ledger {
     return std::any_of(queue_.begin(), queue_.end(),
                        [](const entry& one) { return one.effects != nullptr; });
   }
+  // One of the statements that are owed a reply and may change the session is such a one.
+  template <class Predicate>
+  bool pending(Predicate is_such) const {
+    return std::any_of(queue_.begin(), queue_.end(), [&](const entry& one) {
+      return one.effects != nullptr &&
+             std::any_of(one.effects->begin() + one.next_effect, one.effects->end(), is_such);
+    });
+  }
   bool copying_in() const { return client_copies_; }
   bool mid_message() const { return streaming_ != 0; }
   bool skipping() const { return skipping_; }

@@ -203,6 +203,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void wait_at_fence();
   bool unseen() const;
   std::string_view search_path() const;
+  bool meaning_in_doubt() const;
   bool is_another_role() const;
   // `stepwise`: only up to the first Execute of the unit.
   routed route(byte_span bytes, bool stepwise = false);
@@ -238,6 +239,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
                       bool implicit, const std::shared_ptr<same_rows>& = nullptr);
   void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
   void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
+  void note_unsettled(const std::vector<std::string>& names);
+  void announce(std::function<void()> then);
   void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
                      const std::string& warning = {}, const same_rows* = nullptr);
   bool shards_ended(const sql::statement& effect, std::string_view tag);
@@ -321,6 +324,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool batch_ = false;                      // the transaction is a batch's and ends with its Sync
   bool wrote_ = false;                      // a plan said that it writes; false: perhaps
   bool defined_ = false;                    // the catalogs are others after COMMIT
+  std::vector<std::string> unsettled_;      // by the open transaction: plan::unsettles
+  bool announces_ = false;                  // and that has been
   bool datestyle_changed_ = false;
   bool before_fence_ = false;               // its transaction is older than the fence that is up
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet

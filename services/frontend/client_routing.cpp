@@ -45,18 +45,42 @@ std::size_t count_controls(const session::effects& effects) {
       effects->begin(), effects->end(), [](const auto& one) { return is_control(one.effect); }));
 }
 
+// Behind it the same text may be about other tables, or other values.
+bool changes_meaning(const sql::statement& one) {
+  using enum sql::effect;
+  const bool sets = one.effect == set || one.effect == set_local || one.effect == reset;
+  return one.effect == reset_all || one.effect == discard_all || one.unknown_path ||
+         (sets && (one.name == "search_path" || one.name == "role" ||
+                   one.name == "session_authorization" ||
+                   one.name == "standard_conforming_strings"));
+}
+
 // Names in what comes behind it may mean other tables.
 bool changes_names(const session::effects& effects) {
   if (!effects) return false;
   bool changed = false;
   for (const auto& one : *effects) {
-    using enum sql::effect;
-    if (changed && one.effect == none) return true;
-    const bool sets = one.effect == set || one.effect == set_local || one.effect == reset;
-    changed = changed || one.effect == reset_all || one.unknown_path ||
-              (sets && one.name == "search_path");
+    if (changed && one.effect == sql::effect::none) return true;
+    changed = changed || changes_meaning(one);
   }
   return false;
+}
+
+// Each Bind is followed by the Execute of its portal, and there is no other Execute.
+bool runs_what_it_binds(const unit& now) {
+  std::optional<std::string_view> bound;
+  for (const auto& part : now.parts) {
+    if (part.type == fe::bind) {
+      const auto sent = wire::read_bind(part.body);
+      if (!sent || bound) return false;
+      bound = sent->portal;
+    } else if (part.type == fe::execute) {
+      const auto sent = wire::read_execute(part.body);
+      if (!sent || bound != sent->portal) return false;
+      bound.reset();
+    }
+  }
+  return !bound;
 }
 
 // Whose schema comes first depends on who the session is; no path stands for the default one.
@@ -165,6 +189,18 @@ std::string_view client::search_path() const {
   return is_another_role() && names_user(path) ? plan::unknown_path : path;
 }
 
+// Something that the server has not answered yet decides what names and literals mean.
+bool client::meaning_in_doubt() const {
+  if (server_ == nullptr || server_->ledger.empty()) return false;
+  const bool undoes = script_.search_path() != nullptr || script_.changes_role() ||
+                      local_settings_ || shadow_->undecided();
+  return server_->ledger.pending([undoes](const sql::statement& one) {
+    using enum sql::effect;
+    return changes_meaning(one) || (undoes && (one.effect == commit || one.effect == rollback ||
+                                               one.effect == rollback_to));
+  });
+}
+
 bool client::is_another_role() const {
   const auto& now = *shadow_->current();
   if (now.entries.empty() && !script_.open()) return false;
@@ -176,7 +212,7 @@ bool client::is_another_role() const {
 // the syntax; the error then says so.
 bool client::plan_statement(std::string_view sql, byte_span types, statement* remember,
                             plan_ref& into) {
-  const bool cached = endpoint_->database.dispatch != "always";
+  const bool cached = endpoint_->database.dispatch != "always" && unsettled_.empty();
   auto& key = worker_.plan_key();
   key.assign(endpoint_->database.name).push_back('\0');
   key.append(endpoint_->user.name).push_back('\0');
@@ -220,6 +256,7 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
   request.user = endpoint_->user.name;
   request.search_path = search_path();
   request.sql = sql;
+  request.unsettled = unsettled_;
   for (std::size_t i = 0; i + 4 <= types.size(); i += 4) {
     request.parameter_types.push_back(load_be<std::uint32_t>(types.data() + i));
   }
@@ -313,6 +350,11 @@ client::routed client::route(byte_span bytes, bool stepwise) {
     unit_shard_ = server_->pool().description().shard;
     return routed::go;
   }
+  if (endpoint_->sharded && meaning_in_doubt()) {
+    unit_left_ = 0;
+    settle();
+    return routed::suspended;
+  }
   unit now;
   if (!read_unit(bytes, now)) return routed::need_more;
   if (batch_ && now.parts.front().type == fe::sync) return end_batch(now, bytes);
@@ -326,7 +368,7 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   session::effects executed;
   std::string_view text;
   std::size_t controls = 0;
-  bool writes = false, names_portals = false;
+  bool writes = false, names_portals = false, other_meaning = false;
   const auto join = [&](const plan_ref& planned, std::string_view sql, const unit::part& from,
                         bool runs) {
     const auto& p = planned->plan;
@@ -415,10 +457,26 @@ client::routed client::route(byte_span bytes, bool stepwise) {
         text = statement->sql;
       }
       join(planned, statement->sql, part, runs);
+      if (other_meaning && !refused && endpoint_->sharded) {
+        why = {"0A000", "what stands behind a change of search_path, of the role or of "
+               "standard_conforming_strings in one batch may mean something else",
+               "Send Sync behind SET.", {}};
+        refused = true;
+      }
+      other_meaning = other_meaning || (runs && executed &&
+                                        std::any_of(executed->begin(), executed->end(),
+                                                    changes_meaning));
     } else if (part.type == fe::function_call) {
       why = {"0A000", "function calls by the fast path cannot be placed on a shard", {}, {}};
       refused = endpoint_->sharded;
     }
+  }
+  const bool as_a_whole = target.where == aim::kind::all || copies || controls > 0;
+  if (endpoint_->sharded && as_a_whole && !refused && !now.simple && !runs_what_it_binds(now)) {
+    why = {"0A000", "what concerns several shards is bound here and executed elsewhere",
+           "Send Bind and Execute of each such statement together, without Sync or Flush between "
+           "them.", {}};
+    refused = true;
   }
   if (copies && !now.simple && !stepwise && !batch_ && goes_on(now)) {
     // What shares a batch with COPY runs step by step, in one transaction.

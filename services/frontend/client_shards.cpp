@@ -375,6 +375,7 @@ void client::run_everywhere(std::string unit_bytes, const plan::plan& planned, s
   ++counts_.queries;
   worker_.counters().queries.add();
   defined_ = defined_ || planned.changes_catalog;
+  note_unsettled(planned.unsettles);
   std::vector<std::uint32_t> all(endpoint_->database.shards);
   std::iota(all.begin(), all.end(), 0u);
   const auto spread_out = planned.spread_sequences_of;
@@ -621,11 +622,8 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
   script_.clear();
   portal_shards_.reset();
   unrun_ = wrote_ = local_settings_ = batch_ = false;
-  if (std::exchange(defined_, false) && tag == "COMMIT") {
-    const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
-                      log::json_escape(endpoint_->database.name) + "\"}";
-    worker_.router().tell(bus::kind::command, as_bytes(told));
-  }
+  announces_ = std::exchange(defined_, false) && tag == "COMMIT";
+  unsettled_.clear();
   shadow_->succeeded(effect, tag, worker_.pairs());
   shadow_->ready('I');
   ++counts_.transactions;
@@ -644,9 +642,44 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
   return true;
 }
 
+// Too many to tell the router of with each statement are any.
+void client::note_unsettled(const std::vector<std::string>& names) {
+  constexpr std::size_t most = 64;
+  for (const auto& name : names) {
+    if (std::find(unsettled_.begin(), unsettled_.end(), name) == unsettled_.end()) {
+      unsettled_.push_back(name);
+    }
+  }
+  if (unsettled_.size() > most) unsettled_ = {"*"};
+}
+
+// Who is told that a definition has been committed may go by it, in every session: plans of before
+// are used by nobody then. A router that is away cannot be waited for.
+void client::announce(std::function<void()> then) {
+  set_state(state::asking);
+  const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
+                    log::json_escape(endpoint_->database.name) + "\"}";
+  worker_.router().ask(bus::kind::command, as_bytes(told), std::chrono::seconds(5),
+                       [&owner = worker_, pid = worker_.cancel_pid(slot_), serial = serial_,
+                        then = std::move(then)](const result<bus::envelope>&) {
+                         const auto* asker = owner.client_of(pid);
+                         if (asker == nullptr || asker->serial_ != serial ||
+                             asker->state_ != state::asking) {
+                           return;
+                         }
+                         then();
+                         owner.run_scheduled();
+                       });
+}
+
 void client::answer_shards(const std::string& unit_bytes, std::string_view tag,
                            const pg_error* error, const std::string& warning,
                            const same_rows* rows) {
+  if (std::exchange(announces_, false) && error == nullptr && rows == nullptr) {
+    return announce([=, this, kept = std::string(tag)] {
+      answer_shards(unit_bytes, kept, nullptr, warning);
+    });
+  }
   set_state(state::ready);
   if (!warning.empty()) {
     std::string notice;

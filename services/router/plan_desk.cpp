@@ -196,6 +196,13 @@ void plan_desk::catalog_changed(const std::string& database, std::int64_t now) {
   one.refresh_at = {now + 200, now + 2000};
 }
 
+void plan_desk::committed(const std::string& database, std::int64_t now) {
+  const auto found = views_.find(database);
+  if (found == views_.end()) return;
+  ++found->second.commits;
+  catalog_changed(database, now);
+}
+
 void plan_desk::load(view& one, std::int64_t) {
   if (one.loading) {
     one.load_again = true;
@@ -275,6 +282,7 @@ std::uint64_t plan_desk::version(const std::string& database) const {
   const view& one = found->second;
   content_hash hash;
   hash.mark(static_cast<std::uint8_t>(one.defined.shards));
+  if (one.commits > 0) hash.add(std::to_string(one.commits));
   for (const plan::sharded_table& table : one.defined.tables) {
     for (const auto* text : {&table.schema, &table.name, &table.column, &table.data_type}) {
       hash.add(*text);

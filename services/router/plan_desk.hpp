@@ -58,10 +58,12 @@ class plan_desk {
   bool loaded(const std::string& database, result<plan::catalog>, std::int64_t began,
               std::int64_t now);
   void catalog_changed(const std::string& database, std::int64_t now);  // somebody knows of DDL
+  void committed(const std::string& database, std::int64_t now);        // and it is done
   void tick(std::int64_t now);
 
   // Names the tables and the catalog that plans are made from; the same in every router that
-  // sees the same ones, so that a restart voids no plan. 0: not loaded.
+  // sees the same ones, so that a restart voids no plan; but another one after each committed(),
+  // whatever that has changed. 0: not loaded.
   std::uint64_t version(const std::string& database) const;
   std::size_t waiting() const { return waiting_.size(); }
 
@@ -79,6 +81,7 @@ class plan_desk {
     bool map_known = true;
     std::string map_problem;
     std::int64_t read_at = -1, ddl_at = -1;
+    std::uint64_t commits = 0;            // of DDL that it has heard of
     std::vector<std::int64_t> refresh_at;
     bool loading = false, load_again = false;
   };

@@ -36,6 +36,7 @@ namespace {
 using bus::kind;
 constexpr std::chrono::milliseconds tick_every{100};
 constexpr std::chrono::milliseconds reload_bound{10'000};
+constexpr std::chrono::milliseconds told_bound{3000};   // of DDL; who hangs is not waited for longer
 constexpr std::chrono::milliseconds shutdown_bound{8'000};
 constexpr std::size_t max_reloads_waiting = 64;
 
@@ -330,7 +331,7 @@ struct router_service::state {
       case kind::admin_request:
         admin.request(from, got.header.request, read_admin_question(as_text(got.payload)).sql);
         break;
-      case kind::command: obey(from, got.payload); break;
+      case kind::command: obey(from, got); break;
       case kind::move_request: move(from, got); break;
       case kind::error: questions.failed(from, got.header.request); break;
       default:
@@ -370,11 +371,22 @@ struct router_service::state {
     plan_refresh();
   }
 
-  // What a peer may tell the router: {"command": "catalog_changed", "database": …} after DDL.
-  void obey(const std::string& from, byte_span json) {
-    const command said = read_command(as_text(json));
-    if (said.name == "catalog_changed") return plans.catalog_changed(said.database, steady_ms());
-    log::warn("router", "unknown command of {} ignored", from);
+  // What a peer may ask of the router: {"command": "catalog_changed", "database": …} after DDL. It is
+  // answered when nobody uses plans of before any more.
+  void obey(const std::string& from, const bus::envelope& got) {
+    const command said = read_command(as_text(got.payload));
+    if (said.name != "catalog_changed") {
+      return log::warn("router", "unknown command of {} ignored", from);
+    }
+    const auto answer = [this, from, request = got.header.request] {
+      if (request != 0) send(from, kind::command, as_bytes("{}"), request);
+    };
+    if (reloads.size() >= max_reloads_waiting) return answer();
+    plans.committed(said.database, steady_ms());
+    if (truth.state(said.database) != nullptr) shards.publish(said.database);
+    refresh();
+    reloads.push_back({steady_ms() + told_bound.count(), [answer](const auto&) { answer(); }});
+    settle_reloads();
   }
 
   void move(const std::string& from, const bus::envelope& got) {

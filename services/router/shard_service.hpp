@@ -37,6 +37,7 @@ class shard_service {
   void tick(std::int64_t now);
   // Databases whose map is not known, with the reason; for readiness and the log.
   std::map<std::string, std::string> unsettled() const;
+  void publish(const std::string& database);   // which version its plans are of
   void stop();
 
  private:
@@ -49,7 +50,6 @@ class shard_service {
   management::tls tls() const;
   void ask_map(const std::string& database, map_state&);
   void map_known(const std::string& database, map_decision);
-  void publish(const std::string& database);
   void tell_triggers(const std::string& database, const std::vector<std::string>& triggers);
 
   net::reactor& loop_;

@@ -1,0 +1,145 @@
+#include "common/plan/unsettled.hpp"
+
+#include <algorithm>
+
+namespace pgsled::plan {
+namespace {
+
+using name_list = std::vector<std::string>;
+
+const char* const any_name = "*";
+
+bool may_be_sharded(const std::string& name, const database_view& database) {
+  return std::any_of(database.sharded.begin(), database.sharded.end(), [&](const auto& table) {
+    return table.name.empty() || table.name == name;
+  });
+}
+
+name_list only(const PgQuery__RangeVar* range) {
+  if (range == nullptr) return {};
+  return {text(range->relname)};
+}
+
+// Of a function, an operator, a type: the last of its parts.
+name_list last_of(node_list parts) {
+  const auto names = name_parts(parts);
+  return names.empty() ? name_list{} : name_list{names.back()};
+}
+
+name_list of_object(const node* object) {
+  if (object == nullptr) return {};
+  if (object->node_case == PG_QUERY__NODE__NODE_LIST) {
+    return last_of(list(object->list->n_items, object->list->items));
+  }
+  if (object->node_case == PG_QUERY__NODE__NODE_OBJECT_WITH_ARGS) {
+    const auto& with = *object->object_with_args;
+    return last_of(list(with.n_objname, with.objname));
+  }
+  return {any_name};
+}
+
+// A new table is what it seems, unless it is a part of another one, or comes before another one of
+// its name.
+name_list created(const PgQuery__CreateStmt& s, const database_view& database) {
+  const auto& known = database.catalog.tables;
+  const auto made = only(s.relation);
+  if (made.empty() || s.n_inh_relations > 0) return made;
+  const bool second = std::any_of(known.begin(), known.end(), [&](const auto& table) {
+    return table.name == made.front();
+  });
+  return second ? made : name_list{};
+}
+
+name_list altered(const PgQuery__AlterTableStmt& s, const database_view& database) {
+  const auto table = only(s.relation);
+  if (table.empty()) return {};
+  bool parts = false;
+  for (const node* each : list(s.n_cmds, s.cmds)) {
+    if (each->node_case != PG_QUERY__NODE__NODE_ALTER_TABLE_CMD) continue;
+    const auto what = each->alter_table_cmd->subtype;
+    parts = parts || what == PG_QUERY__ALTER_TABLE_TYPE__AT_AttachPartition ||
+            what == PG_QUERY__ALTER_TABLE_TYPE__AT_DetachPartition ||
+            what == PG_QUERY__ALTER_TABLE_TYPE__AT_AddInherit ||
+            what == PG_QUERY__ALTER_TABLE_TYPE__AT_DropInherit;
+  }
+  if (parts) return {any_name};
+  return may_be_sharded(table.front(), database) ? table : name_list{};
+}
+
+name_list renamed(const PgQuery__RenameStmt& s) {
+  if (s.rename_type == PG_QUERY__OBJECT_TYPE__OBJECT_SCHEMA) return {any_name};
+  auto names = s.relation != nullptr ? only(s.relation) : of_object(s.object);
+  names.push_back(text(s.newname));
+  return names;
+}
+
+name_list dropped(const PgQuery__DropStmt& s) {
+  name_list names;
+  for (const node* each : list(s.n_objects, s.objects)) {
+    const auto one = of_object(each);
+    names.insert(names.end(), one.begin(), one.end());
+  }
+  return names;
+}
+
+// Whether `m` or anything below it is, or calls, what one of the names stands for.
+std::string first_in(const tree_message& m, const name_list& names) {
+  std::string found;
+  if (m.descriptor == &pg_query__range_var__descriptor) {
+    found = text(reinterpret_cast<const PgQuery__RangeVar&>(m).relname);
+  } else if (m.descriptor == &pg_query__func_call__descriptor) {
+    const auto& call = reinterpret_cast<const PgQuery__FuncCall&>(m);
+    const auto parts = name_parts(list(call.n_funcname, call.funcname));
+    if (!parts.empty()) found = parts.back();
+  }
+  const bool hit = !found.empty() && std::any_of(names.begin(), names.end(), [&](const auto& one) {
+    return one == found || one == any_name;
+  });
+  if (hit) return found;
+  std::vector<const tree_message*> below;
+  children(m, below);
+  for (const tree_message* each : below) {
+    if (auto inner = first_in(*each, names); !inner.empty()) return inner;
+  }
+  return {};
+}
+
+}  // namespace
+
+name_list unsettled_by(const node& s, const database_view& database) {
+  switch (s.node_case) {
+    case PG_QUERY__NODE__NODE_CREATE_STMT: return created(*s.create_stmt, database);
+    case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: return altered(*s.alter_table_stmt, database);
+    case PG_QUERY__NODE__NODE_RENAME_STMT: return renamed(*s.rename_stmt);
+    case PG_QUERY__NODE__NODE_DROP_STMT: return dropped(*s.drop_stmt);
+    case PG_QUERY__NODE__NODE_VIEW_STMT: return only(s.view_stmt->view);
+    case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT:
+      return s.create_table_as_stmt->into ? only(s.create_table_as_stmt->into->rel) : name_list{};
+    case PG_QUERY__NODE__NODE_CREATE_FOREIGN_TABLE_STMT:
+      return s.create_foreign_table_stmt->base_stmt
+                 ? only(s.create_foreign_table_stmt->base_stmt->relation)
+                 : name_list{};
+    case PG_QUERY__NODE__NODE_RULE_STMT: return only(s.rule_stmt->relation);
+    case PG_QUERY__NODE__NODE_CREATE_TRIG_STMT: return only(s.create_trig_stmt->relation);
+    case PG_QUERY__NODE__NODE_CREATE_POLICY_STMT: return only(s.create_policy_stmt->table);
+    case PG_QUERY__NODE__NODE_ALTER_POLICY_STMT: return only(s.alter_policy_stmt->table);
+    case PG_QUERY__NODE__NODE_ALTER_OBJECT_SCHEMA_STMT: {
+      const auto& moved = *s.alter_object_schema_stmt;
+      return moved.relation ? only(moved.relation) : of_object(moved.object);
+    }
+    case PG_QUERY__NODE__NODE_CREATE_FUNCTION_STMT: {
+      const auto& made = *s.create_function_stmt;
+      return last_of(list(made.n_funcname, made.funcname));
+    }
+    case PG_QUERY__NODE__NODE_DEFINE_STMT:
+      return last_of(list(s.define_stmt->n_defnames, s.define_stmt->defnames));
+    default: return {};
+  }
+}
+
+std::string unsettled_in(const node& statement, const name_list& names) {
+  if (names.empty()) return {};
+  return first_in(reinterpret_cast<const tree_message&>(statement), names);
+}
+
+}  // namespace pgsled::plan
