@@ -15,6 +15,22 @@ bool may_be_sharded(const std::string& name, const database_view& database) {
   });
 }
 
+// A table that is on every shard, under whatever name: the planner takes it for what it is.
+bool is_plain(const std::string& name, const database_view& database) {
+  const auto& hidden = database.catalog.hides_sharded;
+  return !may_be_sharded(name, database) &&
+         std::none_of(hidden.begin(), hidden.end(), [&](const std::string& one) {
+           return one.ends_with("." + name);
+         });
+}
+
+name_list only_if_not_plain(name_list names, const database_view& database) {
+  const bool plain = std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    return name != any_name && is_plain(name, database);
+  });
+  return plain ? name_list{} : names;
+}
+
 name_list only(const PgQuery__RangeVar* range) {
   if (range == nullptr) return {};
   return {text(range->relname)};
@@ -66,18 +82,18 @@ name_list altered(const PgQuery__AlterTableStmt& s, const database_view& databas
   return may_be_sharded(table.front(), database) ? table : name_list{};
 }
 
-name_list renamed(const PgQuery__RenameStmt& s) {
+name_list renamed(const PgQuery__RenameStmt& s, const database_view& database) {
   if (s.rename_type == PG_QUERY__OBJECT_TYPE__OBJECT_SCHEMA) return {any_name};
   auto names = s.relation != nullptr ? only(s.relation) : of_object(s.object);
-  names.push_back(text(s.newname));
-  return names;
+  const bool column = s.rename_type == PG_QUERY__OBJECT_TYPE__OBJECT_COLUMN;
+  if (!column) names.push_back(text(s.newname));
+  return s.relation != nullptr ? only_if_not_plain(std::move(names), database) : names;
 }
 
-name_list dropped(const PgQuery__DropStmt& s) {
+name_list dropped(const PgQuery__DropStmt& s, const database_view& database) {
   name_list names;
   for (const node* each : list(s.n_objects, s.objects)) {
-    const auto one = of_object(each);
-    names.insert(names.end(), one.begin(), one.end());
+    for (auto& one : only_if_not_plain(of_object(each), database)) names.push_back(std::move(one));
   }
   return names;
 }
@@ -110,8 +126,8 @@ name_list unsettled_by(const node& s, const database_view& database) {
   switch (s.node_case) {
     case PG_QUERY__NODE__NODE_CREATE_STMT: return created(*s.create_stmt, database);
     case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: return altered(*s.alter_table_stmt, database);
-    case PG_QUERY__NODE__NODE_RENAME_STMT: return renamed(*s.rename_stmt);
-    case PG_QUERY__NODE__NODE_DROP_STMT: return dropped(*s.drop_stmt);
+    case PG_QUERY__NODE__NODE_RENAME_STMT: return renamed(*s.rename_stmt, database);
+    case PG_QUERY__NODE__NODE_DROP_STMT: return dropped(*s.drop_stmt, database);
     case PG_QUERY__NODE__NODE_VIEW_STMT: return only(s.view_stmt->view);
     case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT:
       return s.create_table_as_stmt->into ? only(s.create_table_as_stmt->into->rel) : name_list{};
@@ -125,7 +141,8 @@ name_list unsettled_by(const node& s, const database_view& database) {
     case PG_QUERY__NODE__NODE_ALTER_POLICY_STMT: return only(s.alter_policy_stmt->table);
     case PG_QUERY__NODE__NODE_ALTER_OBJECT_SCHEMA_STMT: {
       const auto& moved = *s.alter_object_schema_stmt;
-      return moved.relation ? only(moved.relation) : of_object(moved.object);
+      return moved.relation ? only_if_not_plain(only(moved.relation), database)
+                            : of_object(moved.object);
     }
     case PG_QUERY__NODE__NODE_CREATE_FUNCTION_STMT: {
       const auto& made = *s.create_function_stmt;

@@ -299,7 +299,7 @@ void finder::classify_set() {
   } else if (facts_.at(1).is("session"_w)) {
     std::array<char, 64> buffer;
     const std::string_view next = folded(sql_, facts_.at(2), buffer);
-    if (next == "characteristics") return found(effect::pin);
+    if (next == "characteristics") return found(effect::pin, "characteristics");
     if (next != "authorization") at = 2;
   }
   std::array<char, 64> buffer;

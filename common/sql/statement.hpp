@@ -32,7 +32,8 @@ enum class effect : std::uint8_t {
   pin,  // leaves something on the connection that only the same connection has:
         // LISTEN, CREATE TEMP …, SELECT … INTO TEMP, PREPARE, session advisory locks,
         // DECLARE … WITH HOLD, LOAD, SET SESSION CHARACTERISTICS, set_config whose
-        // arguments are not all literals and whose third is not true
+        // arguments are not all literals and whose third is not true. Of SET SESSION
+        // CHARACTERISTICS the name is "characteristics"
   copy_from_stdin,
   deallocate,  // DEALLOCATE [PREPARE] name; name empty: ALL
 };

@@ -323,6 +323,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool unrun_ = false;
   bool batch_ = false;                      // the transaction is a batch's and ends with its Sync
   bool wrote_ = false;                      // a plan said that it writes; false: perhaps
+  bool own_settings_ = false;               // on its connection, which nobody can say again
   bool defined_ = false;                    // the catalogs are others after COMMIT
   std::vector<std::string> unsettled_;      // by the open transaction: plan::unsettles
   bool announces_ = false;                  // and that has been

@@ -204,6 +204,7 @@ void client::run_effects(const session::effects& effects) {
     switch (each.effect) {
       case sql::effect::pin:
         ++pins_;
+        own_settings_ = own_settings_ || each.unknown_path || each.name == "characteristics";
         if (endpoint_->mode == pool_mode::session) break;
         if (!std::exchange(pinned_, true)) worker_.counters().pinned.add();
         server_->dirty = true;

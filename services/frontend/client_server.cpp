@@ -56,6 +56,7 @@ void client::statement_done(const sql::statement* done, std::string_view tag, bo
   if (forgot && server_ != nullptr) {
     if (done->effect == sql::effect::discard_all && pins_ == pins_when_discarded_ &&
         std::exchange(pinned_, false)) {
+      own_settings_ = false;
       worker_.counters().pinned.subtract();
     }
     server_->dirty = pinned_ || endpoint_->mode == pool_mode::session;

@@ -176,6 +176,14 @@ bool client::spread_out(bool implicit, pg_error& why) {
            {}};
     return false;
   }
+  if (own_settings_) {
+    why = {"0A000",
+           "the session has settings that cannot be said again on a second shard",
+           "Instead of SET SESSION CHARACTERISTICS or set_config() of a computed value use SET, or "
+           "DISCARD ALL before.",
+           {}};
+    return false;
+  }
   // Of a batch, too: what a ROLLBACK brings back is how the session was before it.
   const auto before = script_.open() && script_.settings() ? script_.settings()
                                                            : shadow_->current();

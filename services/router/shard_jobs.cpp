@@ -187,10 +187,19 @@ WITH RECURSIVE unsafe AS (
   WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_proc'::regclass
     AND d.refobjid IN (SELECT oid FROM unsafe)
   UNION
+  SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+    JOIN pg_operator o ON o.oid = d.refobjid
+  WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_operator'::regclass
+    AND o.oprcode IN (SELECT oid FROM unsafe)
+  UNION
   SELECT next.oid FROM reached, LATERAL (
     SELECT r.ev_class AS oid FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
       AND d.refobjid = reached.oid AND r.ev_class <> reached.oid
+    UNION ALL
+    SELECT p.polrelid FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid
+    WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass
+      AND d.refobjid = reached.oid AND p.polrelid <> reached.oid
     UNION ALL SELECT inhrelid FROM pg_inherits WHERE inhparent = reached.oid
     UNION ALL SELECT inhparent FROM pg_inherits WHERE inhrelid = reached.oid
   ) next

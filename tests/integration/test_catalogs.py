@@ -132,3 +132,79 @@ def test_a_trigger_that_may_change_the_key_is_told(suite, server):
                 if "may change the sharding key" in line]
         assert len(told) == 1 and "trigger moving" in told[0]
     soon(check)
+
+
+def test_definitions_count_at_once_in_every_session(suite):
+    """Each had a plan for the text, which is not the right one any more."""
+    clients = [suite.connect("app") for _ in range(4)]
+    first = clients[0]
+    try:
+        first.execute("CREATE TABLE every (id bigint, v int)")
+        for number in range(5):
+            first.execute("CREATE OR REPLACE VIEW seen AS SELECT id FROM every")
+            for client in clients * 3:
+                assert client.execute("SELECT count(*) FROM seen").fetchall() == [(0,)]
+            if number % 2:
+                first.execute("BEGIN")
+            first.execute("CREATE OR REPLACE VIEW seen AS SELECT id FROM a")
+            if number % 2:
+                first.execute("COMMIT")
+            for client in reversed(clients):
+                refused(client, "SELECT count(*) FROM seen")
+        # The column that a value belongs to.
+        for client in clients * 3:
+            client.execute("INSERT INTO a VALUES (3, 4, 5)")
+        first.execute("ALTER TABLE a ADD COLUMN x int")
+        first.execute("ALTER TABLE a DROP COLUMN id")
+        for client in reversed(clients):
+            refused(client, "INSERT INTO a VALUES (3, 4, 5)")
+    finally:
+        first.execute("DROP VIEW IF EXISTS seen")
+        first.execute("DROP TABLE IF EXISTS a, every")
+        first.execute("CREATE TABLE a (id bigint, v int, w int)")
+        for client in clients:
+            client.close()
+
+
+def test_definitions_of_the_open_transaction(suite):
+    with suite.connect("app") as connection:
+        for definition, statement in (
+                ("CREATE VIEW seen AS SELECT id FROM a", "SELECT count(*) FROM seen"),
+                ("ALTER TABLE a DROP COLUMN v", "INSERT INTO a VALUES (1, 2)"),
+                ("CREATE SCHEMA mine; CREATE TABLE mine.a (id bigint)",
+                 "INSERT INTO mine.a VALUES (1)"),
+                ("CREATE FUNCTION seen() RETURNS bigint LANGUAGE sql "
+                 "AS 'SELECT count(*) FROM a'", "SELECT seen()")):
+            connection.execute("BEGIN")
+            for words in definition.split("; "):
+                connection.execute(words)
+            refused(connection, statement)
+            connection.execute("ROLLBACK")
+        # What was made just now and is on every shard can be used.
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE fresh (id int)")
+        connection.execute("INSERT INTO fresh VALUES (1)")
+        connection.execute("ALTER TABLE fresh RENAME TO fresher")
+        assert connection.execute("SELECT id FROM fresher").fetchall() == [(1,)]
+        connection.execute("DROP TABLE fresher")
+        connection.execute("COMMIT")
+        assert connection.execute("SELECT v FROM a WHERE id = 99").fetchall() == []
+
+
+def test_rows_that_a_policy_or_an_operator_takes_from_sharded_tables(suite):
+    with suite.connect("app") as connection:
+        for words in ("CREATE TABLE docs (owner bigint)",
+                      "ALTER TABLE docs ENABLE ROW LEVEL SECURITY",
+                      "CREATE FUNCTION reads(int, int) RETURNS boolean LANGUAGE sql "
+                      "AS 'SELECT count(*) > $1 + $2 FROM a'",
+                      "CREATE OPERATOR <<@ (LEFTARG = int, RIGHTARG = int, FUNCTION = reads)",
+                      "CREATE VIEW compared AS SELECT 1 AS one WHERE 5 <<@ 3"):
+            connection.execute(words)
+        assert connection.execute("SELECT count(*) FROM docs").fetchall() == [(0,)]
+        refused(connection, "SELECT * FROM compared")
+        connection.execute("CREATE POLICY seen ON docs USING "
+                           "(EXISTS (SELECT FROM a WHERE a.id = docs.owner))")
+        refused(connection, "SELECT count(*) FROM docs")
+        for words in ("DROP VIEW compared", "DROP OPERATOR <<@ (int, int)",
+                      "DROP FUNCTION reads", "DROP TABLE docs"):
+            connection.execute(words)

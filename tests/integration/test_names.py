@@ -3,6 +3,7 @@ several schemas, and whatever a search_path may come from."""
 
 import pytest
 
+from support import wire
 from support.raw_client import ServerError
 from support.suite import eventually
 from test_query_steps import (SHARDS, both, read, same,  # noqa: F401  pylint: disable=unused-import
@@ -176,3 +177,53 @@ def test_the_path_that_a_role_begins_with(both, suite, server):
             role_in(name, "RESET")
         begin_anew()
         says("SELECT v FROM t WHERE id = 42", [["0"]])
+
+
+@pytest.mark.parametrize("before, change, after", [
+    (["SET search_path = other"], "SET search_path = public", []),
+    (["SET search_path = other"], "RESET search_path", []),
+    (["SET search_path = other"], "RESET ALL", []),
+    (["SET search_path = other"], "DISCARD ALL", []),
+    (["SET search_path = other"], "SELECT set_config('search_path', 'public', false)", []),
+    (["SET search_path = other", "BEGIN"], "SET LOCAL search_path = public", ["COMMIT"]),
+    (["BEGIN", "SET LOCAL search_path = other", "INSERT INTO t (v, id) VALUES (42, 1)"],
+     "COMMIT", []),
+    (["BEGIN", "SAVEPOINT a", "SET LOCAL search_path = other",
+      "INSERT INTO t (v, id) VALUES (42, 1)"], "ROLLBACK TO a", ["ROLLBACK"])])
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+def test_a_change_that_is_not_answered_yet(both, before, change, after, extended):
+    """What is sent behind it without waiting means what it means behind it."""
+    text = "SELECT count(*) FROM t WHERE id = 42"
+    messages = ([wire.parse("", change), wire.bind(), wire.execute(), wire.SYNC,
+                 wire.parse("", text), wire.bind(), wire.execute(), wire.SYNC]
+                if extended else [wire.query(change), wire.query(text)])
+    got = []
+    for client in both:
+        for words in before:
+            client.query(words)
+        client.send(*messages)
+        got.append([(kind, body) for kind, body in client.receive_until_ready(2)
+                    if kind in "CDEZ"])
+        for words in after:
+            client.query(words)
+    assert got[0] == got[1]
+
+
+def test_literals_behind_a_change_that_is_not_answered_yet(both, server):
+    """Of other.t the key is a number: its spelling has no backslash, but what follows may."""
+    for client in both:
+        client.send(wire.query("SET standard_conforming_strings = off"),
+                    wire.query("INSERT INTO t (id, v) VALUES (6, length('\\\\x\\'y'))"))
+        client.receive_until_ready(2)
+        assert client.query("SELECT v FROM t WHERE id = 6") == [["4"]]
+        client.query("RESET standard_conforming_strings")
+
+
+def test_a_change_in_the_middle_of_a_batch_is_refused(both):
+    through, _ = both
+    through.query("SET search_path = other")
+    through.send(wire.parse("", "SET search_path = public"), wire.bind(), wire.execute(),
+                 wire.parse("", "SELECT count(*) FROM t WHERE id = 42"), wire.bind(),
+                 wire.execute(), wire.SYNC)
+    answers = through.receive_until_ready()
+    assert [wire.error_fields(body)["C"] for kind, body in answers if kind == "E"] == ["0A000"]

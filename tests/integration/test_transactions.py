@@ -335,6 +335,53 @@ def test_cursors_and_portals_stay_where_they_are(both):
     assert answers[:3] == answers[3:]
 
 
+def codes(messages):
+    return [wire.error_fields(body)["C"] for kind, body in messages if kind == "E"]
+
+
+@pytest.mark.parametrize("end", [wire.FLUSH, wire.SYNC], ids=["flush", "sync"])
+@pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
+def test_what_is_for_all_shards_is_bound_and_executed_at_once(both, server, end, named):
+    """As drivers with portals send it; on one shard alone it would be half done."""
+    through, _ = both
+    portal = "p" if named else ""
+    for begin in (False, True):
+        if begin:
+            through.query("BEGIN")
+            through.query(f"SELECT v FROM t WHERE id = {KEY[1]}")
+        for text in ("CREATE TABLE apart (a int)", "TRUNCATE log"):
+            through.send(wire.parse("", text), wire.bind(portal), end)
+            through.send(wire.execute(portal), wire.SYNC)
+            answers = through.receive_until_ready(2 if end == wire.SYNC else 1)
+            assert "0A000" in codes(answers), answers
+        if begin:
+            through.query("ROLLBACK")
+    for name in SHARDS:
+        assert server.run("SELECT to_regclass('apart')", database=name) == [(None,)]
+
+
+@pytest.mark.parametrize("what", ["COMMIT", "ROLLBACK", "ROLLBACK TO a", "SET LOCAL v.w = 1"])
+def test_a_transaction_does_not_end_at_a_bind(both, server, what):
+    through, _ = both
+    for words in ("BEGIN", f"UPDATE t SET v = 7 WHERE id = {KEY[0]}", "SAVEPOINT a",
+                  f"UPDATE t SET v = 7 WHERE id = {KEY[1]}"):
+        through.query(words)
+    through.send(wire.parse("", what), wire.bind("p"), wire.SYNC)
+    assert codes(through.receive_until_ready()) == ["0A000"]
+    through.query("ROLLBACK")
+    for shard in (0, 1):
+        assert server.run(f"SELECT v FROM t WHERE id = {KEY[shard]}",
+                          database=SHARDS[shard]) == [(0,)]
+    # Nor is another portal what is executed.
+    for words in ("BEGIN", f"UPDATE t SET v = 7 WHERE id = {KEY[0]}",
+                  f"UPDATE t SET v = 7 WHERE id = {KEY[1]}"):
+        through.query(words)
+    through.send(wire.parse("", what), wire.bind("p"), wire.execute("q"), wire.SYNC)
+    assert codes(through.receive_until_ready()) == ["0A000"]
+    through.query("ROLLBACK")
+    assert server.run(f"SELECT v FROM t WHERE id = {KEY[1]}", database=SHARDS[1]) == [(0,)]
+
+
 @pytest.mark.parametrize("reset", ["RESET timezone", "RESET ALL", "SET LOCAL timezone = DEFAULT",
                                    "SELECT 1 FROM t WHERE id = 42; RESET timezone; SELECT 2"])
 @pytest.mark.parametrize("after", range(4))
@@ -353,6 +400,22 @@ def test_reset_goes_back_to_the_start_of_the_session(suite, server, both, reset,
               for key in KEY.values()), "ROLLBACK", "SHOW timezone")])
         client.close()
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("own", ["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+                                 "SELECT set_config('app.x', 'a' || 'b', false)"])
+def test_settings_of_a_connection_are_not_left_behind(both, own):
+    """On a second shard the transaction would go on without them."""
+    through, _ = both
+    through.query(own)
+    through.query("BEGIN")
+    assert through.query(f"SELECT v FROM t WHERE id = {KEY[0]}") == [["0"]]
+    with pytest.raises(ServerError) as refused:
+        through.query(f"UPDATE t SET v = 1 WHERE id = {KEY[1]}")
+    assert refused.value.code == "0A000"
+    for words in ("ROLLBACK", "DISCARD ALL", "BEGIN", f"SELECT v FROM t WHERE id = {KEY[0]}",
+                  f"UPDATE t SET v = 1 WHERE id = {KEY[1]}", "ROLLBACK"):
+        through.query(words)
 
 
 def test_a_session_keeps_what_it_has_on_a_connection(both, suite):

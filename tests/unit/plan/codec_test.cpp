@@ -6,7 +6,8 @@ namespace pgsled::plan {
 namespace {
 
 request some_request() {
-  return {"db", "bob", "a, b", "SELECT $1", {20, 0, 23}, {7, 9}, std::string("\0tree\xff", 6)};
+  return {"db", "bob", "a, b", "SELECT $1", {20, 0, 23}, {7, 9}, std::string("\0tree\xff", 6),
+          {"v", "*"}};
 }
 answer some_answer() {
   answer a{42, {}};
@@ -19,6 +20,7 @@ answer some_answer() {
                        {key_source::constant, 0, false, 0, 40, "text"}};
   a.plan.changes_catalog = a.plan.own_transaction = true;
   a.plan.spread_sequences_of = {"a.b", "c"};
+  a.plan.unsettles = {"d", "e"};
   a.plan.error = {"0A000", "message", "hint", "detail"};
   a.plan.copy = {"s.t", "t", "id", {"a", "id"}, {}};
   a.plan.copy.options.null = {"a"};
@@ -34,6 +36,7 @@ TEST(codec, request_round_trip) {
   EXPECT_EQ(back->parameter_types, some_request().parameter_types);
   EXPECT_EQ(back->literal_offsets, some_request().literal_offsets);
   EXPECT_EQ(back->search_path, "a, b");
+  EXPECT_EQ(back->unsettled, some_request().unsettled);
   std::string again;
   encode(*back, again);
   EXPECT_EQ(again, bytes);
@@ -51,6 +54,7 @@ TEST(codec, answer_round_trip) {
   EXPECT_EQ(back->plan.also_equal[2].limit, 40u);
   EXPECT_EQ(back->plan.also_equal[2].text, "text");
   EXPECT_EQ(back->plan.error.detail, "detail");
+  EXPECT_EQ(back->plan.unsettles, some_answer().plan.unsettles);
   std::string again;
   encode(*back, again);
   EXPECT_EQ(again, bytes);

@@ -62,8 +62,9 @@ std::string show(const plan& p) {
 }
 
 plan planned(const std::string& sql, const database_view& database,
-             std::vector<std::uint32_t> types = {}, const std::string& path = {}) {
-  request r{"messenger", "bob", path, sql, std::move(types), {}, {}};
+             std::vector<std::uint32_t> types = {}, const std::string& path = {},
+             std::vector<std::string> unsettled = {}) {
+  request r{"messenger", "bob", path, sql, std::move(types), {}, {}, std::move(unsettled)};
   auto tree = sql::parse_tree(sql);
   EXPECT_TRUE(tree.has_value()) << sql << (tree ? "" : ": " + tree.error().message);
   if (tree) r.tree = *tree;
@@ -106,6 +107,11 @@ const plan_case reads[] = {
     {"SELECT * FROM a WHERE user_id IN ($1)", "$1"},
     {"SELECT * FROM a WHERE user_id IN (5)", "#0"},
     {"SELECT * FROM a WHERE (user_id, x) = ($1, $2)", "$1"},
+    {"SELECT * FROM a, z WHERE ((z.c).*, user_id, x) = (1, $1, (z.d).*)", "no"},
+    {"SELECT * FROM a, z WHERE (z.*, user_id) = ($1, $2)", "no"},
+    {"SELECT * FROM public.b, app.b WHERE app.b.user_id = $1", "no"},
+    {"SELECT * FROM b, app.b WHERE b.user_id = $1 AND app.b.user_id = $1", "no"},
+    {"SELECT * FROM b x, app.b WHERE app.b.user_id = $1 AND x.user_id = $1", "$1"},
     {"SELECT * FROM a WHERE user_id OPERATOR(pg_catalog.=) $1", "$1"},
     {"SELECT * FROM a WHERE user_id = $1 AND (x = 1 OR x = 2) AND NOT y", "$1"},
     {"SELECT count(*), max(x) FROM a WHERE user_id = $1 GROUP BY x HAVING count(*) > 1 "
@@ -877,6 +883,67 @@ TEST(planner, copy_says_how_to_read_its_input) {
   const auto p = planned("COPY public.a (\"X\", user_id) FROM STDIN", messenger());
   EXPECT_EQ(p.copy.columns, (std::vector<std::string>{"X", "user_id"}));
   EXPECT_EQ(p.copy.name, "a");
+}
+
+TEST(planner, another_equals_sign_may_come_first) {
+  const auto d = messenger();
+  const std::string sql = "SELECT * FROM a WHERE user_id = $1";
+  const std::string in = "SELECT * FROM a WHERE user_id = $1 AND user_id IN (SELECT user_id FROM b)";
+  for (const char* path : {"", "public", "pg_catalog, ops, public", "ops, public"}) {
+    EXPECT_EQ(show(planned(sql, d, {}, path)), "$1") << path;
+  }
+  for (const char* path : {"ops, pg_catalog, public", "public, pg_catalog"}) {
+    EXPECT_EQ(show(planned(sql, d, {}, path)), "no") << path;
+    EXPECT_EQ(show(planned("SELECT * FROM a WHERE user_id OPERATOR(pg_catalog.=) $1", d, {}, path)),
+              "$1");
+    EXPECT_EQ(show(planned(in, d, {}, path)), "no") << path;
+  }
+}
+
+TEST(planner, values_whose_place_or_origin_is_not_certain) {
+  const auto d = messenger();
+  for (const char* sql : {"INSERT INTO messages (id, sender_id) VALUES ((ROW(1, 2)::pair).*, $1)",
+                          "INSERT INTO messages (id, sender_id) OVERRIDING USER VALUE VALUES (1, 2)",
+                          "INSERT INTO messages VALUES ((SELECT q).*, 2, 'c')"}) {
+    EXPECT_EQ(show(planned(sql, d)), "no") << sql;
+  }
+  EXPECT_EQ(show(planned("INSERT INTO messages (sender_id, id) VALUES ($1, (ROW(1)::one).*)", d)),
+            "$1 w");
+  EXPECT_EQ(show(planned("INSERT INTO messages (id, sender_id) OVERRIDING SYSTEM VALUE VALUES (1, 2)",
+                         d)), "#1 w");
+}
+
+TEST(planner, definitions_of_the_open_transaction) {
+  const auto d = messenger();
+  const auto unsettles = [&](const char* sql) { return planned(sql, d).unsettles; };
+  using list = std::vector<std::string>;
+  EXPECT_EQ(unsettles("CREATE OR REPLACE VIEW app.v AS SELECT * FROM a"), list{"v"});
+  EXPECT_EQ(unsettles("CREATE TABLE mine.a (x int)"), list{"a"}) << "there is one already";
+  EXPECT_EQ(unsettles("CREATE TABLE child () INHERITS (a)"), list{"child"});
+  EXPECT_EQ(unsettles("CREATE TABLE x PARTITION OF p FOR VALUES IN (1)"), list{"x"});
+  EXPECT_EQ(unsettles("ALTER TABLE a DROP COLUMN x"), list{"a"});
+  EXPECT_EQ(unsettles("ALTER TABLE p ATTACH PARTITION q FOR VALUES IN (1)"), list{"*"});
+  EXPECT_EQ(unsettles("ALTER SCHEMA app RENAME TO old"), list{"*"});
+  EXPECT_EQ(unsettles("CREATE OR REPLACE FUNCTION app.f() RETURNS int LANGUAGE sql AS ''"),
+            list{"f"});
+  EXPECT_EQ(unsettles("CREATE POLICY p ON plain USING (true)"), list{"plain"});
+  EXPECT_EQ(unsettles("ALTER VIEW v_messages RENAME TO w"), (list{"v_messages", "w"}));
+  for (const char* sql : {"CREATE TABLE fresh (a int)", "ALTER TABLE plain ADD COLUMN b int",
+                          "DROP TABLE IF EXISTS plain", "ALTER TABLE plain RENAME TO other",
+                          "ALTER TABLE plain RENAME COLUMN a TO b", "CREATE INDEX ON a (x)",
+                          "GRANT SELECT ON a TO bob"}) {
+    EXPECT_EQ(unsettles(sql), list{}) << sql;
+  }
+  const auto then = [&](const char* sql, list names) {
+    return show(planned(sql, d, {}, {}, std::move(names)));
+  };
+  EXPECT_EQ(then("SELECT * FROM plain JOIN v USING (x)", {"v"}), "no");
+  EXPECT_EQ(then("SELECT f(1)", {"f"}), "no");
+  EXPECT_EQ(then("INSERT INTO a (user_id) VALUES (1)", {"b", "a"}), "no");
+  EXPECT_EQ(then("SELECT * FROM plain", {"*"}), "no");
+  EXPECT_EQ(then("SELECT 1", {"*"}), "any");
+  EXPECT_EQ(then("SELECT * FROM a WHERE user_id = 1", {"v"}), "#0");
+  EXPECT_EQ(then("ALTER TABLE a ADD COLUMN z int", {"a"}), "all") << "definitions may follow";
 }
 
 }  // namespace
