@@ -4,6 +4,7 @@
 
 #include "common/plan/analysis.hpp"
 #include "common/plan/copy_statement.hpp"
+#include "common/plan/sequences.hpp"
 
 namespace pgsled::plan {
 namespace {
@@ -49,23 +50,6 @@ bool has_option(node_list options, const char* name) {
   });
 }
 
-// Does the column get a sequence of its own?
-bool has_sequence(const PgQuery__ColumnDef& column) {
-  if (!text(column.identity).empty()) return true;
-  if (column.type_name) {
-    const auto names = name_parts(list(column.type_name->n_names, column.type_name->names));
-    for (const char* serial :
-         {"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"}) {
-      if (names.size() == 1 && names[0] == serial) return true;
-    }
-  }
-  const auto constraints = list(column.n_constraints, column.constraints);
-  return std::any_of(constraints.begin(), constraints.end(), [](const node* each) {
-    return each->node_case == PG_QUERY__NODE__NODE_CONSTRAINT &&
-           each->constraint->contype == PG_QUERY__CONSTR_TYPE__CONSTR_IDENTITY;
-  });
-}
-
 std::string name_in(const PgQuery__RangeVar& range, const std::string& schema) {
   const bool add = !schema.empty() && text(range.schemaname).empty();
   return (add ? sql_identifier(schema) + "." : "") + written_name(range);
@@ -75,6 +59,10 @@ plan create_table(const PgQuery__CreateStmt& s, const std::string& schema = {}) 
   if (is_temporary(s.relation)) return no_temporary();
   plan p = ddl();
   const auto elements = list(s.n_table_elts, s.table_elts);
+  for (const node* each : elements) {
+    if (each->node_case != PG_QUERY__NODE__NODE_COLUMN_DEF) continue;
+    if (auto no = check_sequence(*each->column_def)) return *no;
+  }
   const bool sequences = std::any_of(elements.begin(), elements.end(), [](const node* each) {
     // LIKE may copy identity columns.
     return each->node_case == PG_QUERY__NODE__NODE_TABLE_LIKE_CLAUSE ||
@@ -86,6 +74,7 @@ plan create_table(const PgQuery__CreateStmt& s, const std::string& schema = {}) 
 
 plan create_sequence(const PgQuery__CreateSeqStmt& s, const std::string& schema = {}) {
   if (is_temporary(s.sequence)) return no_temporary();
+  if (auto no = check_sequence(list(s.n_options, s.options))) return *no;
   plan p = ddl();
   if (s.sequence) p.spread_sequences_of.push_back(name_in(*s.sequence, schema));
   return p;
@@ -111,6 +100,39 @@ plan create_schema(const PgQuery__CreateSchemaStmt& s) {
   return p;
 }
 
+// The default of a new column is computed for the rows that are there, on each shard by itself.
+std::optional<plan> check_new_column(const PgQuery__ColumnDef& column) {
+  if (!has_sequence(column)) return std::nullopt;
+  return refused("ADD COLUMN with a sequence would number the rows that are there on each shard by "
+                 "itself",
+                 "Add a plain column, give its rows values, and then make it an identity column "
+                 "or give it a sequence as default.");
+}
+
+plan alter_sequence(const PgQuery__AlterSeqStmt& s) {
+  if (auto no = check_sequence_change(list(s.n_options, s.options))) return *no;
+  return ddl();
+}
+
+// Of one column of ALTER TABLE, or nothing to be said against it.
+std::optional<plan> check_column_command(const PgQuery__AlterTableCmd& command) {
+  const node* def = command.def;
+  if (!def) return std::nullopt;
+  if (def->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF &&
+      command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddColumn) {
+    return check_new_column(*def->column_def);
+  }
+  if (command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity &&
+      def->node_case == PG_QUERY__NODE__NODE_CONSTRAINT) {
+    return check_sequence(list(def->constraint->n_options, def->constraint->options));
+  }
+  if (command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_SetIdentity &&
+      def->node_case == PG_QUERY__NODE__NODE_LIST) {
+    return check_sequence_change(list(def->list->n_items, def->list->items));
+  }
+  return std::nullopt;
+}
+
 plan alter_table(const PgQuery__AlterTableStmt& s) {
   plan p = ddl();
   bool sequences = false;
@@ -118,9 +140,8 @@ plan alter_table(const PgQuery__AlterTableStmt& s) {
     if (each->node_case != PG_QUERY__NODE__NODE_ALTER_TABLE_CMD) continue;
     const auto& command = *each->alter_table_cmd;
     sequences |= command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity;
+    if (auto no = check_column_command(command)) return *no;
     if (!command.def) continue;
-    sequences |= command.def->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF &&
-                 has_sequence(*command.def->column_def);
     if (command.def->node_case == PG_QUERY__NODE__NODE_PARTITION_CMD &&
         command.def->partition_cmd->concurrent) {
       return not_together();
@@ -231,6 +252,7 @@ plan object_statement(const node& s) {
   switch (s.node_case) {
     case PG_QUERY__NODE__NODE_CREATE_STMT: return create_table(*s.create_stmt);
     case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT: return create_sequence(*s.create_seq_stmt);
+    case PG_QUERY__NODE__NODE_ALTER_SEQ_STMT: return alter_sequence(*s.alter_seq_stmt);
     case PG_QUERY__NODE__NODE_CREATE_SCHEMA_STMT: return create_schema(*s.create_schema_stmt);
     case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: return alter_table(*s.alter_table_stmt);
     case PG_QUERY__NODE__NODE_VIEW_STMT:

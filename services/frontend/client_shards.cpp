@@ -24,16 +24,21 @@ pg_error aborted() {
           {}};
 }
 
-// Sequences made with a sharded table give every shard values of its own: shard s counts s+1,
-// s+1+1024, … so that rows can move between shards without a collision.
+// Sequences made with a sharded table give every shard values of its own: shard s counts from the
+// s-th value on in steps of 1024 (START 1: s+1, s+1+1024, …), so that rows can move between shards
+// without a collision. The statement may have found them there (IF NOT EXISTS): one that has given a
+// value, or been set to one, or is somebody else's, stays as it is, and one that counts so already.
 std::string spreading_sql(const std::vector<std::string>& tables, std::size_t shard) {
   std::string names;
   for (const auto& name : tables) {
     names += (names.empty() ? "" : ",") + session::quote_literal(name);
   }
-  return "DO $pgsled$ DECLARE r record; BEGIN FOR r IN SELECT "
-         "s.seqrelid::pg_catalog.regclass::text AS name "
-         "FROM pg_catalog.pg_sequence s WHERE s.seqincrement = 1 AND (s.seqrelid IN (SELECT "
+  return "DO $pgsled$ DECLARE r record; fresh boolean; BEGIN FOR r IN SELECT "
+         "s.seqrelid::pg_catalog.regclass::text AS name, s.seqstart AS start, "
+         "s.seqincrement AS step "
+         "FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid "
+         "WHERE s.seqincrement % 1024 <> 0 AND pg_catalog.pg_has_role(c.relowner, 'USAGE') "
+         "AND (s.seqrelid IN (SELECT "
          "pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" +
          names +
          "]::text[]) n) OR EXISTS (SELECT FROM "
@@ -44,8 +49,11 @@ std::string spreading_sql(const std::vector<std::string>& tables, std::size_t sh
          "(SELECT pg_catalog.to_regclass(n) FROM pg_catalog.unnest(ARRAY[" +
          names +
          "]::text[]) n))) LOOP EXECUTE "
-         "pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY 1024 START WITH " +
-         std::to_string(shard + 1) + " RESTART', r.name); END LOOP; END $pgsled$";
+         "pg_catalog.format('SELECT NOT is_called AND last_value = %s FROM %s', r.start, r.name) "
+         "INTO fresh; CONTINUE WHEN NOT fresh; EXECUTE "
+         "pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY %s START WITH %s RESTART', r.name, "
+         "r.step * 1024, r.start + r.step * " +
+         std::to_string(shard) + "); END LOOP; END $pgsled$";
 }
 
 std::string lower(std::string_view text) {
