@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/plan/analysis.hpp"
+#include "common/plan/steady.hpp"
 #include "common/plan/utility.hpp"
 
 namespace pgsled::plan {
@@ -103,6 +104,24 @@ reading read_options(node_list from) {
   return out;
 }
 
+// Each shard picks rows by itself: from the same input for a table that is on every shard, from its
+// own part for a sharded one.
+std::optional<plan> check_where(const PgQuery__CopyStmt& s, bool sharded, const catalog& known) {
+  const std::string shown = shown_name(*s.relation);
+  if (sharded) {
+    const auto why = reads_tables(s.where_clause, known);
+    if (why.empty()) return std::nullopt;
+    return refused("COPY into sharded table " + shown + " with " + why +
+                       " in WHERE, which may read sharded tables",
+                   "Leave the rows out of the input, or delete them afterwards.");
+  }
+  const auto why = unsteady(s.where_clause, known);
+  if (why.empty()) return std::nullopt;
+  return refused("COPY into table " + shown + ", which is on every shard, with " + why +
+                     " in WHERE: each shard may take other rows",
+                 "Leave the rows out of the input, or compare with plain values.");
+}
+
 }  // namespace
 
 plan plan_copy(const PgQuery__CopyStmt& s, const database_view& database, const request& from,
@@ -141,6 +160,7 @@ plan plan_copy(const PgQuery__CopyStmt& s, const database_view& database, const 
                      "Name the sharded table itself.");
   }
   const bool sharded = found.kind == relation_kind::sharded;
+  if (auto no = check_where(s, sharded, database.catalog)) return *no;
   plan p;
   p.access = s.is_from ? access::write : access::read;
   if (!s.is_from && !sharded) return p;   // the same on every shard

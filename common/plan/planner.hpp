@@ -31,6 +31,8 @@ struct catalog {
                                              // tables through which sharded tables are read
   std::set<std::string> namesakes;           // "schema.name" of other relations of such a name
   std::set<std::string> safe_functions;  // names that can be called on any shard: built in or in C
+  // Names that give the same for the same arguments, whatever the shard and the moment.
+  std::set<std::string> immutable_functions;
   struct column_type {
     std::string name;                        // of the type under all domains: "int8"; with its
                                              // schema when that is not pg_catalog

@@ -5,6 +5,7 @@
 #include "common/plan/analysis.hpp"
 #include "common/plan/copy_statement.hpp"
 #include "common/plan/sequences.hpp"
+#include "common/plan/steady.hpp"
 
 namespace pgsled::plan {
 namespace {
@@ -100,13 +101,37 @@ plan create_schema(const PgQuery__CreateSchemaStmt& s) {
   return p;
 }
 
-// The default of a new column is computed for the rows that are there, on each shard by itself.
-std::optional<plan> check_new_column(const PgQuery__ColumnDef& column) {
-  if (!has_sequence(column)) return std::nullopt;
-  return refused("ADD COLUMN with a sequence would number the rows that are there on each shard by "
-                 "itself",
-                 "Add a plain column, give its rows values, and then make it an identity column "
-                 "or give it a sequence as default.");
+// Each shard would compute the values of rows that all shards have.
+plan not_the_same(const std::string& what, const std::string& shown, const std::string& why) {
+  return refused(what + " table " + shown + ", which is on every shard, with " + why +
+                     ": its rows would not be the same on each",
+                 "ADD COLUMN without a default, then ALTER COLUMN SET DEFAULT, then UPDATE with a "
+                 "value.");
+}
+
+bool may_be_everywhere(const relation& found) {
+  return found.kind != relation_kind::sharded && found.kind != relation_kind::unplaceable &&
+         found.kind != relation_kind::hidden;
+}
+
+std::optional<plan> check_new_column(const PgQuery__ColumnDef& column, const std::string& shown,
+                                     bool everywhere, const catalog& known) {
+  if (has_sequence(column)) {
+    return refused("ADD COLUMN with a sequence would number the rows of table " + shown +
+                       " on each shard by itself",
+                   "Add a plain column, give its rows values, and then make it an identity column "
+                   "or give it a sequence as default.");
+  }
+  if (!everywhere) return std::nullopt;
+  for (const node* each : list(column.n_constraints, column.constraints)) {
+    if (each->node_case != PG_QUERY__NODE__NODE_CONSTRAINT ||
+        each->constraint->contype != PG_QUERY__CONSTR_TYPE__CONSTR_DEFAULT) {
+      continue;
+    }
+    const auto why = unsteady(each->constraint->raw_expr, column.type_name, known);
+    if (!why.empty()) return not_the_same("ADD COLUMN to", shown, why);
+  }
+  return std::nullopt;
 }
 
 plan alter_sequence(const PgQuery__AlterSeqStmt& s) {
@@ -115,12 +140,18 @@ plan alter_sequence(const PgQuery__AlterSeqStmt& s) {
 }
 
 // Of one column of ALTER TABLE, or nothing to be said against it.
-std::optional<plan> check_column_command(const PgQuery__AlterTableCmd& command) {
+std::optional<plan> check_column_command(const PgQuery__AlterTableCmd& command,
+                                         const std::string& shown, bool everywhere,
+                                         const catalog& known) {
   const node* def = command.def;
   if (!def) return std::nullopt;
-  if (def->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF &&
-      command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddColumn) {
-    return check_new_column(*def->column_def);
+  const bool column = def->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF;
+  if (column && command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddColumn) {
+    return check_new_column(*def->column_def, shown, everywhere, known);
+  }
+  if (column && command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AlterColumnType && everywhere) {
+    const auto why = unsteady(def->column_def->raw_default, known);   // USING
+    if (!why.empty()) return not_the_same("ALTER COLUMN TYPE of", shown, why);
   }
   if (command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity &&
       def->node_case == PG_QUERY__NODE__NODE_CONSTRAINT) {
@@ -133,14 +164,20 @@ std::optional<plan> check_column_command(const PgQuery__AlterTableCmd& command) 
   return std::nullopt;
 }
 
-plan alter_table(const PgQuery__AlterTableStmt& s) {
+plan alter_table(const PgQuery__AlterTableStmt& s, const database_view& database,
+                 const names& tables) {
   plan p = ddl();
   bool sequences = false;
+  const auto found = s.relation ? tables.find(*s.relation) : relation{};
+  const auto shown = s.relation ? shown_name(*s.relation) : std::string{};
   for (const node* each : list(s.n_cmds, s.cmds)) {
     if (each->node_case != PG_QUERY__NODE__NODE_ALTER_TABLE_CMD) continue;
     const auto& command = *each->alter_table_cmd;
     sequences |= command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity;
-    if (auto no = check_column_command(command)) return *no;
+    if (auto no = check_column_command(command, shown, may_be_everywhere(found),
+                                       database.catalog)) {
+      return *no;
+    }
     if (!command.def) continue;
     if (command.def->node_case == PG_QUERY__NODE__NODE_PARTITION_CMD &&
         command.def->partition_cmd->concurrent) {
@@ -149,6 +186,18 @@ plan alter_table(const PgQuery__AlterTableStmt& s) {
   }
   if (sequences && s.relation) p.spread_sequences_of.push_back(written_name(*s.relation));
   return p;
+}
+
+plan create_table_as(const PgQuery__CreateTableAsStmt& s, const catalog& known) {
+  if (s.into && is_temporary(s.into->rel)) return no_temporary();
+  if (s.objtype != PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW) {
+    return refused("CREATE TABLE AS would fill the table with the rows of each shard",
+                   "Create the table first, then insert into it.");
+  }
+  const auto why = unsteady(s.query, known);
+  if (why.empty()) return ddl();
+  return refused("a materialized view with " + why + " would not be the same on every shard",
+                 "Leave it out of the view, and compute it in the statements that read the view.");
 }
 
 plan reindex(const PgQuery__ReindexStmt& s) {
@@ -248,22 +297,18 @@ std::optional<plan> session_statement(const node& s) {
 }
 
 // Statements about objects: the same on every shard.
-plan object_statement(const node& s) {
+plan object_statement(const node& s, const database_view& database, const names& tables) {
   switch (s.node_case) {
     case PG_QUERY__NODE__NODE_CREATE_STMT: return create_table(*s.create_stmt);
     case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT: return create_sequence(*s.create_seq_stmt);
     case PG_QUERY__NODE__NODE_ALTER_SEQ_STMT: return alter_sequence(*s.alter_seq_stmt);
     case PG_QUERY__NODE__NODE_CREATE_SCHEMA_STMT: return create_schema(*s.create_schema_stmt);
-    case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: return alter_table(*s.alter_table_stmt);
+    case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: 
+      return alter_table(*s.alter_table_stmt, database, tables);
     case PG_QUERY__NODE__NODE_VIEW_STMT:
       return is_temporary(s.view_stmt->view) ? no_temporary() : ddl();
-    case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT: {
-      const auto& create = *s.create_table_as_stmt;
-      if (create.into && is_temporary(create.into->rel)) return no_temporary();
-      if (create.objtype == PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW) return ddl();
-      return refused("CREATE TABLE AS would fill the table with the rows of each shard",
-                     "Create the table first, then insert into it.");
-    }
+    case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT:
+      return create_table_as(*s.create_table_as_stmt, database.catalog);
     case PG_QUERY__NODE__NODE_INDEX_STMT: return ddl(s.index_stmt->concurrent);
     case PG_QUERY__NODE__NODE_DROP_STMT: return ddl(s.drop_stmt->concurrent);
     case PG_QUERY__NODE__NODE_REINDEX_STMT: return reindex(*s.reindex_stmt);
@@ -319,7 +364,7 @@ plan plan_statement(const node& s, const database_view& database, const request&
     return single && session->destination == destination::refused ? any_shard(access::write)
                                                                  : std::move(*session);
   }
-  plan p = object_statement(s);
+  plan p = object_statement(s, database, tables);
   if (single && p.destination == destination::refused) return any_shard(access::write);
   return p;
 }

@@ -62,6 +62,8 @@ void merge_catalog(plan::catalog& first, const plan::catalog& other, std::uint32
   first.namesakes.insert(other.namesakes.begin(), other.namesakes.end());
   std::erase_if(first.safe_functions,
                 [&](const auto& name) { return !other.safe_functions.contains(name); });
+  std::erase_if(first.immutable_functions,
+                [&](const auto& name) { return !other.immutable_functions.contains(name); });
 }
 
 }  // namespace pgsled::router

@@ -302,6 +302,8 @@ std::uint64_t plan_desk::version(const std::string& database) const {
   for (const auto& name : one.database.catalog.namesakes) hash.add(name);
   hash.mark(1);
   for (const auto& name : one.database.catalog.safe_functions) hash.add(name);
+  hash.mark(5);
+  for (const auto& name : one.database.catalog.immutable_functions) hash.add(name);
   for (const auto& table : one.database.catalog.tables) {
     hash.mark(2);
     hash.add(table.schema);

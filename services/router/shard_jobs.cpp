@@ -215,17 +215,18 @@ WHERE NOT c.oid = ANY ('{{{0}}}'::oid[]) AND CASE WHEN reached.oid IS NOT NULL
                      oids);
 }
 
-// A name is safe only when every function of that name is: the planner sees names. Functions
-// that run a query given as text are built in but read tables.
-constexpr const char* safe_functions_query = R"sql(
-SELECT p.proname
+// A name is safe, or immutable, only when every function of that name is: the planner sees names.
+// Functions that run a query given as text are built in but read tables.
+constexpr const char* functions_query = R"sql(
+SELECT p.proname,
+  bool_and((n.nspname IN ('pg_catalog', 'information_schema')
+            OR (l.lanname IN ('c', 'internal') AND p.prokind <> 'a'))
+    AND p.proname !~ '^(query|table|schema|database|cursor)_to_xml' AND p.proname !~ '^dblink'
+    AND p.proname NOT IN ('ts_stat', 'ts_rewrite')),
+  bool_and(p.provolatile = 'i')
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 JOIN pg_namespace n ON n.oid = p.pronamespace
-GROUP BY p.proname
-HAVING bool_and((n.nspname IN ('pg_catalog', 'information_schema')
-                 OR (l.lanname IN ('c', 'internal') AND p.prokind <> 'a'))
-  AND p.proname !~ '^(query|table|schema|database|cursor)_to_xml' AND p.proname !~ '^dblink'
-  AND p.proname NOT IN ('ts_stat', 'ts_rewrite')))sql";
+GROUP BY p.proname)sql";
 
 }  // namespace
 
@@ -424,9 +425,12 @@ result<plan::catalog> read_one_catalog(const catalog_job& job, std::size_t shard
   for (const auto& row : *hiding) {
     (row[2] == "t" ? made.hides_sharded : made.namesakes).insert(row[0] + "." + row[1]);
   }
-  const auto safe = link->query(safe_functions_query);
-  if (!safe) return tl::unexpected(safe.error());
-  for (const auto& row : *safe) made.safe_functions.insert(row[0]);
+  const auto functions = link->query(functions_query);
+  if (!functions) return tl::unexpected(functions.error());
+  for (const auto& row : *functions) {
+    if (row[1] == "t") made.safe_functions.insert(row[0]);
+    if (row[2] == "t") made.immutable_functions.insert(row[0]);
+  }
   if (!job.tables.empty() && shard == 0) {
     const auto triggers = link->query(key_triggers_query(*link, job.tables));
     if (!triggers) return tl::unexpected(triggers.error());

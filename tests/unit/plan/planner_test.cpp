@@ -24,6 +24,7 @@ database_view messenger() {
                               "row_number", "set_config", "unnest", "query_to_xml", "setval",
                               "pg_advisory_lock", "pg_notify", "lo_create", "jsonb_array_elements",
                               "format_type", "pg_table_is_visible", "pg_get_userbyid"};
+  d.catalog.immutable_functions = {"count", "sum", "max", "lower"};
   d.catalog.tables = {{"public", "messages", {"id", "sender_id", "content"}},
                       {"public", "a", {"user_id", "x"}}};
   return d;
@@ -456,6 +457,30 @@ const plan_case others[] = {
     {"CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY (CYCLE))", "no"},
     {"CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY (START 7 INCREMENT 2))", "all t"},
     {"CREATE SCHEMA s CREATE SEQUENCE t CYCLE", "no"},
+    // What each shard would compute by itself
+    {"ALTER TABLE types ADD n timestamptz DEFAULT now()", "no"},
+    {"ALTER TABLE types ADD n timestamptz DEFAULT CURRENT_TIMESTAMP", "no"},
+    {"ALTER TABLE types ADD n text DEFAULT lower(current_user)", "no"},
+    {"ALTER TABLE types ADD n float8 NOT NULL DEFAULT 1 + random()", "no"},
+    {"ALTER TABLE types ADD n bigint DEFAULT nextval('s')", "no"},
+    {"ALTER TABLE types ADD n timestamp DEFAULT 'Now'", "no"},
+    {"ALTER TABLE types ADD n text DEFAULT 'now'", "all"},
+    {"ALTER TABLE types ADD n text DEFAULT 'today'::date::text", "no"},
+    {"ALTER TABLE types ADD n text DEFAULT lower('X')", "all"},
+    {"ALTER TABLE types ADD n int, ALTER n SET DEFAULT random()", "all"},
+    {"ALTER TABLE a ADD n timestamptz DEFAULT now()", "all"},
+    {"ALTER TABLE messages_p1 ADD n timestamptz DEFAULT now()", "all"},
+    {"ALTER TABLE types ALTER n TYPE float8 USING random()", "no"},
+    {"ALTER TABLE types ALTER n TYPE text USING lower(n)", "all"},
+    {"ALTER TABLE types ALTER n TYPE text", "all"},
+    {"CREATE MATERIALIZED VIEW v AS SELECT now()", "no"},
+    {"CREATE MATERIALIZED VIEW v AS SELECT * FROM types TABLESAMPLE system (5)", "no"},
+    {"CREATE MATERIALIZED VIEW v AS SELECT count(*), lower(x) FROM types GROUP BY 2", "all"},
+    {"CREATE VIEW v AS SELECT now()", "all"},
+    {"COPY types FROM STDIN WHERE x > now()", "no"},
+    {"COPY types FROM STDIN WHERE lower(x) = 'a'", "in types: w"},
+    {"COPY a FROM STDIN WHERE x > now()", "in a:user_id w"},
+    {"COPY a FROM STDIN WHERE mine(x)", "no"},
     {"GRANT SELECT ON a TO bob", "all"}, {"REVOKE ALL ON a FROM bob", "all"},
     {"COMMENT ON TABLE a IS 'x'", "all"}, {"TRUNCATE a", "all"}, {"ANALYZE a", "all"},
     {"VACUUM a", "all own"}, {"VACUUM", "all own"}, {"REINDEX TABLE a", "all"},

@@ -13,6 +13,7 @@ plan::catalog users(std::vector<std::string> columns,
   made.loaded = true;
   made.tables.push_back({"public", "users", std::move(columns), std::move(types)});
   made.safe_functions = {"now", "lower"};
+  made.immutable_functions = {"lower", "abs"};
   return made;
 }
 
@@ -47,11 +48,13 @@ TEST(catalog_merge, only_what_is_safe_and_open_everywhere_is) {
   auto first = users({"id", "name"}, {{"int8"}, {"text"}});
   auto other = users({"name", "id"}, {{"text"}, {"int8"}});
   other.safe_functions = {"now"};
+  other.immutable_functions = {"abs"};
   other.hides_sharded = {"public.v"};
   merge_catalog(first, other, 1);
   EXPECT_TRUE(first.tables[0].differs.empty());
   EXPECT_FALSE(first.tables[0].ordered) << "another order";
   EXPECT_EQ(first.safe_functions, std::set<std::string>{"now"});
+  EXPECT_EQ(first.immutable_functions, std::set<std::string>{"abs"});
   EXPECT_TRUE(first.hides_sharded.contains("public.v"));
 }
 

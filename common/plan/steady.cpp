@@ -1,0 +1,94 @@
+#include "common/plan/steady.hpp"
+
+#include <algorithm>
+
+#include "common/plan/names.hpp"
+
+namespace pgsled::plan {
+namespace {
+
+template <class T>
+const tree_message* as_message(const T* m) {
+  return reinterpret_cast<const tree_message*>(m);
+}
+template <class T>
+const T& as(const tree_message* m) {
+  return *reinterpret_cast<const T*>(m);
+}
+
+std::string function_name(const PgQuery__FuncCall& call) {
+  const auto parts = name_parts(list(call.n_funcname, call.funcname));
+  return parts.empty() ? std::string{} : parts.back();
+}
+
+bool is_time(const PgQuery__TypeName* type) {
+  if (!type) return false;
+  const auto parts = name_parts(list(type->n_names, type->names));
+  return !parts.empty() && (parts.back().starts_with("time") || parts.back() == "date");
+}
+
+// The moment in which a text is read as a time is in it: 'now', 'today 12:00'.
+bool says_now(const node* constant) {
+  if (!constant || constant->node_case != PG_QUERY__NODE__NODE_A_CONST ||
+      constant->a_const->val_case != PG_QUERY__A__CONST__VAL_SVAL) {
+    return false;
+  }
+  std::string said = text(constant->a_const->sval->sval);
+  std::transform(said.begin(), said.end(), said.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  for (const char* word : {"now", "today", "tomorrow", "yesterday"}) {
+    if (said.find(word) != said.npos) return true;
+  }
+  return false;
+}
+
+std::string unsteady_here(const tree_message* m, const catalog& known) {
+  const auto* type = m->descriptor;
+  if (type == &pg_query__sqlvalue_function__descriptor) {
+    return "CURRENT_TIMESTAMP, CURRENT_USER or the like";
+  }
+  if (type == &pg_query__range_table_sample__descriptor) return "TABLESAMPLE";
+  if (type == &pg_query__type_cast__descriptor) {
+    const auto& cast = as<PgQuery__TypeCast>(m);
+    if (is_time(cast.type_name) && says_now(cast.arg)) return "the time of now";
+  }
+  if (type == &pg_query__func_call__descriptor) {
+    const auto name = function_name(as<PgQuery__FuncCall>(m));
+    if (!known.immutable_functions.contains(name)) return "function " + in_quotes(name);
+  }
+  return {};
+}
+
+std::string unsafe_here(const tree_message* m, const catalog& known) {
+  if (m->descriptor != &pg_query__func_call__descriptor || !known.loaded) return {};
+  const auto name = function_name(as<PgQuery__FuncCall>(m));
+  return known.safe_functions.contains(name) ? std::string{} : "function " + in_quotes(name);
+}
+
+template <class Look>
+std::string first_of(const tree_message* m, const catalog& known, Look look) {
+  if (!m) return {};
+  if (auto found = look(m, known); !found.empty()) return found;
+  std::vector<const tree_message*> below;
+  children(*m, below);
+  for (const tree_message* each : below) {
+    if (auto found = first_of(each, known, look); !found.empty()) return found;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string unsteady(const node* expression, const catalog& known) {
+  return first_of(as_message(expression), known, unsteady_here);
+}
+
+std::string unsteady(const node* expression, const PgQuery__TypeName* type, const catalog& known) {
+  return is_time(type) && says_now(expression) ? "the time of now" : unsteady(expression, known);
+}
+
+std::string reads_tables(const node* expression, const catalog& known) {
+  return first_of(as_message(expression), known, unsafe_here);
+}
+
+}  // namespace pgsled::plan
