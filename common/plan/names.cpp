@@ -210,6 +210,16 @@ relation names::find(const PgQuery__RangeVar& range) const {
   return find_in(schema, name);   // the catalog does not have it
 }
 
+const sharded_table* names::listed(const PgQuery__RangeVar& range) const {
+  return by_name(text(range.schemaname), text(range.relname));
+}
+
+bool names::sharded_by(const std::string& schema, const std::string& column) const {
+  return std::any_of(database_.sharded.begin(), database_.sharded.end(), [&](const auto& table) {
+    return table.name.empty() && table.column == column && is_schema(table.schema, schema);
+  });
+}
+
 // `schema` is empty for a name that the catalog has in none that it could be in.
 relation names::find_in(const std::string& schema, const std::string& name) const {
   const auto* columns = columns_of(schema, name);

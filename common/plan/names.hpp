@@ -43,6 +43,10 @@ class names {
   relation find(const PgQuery__RangeVar&) const;
   // No schema of search_path comes before pg_catalog: operators without a schema are PostgreSQL's.
   bool has_usual_operators() const;
+  // The entry that names such a table, whether there is one or not.
+  const sharded_table* listed(const PgQuery__RangeVar&) const;
+  // Does an entry without a table shard every table with such a column?
+  bool sharded_by(const std::string& schema, const std::string& column) const;
 
  private:
   relation find_in(const std::string& schema, const std::string& name) const;

@@ -5,6 +5,7 @@
 #include "common/plan/analysis.hpp"
 #include "common/plan/copy_statement.hpp"
 #include "common/plan/sequences.hpp"
+#include "common/plan/sharding_ddl.hpp"
 #include "common/plan/steady.hpp"
 
 namespace pgsled::plan {
@@ -56,13 +57,13 @@ std::string name_in(const PgQuery__RangeVar& range, const std::string& schema) {
   return (add ? sql_identifier(schema) + "." : "") + written_name(range);
 }
 
-plan create_table(const PgQuery__CreateStmt& s, const std::string& schema = {}) {
+plan create_table(const PgQuery__CreateStmt& s, bool single, const std::string& schema = {}) {
   if (is_temporary(s.relation)) return no_temporary();
   plan p = ddl();
   const auto elements = list(s.n_table_elts, s.table_elts);
   for (const node* each : elements) {
     if (each->node_case != PG_QUERY__NODE__NODE_COLUMN_DEF) continue;
-    if (auto no = check_sequence(*each->column_def)) return *no;
+    if (auto no = check_sequence(*each->column_def)) return single ? ddl() : *no;
   }
   const bool sequences = std::any_of(elements.begin(), elements.end(), [](const node* each) {
     // LIKE may copy identity columns.
@@ -73,15 +74,16 @@ plan create_table(const PgQuery__CreateStmt& s, const std::string& schema = {}) 
   return p;
 }
 
-plan create_sequence(const PgQuery__CreateSeqStmt& s, const std::string& schema = {}) {
+plan create_sequence(const PgQuery__CreateSeqStmt& s, bool single,
+                     const std::string& schema = {}) {
   if (is_temporary(s.sequence)) return no_temporary();
-  if (auto no = check_sequence(list(s.n_options, s.options))) return *no;
+  if (auto no = check_sequence(list(s.n_options, s.options))) return single ? ddl() : *no;
   plan p = ddl();
   if (s.sequence) p.spread_sequences_of.push_back(name_in(*s.sequence, schema));
   return p;
 }
 
-plan create_schema(const PgQuery__CreateSchemaStmt& s) {
+plan create_schema(const PgQuery__CreateSchemaStmt& s, bool single) {
   plan p = ddl();
   const std::string schema = s.schemaname && *s.schemaname ? s.schemaname
                              : s.authrole                  ? text(s.authrole->rolename)
@@ -89,10 +91,10 @@ plan create_schema(const PgQuery__CreateSchemaStmt& s) {
   for (const node* each : list(s.n_schema_elts, s.schema_elts)) {
     plan part;
     if (each->node_case == PG_QUERY__NODE__NODE_CREATE_STMT) {
-      part = create_table(*each->create_stmt, schema);
+      part = create_table(*each->create_stmt, single, schema);
     }
     if (each->node_case == PG_QUERY__NODE__NODE_CREATE_SEQ_STMT) {
-      part = create_sequence(*each->create_seq_stmt, schema);
+      part = create_sequence(*each->create_seq_stmt, single, schema);
     }
     if (part.destination == destination::refused) return part;
     p.spread_sequences_of.insert(p.spread_sequences_of.end(), part.spread_sequences_of.begin(),
@@ -135,8 +137,19 @@ std::optional<plan> check_new_column(const PgQuery__ColumnDef& column, const std
 }
 
 plan alter_sequence(const PgQuery__AlterSeqStmt& s) {
-  if (auto no = check_sequence_change(list(s.n_options, s.options))) return *no;
-  return ddl();
+  auto no = check_sequence_change(list(s.n_options, s.options));
+  return no ? *no : ddl();
+}
+
+plan rename(const PgQuery__RenameStmt& s, const database_view& database, const names& tables) {
+  auto no = check_rename(s, database, tables);
+  return no ? *no : ddl();
+}
+
+plan set_schema(const PgQuery__AlterObjectSchemaStmt& s, const database_view& database,
+                const names& tables) {
+  auto no = check_new_schema(s, database, tables);
+  return no ? *no : ddl();
 }
 
 // Of one column of ALTER TABLE, or nothing to be said against it.
@@ -168,17 +181,22 @@ plan alter_table(const PgQuery__AlterTableStmt& s, const database_view& database
                  const names& tables) {
   plan p = ddl();
   bool sequences = false;
+  const bool single = database.shards <= 1;
   const auto found = s.relation ? tables.find(*s.relation) : relation{};
   const auto shown = s.relation ? shown_name(*s.relation) : std::string{};
   for (const node* each : list(s.n_cmds, s.cmds)) {
     if (each->node_case != PG_QUERY__NODE__NODE_ALTER_TABLE_CMD) continue;
     const auto& command = *each->alter_table_cmd;
     sequences |= command.subtype == PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity;
-    if (auto no = check_column_command(command, shown, may_be_everywhere(found),
-                                       database.catalog)) {
-      return *no;
+    std::optional<plan> no;
+    if (!single) {
+      no = check_column_command(command, shown, may_be_everywhere(found), database.catalog);
     }
+    if (!single && !no && s.relation) no = check_sharding(*s.relation, command, tables);
+    if (no) return *no;
     if (!command.def) continue;
+    sequences |= command.def->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF &&
+                 has_sequence(*command.def->column_def);
     if (command.def->node_case == PG_QUERY__NODE__NODE_PARTITION_CMD &&
         command.def->partition_cmd->concurrent) {
       return not_together();
@@ -188,13 +206,13 @@ plan alter_table(const PgQuery__AlterTableStmt& s, const database_view& database
   return p;
 }
 
-plan create_table_as(const PgQuery__CreateTableAsStmt& s, const catalog& known) {
+plan create_table_as(const PgQuery__CreateTableAsStmt& s, bool single, const catalog& known) {
   if (s.into && is_temporary(s.into->rel)) return no_temporary();
   if (s.objtype != PG_QUERY__OBJECT_TYPE__OBJECT_MATVIEW) {
     return refused("CREATE TABLE AS would fill the table with the rows of each shard",
                    "Create the table first, then insert into it.");
   }
-  const auto why = unsteady(s.query, known);
+  const auto why = single ? std::string{} : unsteady(s.query, known);
   if (why.empty()) return ddl();
   return refused("a materialized view with " + why + " would not be the same on every shard",
                  "Leave it out of the view, and compute it in the statements that read the view.");
@@ -296,19 +314,34 @@ std::optional<plan> session_statement(const node& s) {
   }
 }
 
+// Statements about objects that are right on one server but not on several; nothing: no such one.
+std::optional<plan> change_of_object(const node& s, const database_view& database,
+                                     const names& tables) {
+  switch (s.node_case) {
+    case PG_QUERY__NODE__NODE_ALTER_SEQ_STMT: return alter_sequence(*s.alter_seq_stmt);
+    case PG_QUERY__NODE__NODE_RENAME_STMT: return rename(*s.rename_stmt, database, tables);
+    case PG_QUERY__NODE__NODE_ALTER_OBJECT_SCHEMA_STMT:
+      return set_schema(*s.alter_object_schema_stmt, database, tables);
+    default: return std::nullopt;
+  }
+}
+
 // Statements about objects: the same on every shard.
 plan object_statement(const node& s, const database_view& database, const names& tables) {
+  const bool single = database.shards <= 1;
+  if (auto change = single ? std::nullopt : change_of_object(s, database, tables)) return *change;
   switch (s.node_case) {
-    case PG_QUERY__NODE__NODE_CREATE_STMT: return create_table(*s.create_stmt);
-    case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT: return create_sequence(*s.create_seq_stmt);
-    case PG_QUERY__NODE__NODE_ALTER_SEQ_STMT: return alter_sequence(*s.alter_seq_stmt);
-    case PG_QUERY__NODE__NODE_CREATE_SCHEMA_STMT: return create_schema(*s.create_schema_stmt);
+    case PG_QUERY__NODE__NODE_CREATE_STMT: return create_table(*s.create_stmt, single);
+    case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT:
+      return create_sequence(*s.create_seq_stmt, single);
+    case PG_QUERY__NODE__NODE_CREATE_SCHEMA_STMT:
+      return create_schema(*s.create_schema_stmt, single);
     case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: 
       return alter_table(*s.alter_table_stmt, database, tables);
     case PG_QUERY__NODE__NODE_VIEW_STMT:
       return is_temporary(s.view_stmt->view) ? no_temporary() : ddl();
     case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT:
-      return create_table_as(*s.create_table_as_stmt, database.catalog);
+      return create_table_as(*s.create_table_as_stmt, single, database.catalog);
     case PG_QUERY__NODE__NODE_INDEX_STMT: return ddl(s.index_stmt->concurrent);
     case PG_QUERY__NODE__NODE_DROP_STMT: return ddl(s.drop_stmt->concurrent);
     case PG_QUERY__NODE__NODE_REINDEX_STMT: return reindex(*s.reindex_stmt);
