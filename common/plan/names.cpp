@@ -214,6 +214,12 @@ const sharded_table* names::listed(const PgQuery__RangeVar& range) const {
   return by_name(text(range.schemaname), text(range.relname));
 }
 
+bool names::temporary_in_path() const {
+  return path_ && std::any_of(path_->begin(), path_->end(), [](const auto& schema) {
+           return schema.starts_with("pg_temp");
+         });
+}
+
 bool names::sharded_by(const std::string& schema, const std::string& column) const {
   return std::any_of(database_.sharded.begin(), database_.sharded.end(), [&](const auto& table) {
     return table.name.empty() && table.column == column && is_schema(table.schema, schema);

@@ -45,6 +45,8 @@ class names {
   bool has_usual_operators() const;
   // The entry that names such a table, whether there is one or not.
   const sharded_table* listed(const PgQuery__RangeVar&) const;
+  // Is what gets no schema made in the temporary one of its connection, perhaps?
+  bool temporary_in_path() const;
   // Does an entry without a table shard every table with such a column?
   bool sharded_by(const std::string& schema, const std::string& column) const;
 

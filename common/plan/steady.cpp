@@ -29,11 +29,7 @@ bool is_time(const PgQuery__TypeName* type) {
 
 // The moment in which a text is read as a time is in it: 'now', 'today 12:00'.
 bool says_now(const node* constant) {
-  if (!constant || constant->node_case != PG_QUERY__NODE__NODE_A_CONST ||
-      constant->a_const->val_case != PG_QUERY__A__CONST__VAL_SVAL) {
-    return false;
-  }
-  std::string said = text(constant->a_const->sval->sval);
+  std::string said = string_constant(constant);
   std::transform(said.begin(), said.end(), said.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   for (const char* word : {"now", "today", "tomorrow", "yesterday"}) {

@@ -124,4 +124,10 @@ std::vector<std::string> name_parts(node_list names) {
   return parts;
 }
 
+std::string string_constant(const node* value) {
+  const bool is_one = value && value->node_case == PG_QUERY__NODE__NODE_A_CONST &&
+                      value->a_const->val_case == PG_QUERY__A__CONST__VAL_SVAL;
+  return is_one ? text(value->a_const->sval->sval) : std::string{};
+}
+
 }  // namespace pgsled::plan

@@ -42,5 +42,7 @@ inline std::string text(const char* string) { return string ? string : ""; }
 bool is_star(const node*);
 // The parts of a name given as a list of String nodes.
 std::vector<std::string> name_parts(node_list names);
+// Of a constant that is a string; empty: it is none.
+std::string string_constant(const node* value);
 
 }  // namespace pgsled::plan

@@ -45,6 +45,45 @@ plan no_temporary() {
                  "Use a CTE, or an ordinary table.");
 }
 
+const char* const other_path_hint = "SET search_path without pg_temp, or write the schema.";
+
+// What is made then without a schema could be temporary, on a connection that others get.
+bool sets_temporary_path(const node& s) {
+  if (s.node_case != PG_QUERY__NODE__NODE_VARIABLE_SET_STMT) return false;
+  const auto& set = *s.variable_set_stmt;
+  const auto values = list(set.n_args, set.args);
+  return text(set.name) == "search_path" &&
+         std::any_of(values.begin(), values.end(), [](const node* schema) {
+           return string_constant(schema).starts_with("pg_temp");
+         });
+}
+
+// Does the statement make something in the first schema of the path?
+bool makes_without_schema(const node& s) {
+  const auto range = [](const PgQuery__RangeVar* made) {
+    return made && text(made->schemaname).empty();
+  };
+  const auto parts = [](std::size_t count) { return count == 1; };
+  switch (s.node_case) {
+    case PG_QUERY__NODE__NODE_CREATE_STMT: return range(s.create_stmt->relation);
+    case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT: return range(s.create_seq_stmt->sequence);
+    case PG_QUERY__NODE__NODE_VIEW_STMT: return range(s.view_stmt->view);
+    case PG_QUERY__NODE__NODE_COMPOSITE_TYPE_STMT: return range(s.composite_type_stmt->typevar);
+    case PG_QUERY__NODE__NODE_CREATE_FOREIGN_TABLE_STMT:
+      return s.create_foreign_table_stmt->base_stmt &&
+             range(s.create_foreign_table_stmt->base_stmt->relation);
+    case PG_QUERY__NODE__NODE_CREATE_TABLE_AS_STMT:
+      return s.create_table_as_stmt->into && range(s.create_table_as_stmt->into->rel);
+    case PG_QUERY__NODE__NODE_CREATE_ENUM_STMT: return parts(s.create_enum_stmt->n_type_name);
+    case PG_QUERY__NODE__NODE_CREATE_RANGE_STMT: return parts(s.create_range_stmt->n_type_name);
+    case PG_QUERY__NODE__NODE_CREATE_DOMAIN_STMT: return parts(s.create_domain_stmt->n_domainname);
+    case PG_QUERY__NODE__NODE_CREATE_FUNCTION_STMT:
+      return parts(s.create_function_stmt->n_funcname);
+    case PG_QUERY__NODE__NODE_DEFINE_STMT: return parts(s.define_stmt->n_defnames);
+    default: return false;
+  }
+}
+
 bool has_option(node_list options, const char* name) {
   return std::any_of(options.begin(), options.end(), [&](const node* each) {
     return each->node_case == PG_QUERY__NODE__NODE_DEF_ELEM &&
@@ -329,6 +368,11 @@ std::optional<plan> change_of_object(const node& s, const database_view& databas
 // Statements about objects: the same on every shard.
 plan object_statement(const node& s, const database_view& database, const names& tables) {
   const bool single = database.shards <= 1;
+  if (!single && tables.temporary_in_path() && makes_without_schema(s)) {
+    return refused("search_path has pg_temp in it, and temporary objects cannot be used in a "
+                   "sharded database",
+                   other_path_hint);
+  }
   if (auto change = single ? std::nullopt : change_of_object(s, database, tables)) return *change;
   switch (s.node_case) {
     case PG_QUERY__NODE__NODE_CREATE_STMT: return create_table(*s.create_stmt, single);
@@ -392,6 +436,11 @@ plan plan_statement(const node& s, const database_view& database, const request&
     case PG_QUERY__NODE__NODE_DECLARE_CURSOR_STMT:
       return wrapped(s, database, from, tables);
     default: break;
+  }
+  if (!single && sets_temporary_path(s)) {
+    return refused("search_path cannot have pg_temp in it in a sharded database, where nothing "
+                   "temporary can be used",
+                   other_path_hint);
   }
   if (auto session = session_statement(s)) {
     return single && session->destination == destination::refused ? any_shard(access::write)

@@ -790,6 +790,33 @@ TEST(planner, a_path_that_is_not_known) {
   EXPECT_EQ(plan_of("COPY invoices TO STDOUT"), "no");
 }
 
+TEST(planner, nothing_is_made_in_the_temporary_schema) {
+  auto database = messenger();
+  const char* const statements[] = {
+      "CREATE TABLE t (id int)", "CREATE SEQUENCE s", "CREATE VIEW v AS SELECT 1",
+      "CREATE MATERIALIZED VIEW v AS SELECT 1", "CREATE TYPE t AS (a int)",
+      "CREATE TYPE t AS ENUM ('a')", "CREATE DOMAIN d AS int",
+      "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"};
+  for (const char* sql : statements) {
+    EXPECT_EQ(show(planned(sql, database, {}, "x, pg_temp, public")), "no") << sql;
+    EXPECT_EQ(show(planned(sql, database, {}, "\"pg_temp_3\"")), "no") << sql;
+    EXPECT_EQ(show(planned(sql, database, {}, "public")).substr(0, 3), "all") << sql;
+  }
+  EXPECT_EQ(show(planned("CREATE TABLE public.t (id int)", database, {}, "pg_temp")), "all");
+  EXPECT_EQ(show(planned("ALTER TABLE types ADD n int", database, {}, "pg_temp")), "all");
+  for (const char* sql : {"SET search_path = pg_temp, public", "SET LOCAL search_path = x, pg_temp",
+                          "SET SCHEMA 'pg_temp'",
+                          "SELECT set_config('search_path', 'pg_temp, public', false)"}) {
+    EXPECT_EQ(show(planned(sql, database)), "no") << sql;
+  }
+  EXPECT_EQ(show(planned("SET search_path = public", database)), "any");
+  database.catalog.paths = {{"", "pg_temp, public"}};
+  EXPECT_EQ(show(planned("CREATE TABLE t (id int)", database)), "no");
+  database.shards = 1;
+  EXPECT_EQ(show(planned("CREATE TABLE t (id int)", database)), "all");
+  EXPECT_EQ(show(planned("SET search_path = pg_temp", database)), "any");
+}
+
 TEST(planner, the_path_of_a_role) {
   auto database = messenger();
   const std::string sql = "SELECT * FROM events WHERE user_id = $1";
