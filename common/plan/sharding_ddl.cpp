@@ -67,8 +67,8 @@ std::optional<plan> check_key(const PgQuery__RangeVar& table, const std::string&
                               const char* what, const names& tables) {
   const auto found = tables.find(table);
   if (!found.table || column != found.table->column) return std::nullopt;
-  return refused(std::string(what) + " column " + in_quotes(column) + ", the sharding key of table " +
-                     shown_name(table),
+  return refused(std::string(what) + " column " + in_quotes(column) +
+                     ", the sharding key of table " + shown_name(table),
                  change_first);
 }
 

@@ -369,6 +369,79 @@ def test_a_part_of_a_sharded_table_is_none_that_is_on_every_shard(both, server):
             server.run("DROP TABLE part", database=name)
 
 
+def without(server, *statements):
+    """On the servers themselves, what a test has made."""
+    for name in SHARDS + ["whole"]:
+        server.run(*statements, database=name)
+
+
+def test_sequences_that_are_there_go_on(both, server):
+    """CREATE TABLE IF NOT EXISTS finds the table, and must not set its sequence back."""
+    through, direct = both
+    make = "CREATE TABLE IF NOT EXISTS counted (id serial PRIMARY KEY, v text)"
+    add = "INSERT INTO counted (v) VALUES ('x')"
+    try:
+        for sql in (make, add, make, add):
+            assert say(through, sql) == say(direct, sql), sql
+        shards, whole = tables(server, "counted")
+        assert len(shards[0]) == len(whole[0]) == 2
+    finally:
+        without(server, "DROP TABLE IF EXISTS counted")
+
+
+def test_sequences_count_from_their_start(both, server):
+    through, direct = both
+    made = ["CREATE SEQUENCE tens INCREMENT BY 10 START WITH 1000",
+            "CREATE SEQUENCE down INCREMENT BY -1",
+            "CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY (START 7 INCREMENT 2))"]
+    following = "SELECT nextval('tens'), nextval('down'), nextval('numbered_id_seq')"
+    try:
+        for sql in made:
+            assert say(through, sql) == say(direct, sql)
+        got = [[server.run(following, database=name)[0] for _ in range(2)] for name in SHARDS]
+        for shard, (first, second) in enumerate(got):
+            assert first == (1000 + 10 * shard, -1 - shard, 7 + 2 * shard)
+            assert second == (first[0] + 10240, first[1] - 1024, first[2] + 2048)
+        assert got[0][0] == server.run(following, database="whole")[0]
+    finally:
+        without(server, "DROP SEQUENCE IF EXISTS tens, down", "DROP TABLE IF EXISTS numbered")
+
+
+@pytest.mark.parametrize("sql", [
+    "ALTER TABLE countries ADD COLUMN at timestamptz DEFAULT now()",
+    "ALTER TABLE countries ADD COLUMN at timestamptz DEFAULT CURRENT_TIMESTAMP",
+    "ALTER TABLE countries ADD COLUMN token uuid DEFAULT gen_random_uuid()",
+    "ALTER TABLE countries ADD COLUMN id serial",
+    "ALTER TABLE countries ADD COLUMN id int GENERATED ALWAYS AS IDENTITY",
+    "ALTER TABLE countries ALTER COLUMN n TYPE float8 USING random()",
+    "ALTER SEQUENCE tags_id_seq RESTART", "ALTER SEQUENCE tags_id_seq INCREMENT BY 5",
+    "ALTER TABLE odd ALTER COLUMN id RESTART WITH 5", "CREATE SEQUENCE circle MAXVALUE 9 CYCLE",
+    "CREATE MATERIALIZED VIEW seen_at AS SELECT now() AS at",
+    "COPY countries FROM STDIN WHERE random() < 0.5",
+    "ALTER TABLE t RENAME TO other", "ALTER TABLE countries RENAME TO t",
+    "ALTER TABLE t DROP COLUMN id",
+    "ALTER TABLE t RENAME COLUMN id TO key", "ALTER TABLE countries INHERIT t",
+    "SET search_path = pg_temp, public"])
+def test_ddl_that_each_shard_would_do_otherwise(both, server, sql):
+    got, _ = say(both[0], sql)
+    assert got[0][0] == "0A000", got
+    same(server)
+
+
+def test_a_new_column_in_steps(both, server):
+    """The way that the refusal of a default tells."""
+    try:
+        for sql in ("ALTER TABLE countries ADD COLUMN at timestamptz",
+                    "ALTER TABLE countries ALTER COLUMN at SET DEFAULT now()",
+                    "UPDATE countries SET at = '2026-01-01'",
+                    "ALTER TABLE countries ADD COLUMN small text DEFAULT lower('X')"):
+            assert say(both[0], sql) == say(both[1], sql)
+        assert "2026-01-01" in same(server)[0][0]
+    finally:
+        without(server, "ALTER TABLE countries DROP COLUMN IF EXISTS at, "
+                        "DROP COLUMN IF EXISTS small")
+
+
 def test_a_shard_that_differs_already_is_told(both, server):
     server.run("INSERT INTO countries VALUES ('es', 'Spain', 1)", database=SHARDS[1])
     got, _ = say(both[0], "DELETE FROM countries")
