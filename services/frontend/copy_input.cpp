@@ -50,7 +50,7 @@ bool shard_copy::make_spec(pg_error& why) {
   spec_.columns = job().columns;
   held_ = std::make_unique<copy::scatter>(spec_.shards);
   out_.resize(spec_.shards);
-  if (spec_.everywhere) return true;
+  if (spec_.everywhere) return defaults_are_the_same(why);
   if (spec_.columns.empty()) {
     for (const auto& row : first.rows) spec_.columns.push_back(row[0]);
   }
@@ -82,6 +82,24 @@ bool shard_copy::make_spec(pg_error& why) {
   } else {
     for (const auto& mapping : endpoint.database.mappings) {
       if (mapping.id == spec_.rule.mapping) spec_.mappings.push_back(mapping);
+    }
+  }
+  return true;
+}
+
+// Of a table that is on every shard: what the input does not give must not be computed by each.
+bool shard_copy::defaults_are_the_same(pg_error& why) const {
+  const auto& listed = spec_.columns;
+  for (const auto& [shard, one] : legs_) {
+    for (const auto& row : one->rows) {
+      const bool given = listed.empty() ||
+                         std::find(listed.begin(), listed.end(), row[0]) != listed.end();
+      if (row[4] != "t" || (given && !spec_.options.has_default)) continue;
+      why = {"0A000",
+             "COPY into table \"" + spec_.table + "\", which is on every shard, leaves column \"" +
+                 row[0] + "\" to its default, which each shard would compute by itself",
+             "Give the column in the input, or use INSERT.", {}};
+      return false;
     }
   }
   return true;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t max_carry = 256 * 1024;
 constexpr std::size_t max_columns = 1664;
+constexpr std::size_t fields_of_column = 5;   // in a row of columns_sql()
 
 void add_field(std::string& to, char field, std::string_view value) {
   if (value.empty()) return;
@@ -93,7 +94,7 @@ void shard_copy::leg::read(char type, byte_span body, std::string_view whole) {
     default: return;
   }
   // A row of the columns; those of EXPLAIN have another number of fields.
-  if (body.size() < 2 || load_be<std::uint16_t>(body.data()) != 4) return;
+  if (body.size() < 2 || load_be<std::uint16_t>(body.data()) != fields_of_column) return;
   if (rows.size() >= max_columns) return lease->mark_broken();
   std::vector<std::string> row;
   for (auto rest = body.subspan(2); rest.size() >= 4;) {
@@ -104,7 +105,7 @@ void shard_copy::leg::read(char type, byte_span body, std::string_view whole) {
     row.emplace_back(as_text(rest.first(length)));
     rest = rest.subspan(length);
   }
-  if (row.size() == 4) rows.push_back(std::move(row));
+  if (row.size() == fields_of_column) rows.push_back(std::move(row));
 }
 
 void shard_copy::leg::server_read_done() {
@@ -202,6 +203,24 @@ void shard_copy::joined(const pg_error* why) {
   for (auto& [shard, one] : legs_) one->ask(sql);
 }
 
+namespace {
+
+// Does column b.attnum of the table have a default that each shard would compute otherwise? The
+// functions that PostgreSQL has built in are named in the expression only.
+std::string computes_default(const std::string& table) {
+  return "EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type of ON of.oid ="
+         " a.atttypid LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum ="
+         " a.attnum CROSS JOIN LATERAL (SELECT coalesce(d.adbin, of.typdefaultbin)::text AS tree) e"
+         " WHERE a.attrelid = " +
+         session::quote_literal(table) +
+         "::pg_catalog.regclass AND a.attnum = b.attnum AND (a.attidentity <> '' OR e.tree ~"
+         " 'SQLVALUEFUNCTION|NEXTVALUEEXPR' OR EXISTS (SELECT FROM pg_catalog.regexp_matches("
+         "e.tree, 'funcid ([0-9]+)', 'g') AS m JOIN pg_catalog.pg_proc p ON p.oid ="
+         " m[1]::pg_catalog.oid WHERE p.provolatile <> 'i')))";
+}
+
+}  // namespace
+
 // The columns as they are now and stay until the end of the transaction: the first statement locks
 // the table as COPY will, and needs no more rights than COPY does. Types under all domains, as
 // equality sees them.
@@ -218,7 +237,9 @@ std::string shard_copy::columns_sql() const {
          " ON t.oid = b.type WHERE t.typtype = 'd') SELECT b.attname, CASE WHEN n.nspname ="
          " 'pg_catalog' THEN '' ELSE n.nspname || '.' END || t.typname, CASE WHEN t.oid ="
          " 'pg_catalog.varchar'::pg_catalog.regtype AND b.modifier >= 4 THEN b.modifier - 4 ELSE 0"
-         " END, coalesce(c.collisdeterministic, true) FROM base b JOIN pg_catalog.pg_type t ON"
+         " END, coalesce(c.collisdeterministic, true), " +
+         (job().key.empty() ? computes_default(table) : "false") +
+         " FROM base b JOIN pg_catalog.pg_type t ON"
          " t.oid = b.type JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace LEFT JOIN"
          " pg_catalog.pg_collation c ON c.oid = b.collation WHERE t.typtype <> 'd'"
          " ORDER BY b.attnum";

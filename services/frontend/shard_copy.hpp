@@ -86,6 +86,7 @@ class shard_copy final : private split_user {
 
   // copy_input.cpp
   bool make_spec(pg_error& why);
+  bool defaults_are_the_same(pg_error& why) const;
   bool read_encodings(const session::pair_set_ref& parameters, pg_error& why);
   void find_splitter();
   void begin_input();

@@ -428,6 +428,25 @@ def test_ddl_that_each_shard_would_do_otherwise(both, server, sql):
     same(server)
 
 
+def test_copy_leaves_no_column_to_what_each_shard_computes(both, server):
+    for columns in ("name", "id, name", "id, name, at"):
+        got, _ = say(both[0], f"COPY tags ({columns}) FROM STDIN")
+        assert got[0][0] == "0A000" and "default" in got[0][1], got
+    line = "1\tone\t2026-01-01\ta0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\n".encode()
+    for columns in ("", "(id, name, at, token)"):
+        for client in both:
+            client.send(wire.query(f"COPY tags {columns} FROM STDIN"),
+                        wire.copy_data(line) + wire.COPY_DONE)
+            assert ("C", b"COPY 1\0") in client.receive_until_ready()
+        same(server, "tags")
+        without(server, "TRUNCATE tags")
+    for client in both:   # what PostgreSQL itself fills in is the same
+        client.send(wire.query("COPY countries (code) FROM STDIN"),
+                    wire.copy_data(b"fr\n") + wire.COPY_DONE)
+        assert ("C", b"COPY 1\0") in client.receive_until_ready()
+    same(server)
+
+
 def test_a_new_column_in_steps(both, server):
     """The way that the refusal of a default tells."""
     try:
