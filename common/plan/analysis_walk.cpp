@@ -32,12 +32,6 @@ bool is_large_object(const std::string& name) {
   return name.starts_with("lo_") || name == "loread" || name == "lowrite";
 }
 
-bool says_temporary(node_list arguments) {
-  return std::any_of(arguments.begin(), arguments.end(), [](const node* each) {
-    return string_constant(each).find("pg_temp") != std::string::npos;
-  });
-}
-
 const char* const one_key_hint =
     "Bind every sharded table of the statement to one value of its sharding key.";
 
@@ -527,11 +521,6 @@ void analysis::call(const PgQuery__FuncCall& f) {
   if (name == "setval") {
     return refuse("setval() would set the sequence on one shard only",
                   "Set it on each shard with a direct connection.");
-  }
-  if (name == "set_config" && says_temporary(list(f.n_args, f.args))) {
-    return refuse("search_path cannot have pg_temp in it in a sharded database, where nothing "
-                  "temporary can be used",
-                  "Set it without pg_temp, or write the schema.");
   }
   if (name == "pg_notify") {
     return refuse("notifications would reach the listeners of one shard only",
