@@ -248,15 +248,16 @@ trouble cluster_flow::place_all() {
 
 // Several shards that count alike would give out the same values.
 trouble cluster_flow::sequences() {
-  sequence_values highest;
+  sequence_values values;
+  shard_number shard = 0;
   for (auto& link : scene_.side(from()).links) {
-    if (auto error = read_sequences(link, highest)) return error;
+    if (auto error = read_sequences(link, shard++, values)) return error;
   }
   auto& there = scene_.side(to_).gets;
   for (std::size_t d = 0; d < there.size(); ++d) {
     const sequence_manner how{static_cast<shard_number>(d), false,
                               to_ == cluster_side::fresh && there.size() > 1};
-    if (auto error = carry_sequences(there[d]->link(there[d]->destination), highest, how)) {
+    if (auto error = carry_sequences(there[d]->link(there[d]->destination), values, how)) {
       return error;
     }
   }

@@ -680,11 +680,11 @@ trouble move_runner::verify() {
 }
 
 trouble move_runner::sequences() {
-  sequence_values highest;
+  sequence_values values;
   for (const shard_number source : scene_.sources) {
-    if (auto error = read_sequences(scene_.link(source), highest)) return error;
+    if (auto error = read_sequences(scene_.link(source), source, values)) return error;
   }
-  return carry_sequences(scene_.link(scene_.destination), highest,
+  return carry_sequences(scene_.link(scene_.destination), values,
                          {scene_.destination, scene_.destination_owns()});
 }
 

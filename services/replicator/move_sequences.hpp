@@ -12,19 +12,23 @@
 
 namespace pgsled::replicator {
 
-// By schema and name, the last value that was given out, or the one before the first.
-using sequence_values = std::map<std::pair<std::string, std::string>, std::int64_t>;
+struct sequence_value {
+  std::int64_t highest = 0;   // the last value that was given out, or the one before the first
+  std::int64_t base = 1;      // the first value of shard 0, if each shard has values of its own
+};
+// By schema and name.
+using sequence_values = std::map<std::pair<std::string, std::string>, sequence_value>;
 
-// Keeps the higher value of each.
-trouble read_sequences(management::connection&, sequence_values& highest);
+// Of a shard of this number. Keeps the higher value of each.
+trouble read_sequences(management::connection&, shard_number, sequence_values& found);
 
 struct sequence_manner {
-  shard_number shard = 0;    // whose residue it gets where sequences step by 1024
+  shard_number shard = 0;    // whose values it gets where sequences step by a multiple of 1024
   bool in_use = false;       // clients take values all the time: it is locked for a moment
   // Sequences of tables that step by 1 step by 1024 from now on, each shard by values of its own.
   bool spread = false;
 };
-trouble carry_sequences(management::connection&, const sequence_values& highest,
+trouble carry_sequences(management::connection&, const sequence_values& values,
                         const sequence_manner&);
 
 }  // namespace pgsled::replicator
