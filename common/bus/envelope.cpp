@@ -43,6 +43,7 @@ bool known(bus::kind value) {
     case kind::cancel:
     case kind::bye:
     case kind::command:
+    case kind::command_answer:
     case kind::lease:
     case kind::relay:
     case kind::move_request:

@@ -27,7 +27,8 @@ enum class kind : std::uint16_t {
   gather_answer = 12,  // peer → router, JSON
   cancel = 13,         // worker → router → worker, 4 bytes pid + secret
   bye = 14,            // peer → router: draining, lend nothing more
-  command = 15,        // router → peer, JSON {command:"shutdown"|…}
+  command = 15,        // both, JSON {command:"shutdown"|…}
+  command_answer = 16, // router → peer, JSON {}
   lease = 20,          // relay lane, worker ↔ pooler: one lease message
   relay = 21,          // relay lane: bytes, credits and ends of leases' streams, in a batch
   move_request = 25,   // replicator → router, JSON: see snapshot::move_request

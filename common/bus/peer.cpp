@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds hello_pause{100};
 
 bool is_answer(kind k) {
   return k == kind::plan_answer || k == kind::admin_answer || k == kind::gather_answer ||
-         k == kind::move_answer || k == kind::error;
+         k == kind::command_answer || k == kind::move_answer || k == kind::error;
 }
 bool is_ask(kind k) {
   return k == kind::plan_request || k == kind::admin_request || k == kind::gather ||

@@ -240,6 +240,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void end_shards(std::string unit_bytes, const sql::statement& effect, bool commit);
   void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
   void note_unsettled(const std::vector<std::string>& names);
+  void settle_names(const sql::statement& savepoint);
   void announce(std::function<void()> then);
   void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
                      const std::string& warning = {}, const same_rows* = nullptr);
@@ -326,6 +327,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool own_settings_ = false;               // on its connection, which nobody can say again
   bool defined_ = false;                    // the catalogs are others after COMMIT
   std::vector<std::string> unsettled_;      // by the open transaction: plan::unsettles
+  std::vector<std::pair<std::string, std::vector<std::string>>> unsettled_at_;   // its savepoints
   bool announces_ = false;                  // and that has been
   bool datestyle_changed_ = false;
   bool before_fence_ = false;               // its transaction is older than the fence that is up

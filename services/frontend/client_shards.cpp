@@ -585,6 +585,7 @@ void client::tell_shards(std::string unit_bytes, const sql::statement& effect,
     if (why == nullptr) {
       script_.succeeded(effect, shadow_->current(), shadow_->behind(effect));
       shadow_->succeeded(effect, tag, worker_.pairs());
+      settle_names(effect);
       if (effect.effect == sql::effect::rollback_to) virtual_status_ = 'T';
       local_settings_ = local_settings_ || changes_parsing(effect);
       if (effect.name == "datestyle") {
@@ -640,6 +641,7 @@ bool client::shards_ended(const sql::statement& effect, std::string_view tag) {
   unrun_ = wrote_ = local_settings_ = batch_ = false;
   announces_ = std::exchange(defined_, false) && tag == "COMMIT";
   unsettled_.clear();
+  unsettled_at_.clear();
   shadow_->succeeded(effect, tag, worker_.pairs());
   shadow_->ready('I');
   ++counts_.transactions;
@@ -667,6 +669,34 @@ void client::note_unsettled(const std::vector<std::string>& names) {
     }
   }
   if (unsettled_.size() > most) unsettled_ = {"*"};
+}
+
+// What was defined behind a savepoint is taken back to it.
+void client::settle_names(const sql::statement& done) {
+  using enum sql::effect;
+  constexpr std::size_t most = 256;
+  const bool lost = !unsettled_at_.empty() && unsettled_at_.front().first.empty();
+  if (lost) return;
+  if (done.effect == savepoint) {
+    if (!unsettled_.empty()) unsettled_at_.emplace_back(done.name, unsettled_);
+    if (unsettled_at_.size() > most) {   // from here on any name is one of them, to the end
+      unsettled_ = {"*"};
+      unsettled_at_ = {{std::string(), unsettled_}};
+    }
+    return;
+  }
+  if (done.effect != rollback_to && done.effect != release) return;
+  const auto at = std::find_if(unsettled_at_.rbegin(), unsettled_at_.rend(),
+                               [&](const auto& one) { return one.first == done.name; });
+  if (at == unsettled_at_.rend()) {   // of before the first definition
+    if (done.effect == rollback_to) {
+      unsettled_.clear();
+      unsettled_at_.clear();
+    }
+    return;
+  }
+  if (done.effect == rollback_to) unsettled_ = at->second;
+  unsettled_at_.erase(done.effect == release ? at.base() - 1 : at.base(), unsettled_at_.end());
 }
 
 // Who is told that a definition has been committed may go by it, in every session: plans of before

@@ -379,7 +379,7 @@ struct router_service::state {
       return log::warn("router", "unknown command of {} ignored", from);
     }
     const auto answer = [this, from, request = got.header.request] {
-      if (request != 0) send(from, kind::command, as_bytes("{}"), request);
+      if (request != 0) send(from, kind::command_answer, as_bytes("{}"), request);
     };
     if (reloads.size() >= max_reloads_waiting) return answer();
     plans.committed(said.database, steady_ms());
