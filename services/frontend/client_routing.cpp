@@ -457,7 +457,7 @@ client::routed client::route(byte_span bytes, bool stepwise) {
         text = statement->sql;
       }
       join(planned, statement->sql, part, runs);
-      if (other_meaning && !refused && endpoint_->sharded) {
+      if (other_meaning && runs && !refused && endpoint_->sharded) {
         why = {"0A000", "what stands behind a change of search_path, of the role or of "
                "standard_conforming_strings in one batch may mean something else",
                "Send Sync behind SET.", {}};

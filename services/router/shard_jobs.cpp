@@ -358,13 +358,14 @@ result<bool> do_move_work(const map_job& job, const move_work& work,
 namespace {
 
 // Functions of BEFORE triggers that may give a row another key than its statement says: where it is
-// stored was decided before.
+// stored was decided before. And foreign keys that change it together with a row of another table,
+// but for one whose own sharding key that is: nobody may change it.
 std::string key_triggers_query(const management::connection& link,
                                const std::vector<plan::sharded_table>& tables) {
   const auto values = values_of(link, tables);
   return fmt::format(R"sql(
 SELECT DISTINCT n.nspname || '.' || c.relname || ': trigger ' || g.tgname || ', column ' || t.col
-FROM (VALUES {}) AS t (schema, name, col)
+FROM (VALUES {0}) AS t (schema, name, col)
 JOIN pg_class c ON t.name = '' OR c.relname = t.name
 JOIN pg_namespace n ON n.oid = c.relnamespace AND (t.schema = '' OR n.nspname = t.schema)
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.col AND a.attnum > 0
@@ -376,6 +377,18 @@ WHERE n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'pgsled'
     ('\mnew\s*:?=|\minto\s+new\M|\mnew\s*\.\s*"?' ||
      regexp_replace(t.col, '(\W)', '\\\1', 'g') || '"?\s*:?=|\minto\M[^;]*\mnew\s*\.\s*"?' ||
      regexp_replace(t.col, '(\W)', '\\\1', 'g')))
+UNION
+SELECT n.nspname || '.' || c.relname || ': foreign key ' || k.conname || ', column ' || t.col
+FROM (VALUES {0}) AS t (schema, name, col)
+JOIN pg_class c ON t.name = '' OR c.relname = t.name
+JOIN pg_namespace n ON n.oid = c.relnamespace AND (t.schema = '' OR n.nspname = t.schema)
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.col AND a.attnum > 0
+JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f' AND a.attnum = ANY (k.conkey)
+WHERE k.confdeltype IN ('n', 'd') OR k.confupdtype IN ('c', 'n', 'd') AND NOT EXISTS (
+  SELECT FROM (VALUES {0}) AS p (schema, name, col)
+  JOIN pg_class o ON o.oid = k.confrelid AND (p.name = '' OR o.relname = p.name)
+  JOIN pg_attribute r ON r.attrelid = o.oid AND r.attname = p.col
+    AND r.attnum = k.confkey[array_position(k.conkey, a.attnum)])
 ORDER BY 1)sql",
                      values);
 }
