@@ -220,7 +220,7 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
 }
 
 bool ledger::handle(char type, byte_span body, bool whole, ledger_events& events, bool& forwarded) {
-  forwarded = !swallows();
+  forwarded = !(type == be::ready_for_query ? head_is_proxy() : swallows());
   switch (type) {
     case be::command_complete:
     case be::empty_query_response:

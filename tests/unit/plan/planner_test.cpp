@@ -1044,7 +1044,7 @@ TEST(planner, definitions_of_the_open_transaction) {
   EXPECT_EQ(unsettles("CREATE TABLE x PARTITION OF p FOR VALUES IN (1)"), list{"x"});
   EXPECT_EQ(unsettles("ALTER TABLE a DROP COLUMN x"), list{"a"});
   EXPECT_EQ(unsettles("ALTER TABLE p ATTACH PARTITION q FOR VALUES IN (1)"), list{"*"});
-  EXPECT_EQ(unsettles("ALTER SCHEMA app RENAME TO old"), list{"*"});
+  EXPECT_EQ(unsettles("ALTER SCHEMA elsewhere RENAME TO old"), list{"*"});
   EXPECT_EQ(unsettles("CREATE OR REPLACE FUNCTION app.f() RETURNS int LANGUAGE sql AS ''"),
             list{"f"});
   EXPECT_EQ(unsettles("CREATE POLICY p ON plain USING (true)"), list{"plain"});

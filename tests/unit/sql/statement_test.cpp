@@ -63,7 +63,7 @@ const statement_case cases[] = {
     {"SET SESSION SESSION AUTHORIZATION bob", set, "session_authorization", "bob"},
     {"SET LOCAL SESSION AUTHORIZATION bob", set_local, "session_authorization", "bob"},
     {"SET SESSION AUTHORIZATION DEFAULT", reset, "session_authorization"},
-    {"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", pin},
+    {"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", pin, "characteristics"},
     {"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", set_local, "transaction",
      "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"},
     {"SET CONSTRAINTS ALL DEFERRED", set_local, "constraints", "SET CONSTRAINTS ALL DEFERRED"},
