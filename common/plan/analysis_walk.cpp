@@ -7,15 +7,6 @@
 namespace pgsled::plan {
 namespace {
 
-template <class T>
-const tree_message* as_message(const T* m) {
-  return reinterpret_cast<const tree_message*>(m);
-}
-template <class T>
-const T& as(const tree_message* m) {
-  return *reinterpret_cast<const T*>(m);
-}
-
 // Functions that run a text as SQL, and so may read any table.
 bool runs_sql(const std::string& name) {
   return name.starts_with("query_to_xml") || name.starts_with("table_to_xml") ||

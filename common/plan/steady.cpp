@@ -7,15 +7,6 @@
 namespace pgsled::plan {
 namespace {
 
-template <class T>
-const tree_message* as_message(const T* m) {
-  return reinterpret_cast<const tree_message*>(m);
-}
-template <class T>
-const T& as(const tree_message* m) {
-  return *reinterpret_cast<const T*>(m);
-}
-
 std::string function_name(const PgQuery__FuncCall& call) {
   const auto parts = name_parts(list(call.n_funcname, call.funcname));
   return parts.empty() ? std::string{} : parts.back();

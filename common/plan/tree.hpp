@@ -16,6 +16,16 @@ namespace pgsled::plan {
 using tree_message = ProtobufCMessage;
 using node = PgQuery__Node;
 
+// A message of a type that is known, as one of any type, and back.
+template <class T>
+const tree_message* as_message(const T* m) {
+  return reinterpret_cast<const tree_message*>(m);
+}
+template <class T>
+const T& as(const tree_message* m) {
+  return *reinterpret_cast<const T*>(m);
+}
+
 struct tree_deleter {
   void operator()(PgQuery__ParseResult* tree) const;
 };

@@ -102,9 +102,9 @@ name_list dropped(const PgQuery__DropStmt& s, const database_view& database) {
 std::string first_in(const tree_message& m, const name_list& names) {
   std::string found;
   if (m.descriptor == &pg_query__range_var__descriptor) {
-    found = text(reinterpret_cast<const PgQuery__RangeVar&>(m).relname);
+    found = text(as<PgQuery__RangeVar>(&m).relname);
   } else if (m.descriptor == &pg_query__func_call__descriptor) {
-    const auto& call = reinterpret_cast<const PgQuery__FuncCall&>(m);
+    const auto& call = as<PgQuery__FuncCall>(&m);
     const auto parts = name_parts(list(call.n_funcname, call.funcname));
     if (!parts.empty()) found = parts.back();
   }
@@ -156,7 +156,7 @@ name_list unsettled_by(const node& s, const database_view& database) {
 
 std::string unsettled_in(const node& statement, const name_list& names) {
   if (names.empty()) return {};
-  return first_in(reinterpret_cast<const tree_message&>(statement), names);
+  return first_in(*as_message(&statement), names);
 }
 
 }  // namespace pgsled::plan
