@@ -211,13 +211,11 @@ analysis::item analysis::target(const PgQuery__RangeVar& range, relation& found,
              "Ask the sharded tables themselves, by their sharding key.");
       break;
     case relation_kind::unknown:
-      refuse("the columns of table " + shown + " are not known yet, so it may be sharded",
-             "Try again once the router has read the catalog of the database.");
+    case relation_kind::ambiguous: {
+      const auto why = not_certain(found, shown);
+      refuse(why->message, why->hint);
       break;
-    case relation_kind::ambiguous:
-      refuse("which table " + shown + " is meant is not known: search_path has been computed",
-             "Write its schema, or set search_path to plain names.");
-      break;
+    }
     case relation_kind::unplaceable:
       refuse("rows of table " + shown + " cannot be placed by its sharding key " +
                  in_quotes(found.table->column) + ", " + found.why,

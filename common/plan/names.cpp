@@ -76,6 +76,20 @@ std::string shown_name(const PgQuery__RangeVar& range) {
   return in_quotes((schema.empty() ? "" : schema + ".") + text(range.relname));
 }
 
+std::optional<pg_error> not_certain(const relation& found, const std::string& shown) {
+  if (found.kind == relation_kind::unknown) {
+    return pg_error{"0A000",
+                    "the columns of table " + shown + " are not known yet, so it may be sharded",
+                    "Try again once the router has read the catalog of the database.", {}};
+  }
+  if (found.kind == relation_kind::ambiguous) {
+    return pg_error{"0A000",
+                    "which table " + shown + " is meant is not known: search_path has been computed",
+                    "Write its schema, or set search_path to plain names.", {}};
+  }
+  return std::nullopt;
+}
+
 std::string catalog::path_of(const std::string& role) const {
   auto found = paths.find(role);
   if (found == paths.end()) found = paths.find({});

@@ -36,6 +36,9 @@ struct relation {
   std::string why = {}, hint = {};                         // unplaceable
 };
 
+// Why a statement cannot go by it, `shown` being its name; nothing: it can.
+std::optional<pg_error> not_certain(const relation&, const std::string& shown);
+
 class names {
  public:
   // Keeps references to both.

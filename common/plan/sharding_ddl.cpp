@@ -20,15 +20,9 @@ std::string described(const sharded_table* entry) {
 }
 
 std::optional<plan> check_found(const relation& found, const std::string& shown) {
-  if (found.kind == relation_kind::ambiguous) {
-    return refused("which table " + shown + " is meant is not known: search_path has been computed",
-                   "Write its schema, or set search_path to plain names.");
-  }
-  if (found.kind == relation_kind::unknown) {
-    return refused("the columns of table " + shown + " are not known yet, so it may be sharded",
-                   "Try again once the router has read the catalog of the database.");
-  }
-  return std::nullopt;
+  const auto why = not_certain(found, shown);
+  if (!why) return std::nullopt;
+  return refused(why->message, why->hint);
 }
 
 // `from` becomes `to`: another name, or the same in another schema.

@@ -7,11 +7,6 @@
 namespace pgsled::plan {
 namespace {
 
-std::string function_name(const PgQuery__FuncCall& call) {
-  const auto parts = name_parts(list(call.n_funcname, call.funcname));
-  return parts.empty() ? std::string{} : parts.back();
-}
-
 bool is_time(const PgQuery__TypeName* type) {
   if (!type) return false;
   const auto parts = name_parts(list(type->n_names, type->names));
@@ -52,22 +47,11 @@ std::string unsafe_here(const tree_message* m, const catalog& known) {
   return known.safe_functions.contains(name) ? std::string{} : "function " + in_quotes(name);
 }
 
-template <class Look>
-std::string first_of(const tree_message* m, const catalog& known, Look look) {
-  if (!m) return {};
-  if (auto found = look(m, known); !found.empty()) return found;
-  std::vector<const tree_message*> below;
-  children(*m, below);
-  for (const tree_message* each : below) {
-    if (auto found = first_of(each, known, look); !found.empty()) return found;
-  }
-  return {};
-}
-
 }  // namespace
 
 std::string unsteady(const node* expression, const catalog& known) {
-  return first_of(as_message(expression), known, unsteady_here);
+  return first_said(as_message(expression),
+                    [&](const tree_message* m) { return unsteady_here(m, known); });
 }
 
 std::string unsteady(const node* expression, const PgQuery__TypeName* type, const catalog& known) {
@@ -75,7 +59,8 @@ std::string unsteady(const node* expression, const PgQuery__TypeName* type, cons
 }
 
 std::string reads_tables(const node* expression, const catalog& known) {
-  return first_of(as_message(expression), known, unsafe_here);
+  return first_said(as_message(expression),
+                    [&](const tree_message* m) { return unsafe_here(m, known); });
 }
 
 }  // namespace pgsled::plan

@@ -124,6 +124,11 @@ std::vector<std::string> name_parts(node_list names) {
   return parts;
 }
 
+std::string function_name(const PgQuery__FuncCall& call) {
+  const auto parts = name_parts(list(call.n_funcname, call.funcname));
+  return parts.empty() ? std::string{} : parts.back();
+}
+
 std::string string_constant(const node* value) {
   const bool is_one = value && value->node_case == PG_QUERY__NODE__NODE_A_CONST &&
                       value->a_const->val_case == PG_QUERY__A__CONST__VAL_SVAL;

@@ -37,6 +37,19 @@ tree_pointer unpack_tree(byte_span bytes);
 // The messages directly below; those of repeated fields one by one.
 void children(const tree_message& of, std::vector<const tree_message*>& into);
 
+// The first text that `look` has to say of a message: of this one, or of those below it.
+template <class Look>
+std::string first_said(const tree_message* m, const Look& look) {
+  if (!m) return {};
+  if (auto said = look(m); !said.empty()) return said;
+  std::vector<const tree_message*> below;
+  children(*m, below);
+  for (const tree_message* each : below) {
+    if (auto said = first_said(each, look); !said.empty()) return said;
+  }
+  return {};
+}
+
 // A repeated field as a range.
 struct node_list {
   node* const* first;
@@ -52,6 +65,7 @@ inline std::string text(const char* string) { return string ? string : ""; }
 bool is_star(const node*);
 // The parts of a name given as a list of String nodes.
 std::vector<std::string> name_parts(node_list names);
+std::string function_name(const PgQuery__FuncCall&);   // without its schema
 // Of a constant that is a string; empty: it is none.
 std::string string_constant(const node* value);
 

@@ -98,26 +98,14 @@ name_list dropped(const PgQuery__DropStmt& s, const database_view& database) {
   return names;
 }
 
-// Whether `m` or anything below it is, or calls, what one of the names stands for.
-std::string first_in(const tree_message& m, const name_list& names) {
-  std::string found;
-  if (m.descriptor == &pg_query__range_var__descriptor) {
-    found = text(as<PgQuery__RangeVar>(&m).relname);
-  } else if (m.descriptor == &pg_query__func_call__descriptor) {
-    const auto& call = as<PgQuery__FuncCall>(&m);
-    const auto parts = name_parts(list(call.n_funcname, call.funcname));
-    if (!parts.empty()) found = parts.back();
+// What a message names as a table or a function.
+std::string named_by(const tree_message* m) {
+  if (m->descriptor == &pg_query__range_var__descriptor) {
+    return text(as<PgQuery__RangeVar>(m).relname);
   }
-  const bool hit = !found.empty() && std::any_of(names.begin(), names.end(), [&](const auto& one) {
-    return one == found || one == any_name;
-  });
-  if (hit) return found;
-  std::vector<const tree_message*> below;
-  children(m, below);
-  for (const tree_message* each : below) {
-    if (auto inner = first_in(*each, names); !inner.empty()) return inner;
-  }
-  return {};
+  return m->descriptor == &pg_query__func_call__descriptor
+             ? function_name(as<PgQuery__FuncCall>(m))
+             : std::string{};
 }
 
 }  // namespace
@@ -156,7 +144,13 @@ name_list unsettled_by(const node& s, const database_view& database) {
 
 std::string unsettled_in(const node& statement, const name_list& names) {
   if (names.empty()) return {};
-  return first_in(*as_message(&statement), names);
+  return first_said(as_message(&statement), [&](const tree_message* m) {
+    auto name = named_by(m);
+    const bool hit = std::any_of(names.begin(), names.end(), [&](const auto& one) {
+      return one == name || one == any_name;
+    });
+    return hit ? name : std::string{};
+  });
 }
 
 }  // namespace pgsled::plan

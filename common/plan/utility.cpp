@@ -175,22 +175,6 @@ std::optional<plan> check_new_column(const PgQuery__ColumnDef& column, const std
   return std::nullopt;
 }
 
-plan alter_sequence(const PgQuery__AlterSeqStmt& s) {
-  auto no = check_sequence_change(list(s.n_options, s.options));
-  return no ? *no : ddl();
-}
-
-plan rename(const PgQuery__RenameStmt& s, const database_view& database, const names& tables) {
-  auto no = check_rename(s, database, tables);
-  return no ? *no : ddl();
-}
-
-plan set_schema(const PgQuery__AlterObjectSchemaStmt& s, const database_view& database,
-                const names& tables) {
-  auto no = check_new_schema(s, database, tables);
-  return no ? *no : ddl();
-}
-
 // Of one column of ALTER TABLE, or nothing to be said against it.
 std::optional<plan> check_column_command(const PgQuery__AlterTableCmd& command,
                                          const std::string& shown, bool everywhere,
@@ -353,14 +337,15 @@ std::optional<plan> session_statement(const node& s) {
   }
 }
 
-// Statements about objects that are right on one server but not on several; nothing: no such one.
-std::optional<plan> change_of_object(const node& s, const database_view& database,
-                                     const names& tables) {
+// Of a change that is right on one server: why it is not on several, or nothing.
+std::optional<plan> check_change(const node& s, const database_view& database,
+                                 const names& tables) {
   switch (s.node_case) {
-    case PG_QUERY__NODE__NODE_ALTER_SEQ_STMT: return alter_sequence(*s.alter_seq_stmt);
-    case PG_QUERY__NODE__NODE_RENAME_STMT: return rename(*s.rename_stmt, database, tables);
+    case PG_QUERY__NODE__NODE_ALTER_SEQ_STMT:
+      return check_sequence_change(list(s.alter_seq_stmt->n_options, s.alter_seq_stmt->options));
+    case PG_QUERY__NODE__NODE_RENAME_STMT: return check_rename(*s.rename_stmt, database, tables);
     case PG_QUERY__NODE__NODE_ALTER_OBJECT_SCHEMA_STMT:
-      return set_schema(*s.alter_object_schema_stmt, database, tables);
+      return check_new_schema(*s.alter_object_schema_stmt, database, tables);
     default: return std::nullopt;
   }
 }
@@ -373,14 +358,14 @@ plan object_statement(const node& s, const database_view& database, const names&
                    "sharded database",
                    other_path_hint);
   }
-  if (auto change = single ? std::nullopt : change_of_object(s, database, tables)) return *change;
+  if (auto no = single ? std::nullopt : check_change(s, database, tables)) return *no;
   switch (s.node_case) {
     case PG_QUERY__NODE__NODE_CREATE_STMT: return create_table(*s.create_stmt, single);
     case PG_QUERY__NODE__NODE_CREATE_SEQ_STMT:
       return create_sequence(*s.create_seq_stmt, single);
     case PG_QUERY__NODE__NODE_CREATE_SCHEMA_STMT:
       return create_schema(*s.create_schema_stmt, single);
-    case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: 
+    case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT:
       return alter_table(*s.alter_table_stmt, database, tables);
     case PG_QUERY__NODE__NODE_VIEW_STMT:
       return is_temporary(s.view_stmt->view) ? no_temporary() : ddl();

@@ -105,7 +105,7 @@ void script::add_setting(std::string_view how, const sql::statement& done) {
   add({}, std::string(how) + quote_setting_name(done.name) + " TO " + done.value);
   if (lost_) return;
   if (done.name == "search_path") lines_.back().search_path = done.value;
-  lines_.back().role = done.name == "role" || done.name == "session_authorization";
+  lines_.back().role = is_identity(done.name);
 }
 
 void script::add_reset(const sql::statement& done, const std::vector<std::string>& behind) {

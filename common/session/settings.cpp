@@ -21,10 +21,6 @@ bool name_less(const std::pair<std::string, std::string>& entry, std::string_vie
   return entry.first < name;
 }
 
-bool is_identity(std::string_view name) {
-  return name == "role" || name == "session_authorization";
-}
-
 void take_back(std::string& sql, const std::string& name) {
   if (name == "session_authorization") {
     sql += "RESET SESSION AUTHORIZATION;";
@@ -34,6 +30,10 @@ void take_back(std::string& sql, const std::string& name) {
 }
 
 }  // namespace
+
+bool is_identity(std::string_view name) {
+  return name == "role" || name == "session_authorization";
+}
 
 std::string setting_statement(std::string_view name, std::string_view value, bool local) {
   const std::string_view set = local ? "SET LOCAL " : "SET ";

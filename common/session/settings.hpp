@@ -28,6 +28,8 @@ struct pair_set {
 using pair_set_ref = std::shared_ptr<const pair_set>;
 // A setting that does, by its name in small letters.
 bool decides_parsing(std::string_view name);
+// Says who the session is, which RESET ALL leaves alone.
+bool is_identity(std::string_view name);
 
 class pair_table {
  public:

@@ -124,7 +124,7 @@ std::vector<std::string> shadow::behind(const sql::statement& done) const {
   // Who it is comes last, because it may not be allowed to set the others.
   for (const bool identity : {false, true}) {
     for (const auto& [name, value] : base_->entries) {
-      if ((name == "role" || name == "session_authorization") != identity) continue;
+      if (is_identity(name) != identity) continue;
       if (all ? identity && !discards : name != done.name) continue;
       statements.push_back(setting_statement(name, value, local));
     }

@@ -13,12 +13,15 @@
 //   client_admin.cpp     the admin database
 // Thread rule: its worker's.
 
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "common/bus/envelope.hpp"
 #include "common/net/reactor.hpp"
 #include "common/session/script.hpp"
 #include "common/session/shadow.hpp"
@@ -241,7 +244,6 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void tell_shards(std::string unit_bytes, const sql::statement& effect, std::string_view text);
   void note_unsettled(const std::vector<std::string>& names);
   void settle_names(const sql::statement& savepoint);
-  void announce(std::function<void()> then);
   void answer_shards(const std::string& unit_bytes, std::string_view tag, const pg_error* error,
                      const std::string& warning = {}, const same_rows* = nullptr);
   bool shards_ended(const sql::statement& effect, std::string_view tag);
@@ -269,6 +271,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   // client_admin.cpp
   routed admin(byte_span bytes);
+  void ask_router(bus::kind, const std::string& payload, std::chrono::seconds limit,
+                  std::function<void(const result<bus::envelope>&)> then);
   void admin_answer(const std::string& unit_bytes, result<std::string> json);
 
   worker& worker_;
@@ -326,9 +330,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool wrote_ = false;                      // a plan said that it writes; false: perhaps
   bool own_settings_ = false;               // on its connection, which nobody can say again
   bool defined_ = false;                    // the catalogs are others after COMMIT
+  bool announces_ = false;                  // and that has been
   std::vector<std::string> unsettled_;      // by the open transaction: plan::unsettles
   std::vector<std::pair<std::string, std::vector<std::string>>> unsettled_at_;   // its savepoints
-  bool announces_ = false;                  // and that has been
   bool datestyle_changed_ = false;
   bool before_fence_ = false;               // its transaction is older than the fence that is up
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet

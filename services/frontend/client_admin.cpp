@@ -98,29 +98,36 @@ client::routed client::admin(byte_span bytes) {
     return routed::done;
   }
   ++counts_.queries;
-  set_state(state::asking);
   const json::object request{{"user", endpoint_->user.name},
                              {"sql", json::string(sql.data(), sql.size())}};
-  const auto payload = json::serialize(request);
-  auto& owner = worker_;
-  const auto pid = worker_.cancel_pid(slot_);
-  const auto serial = serial_;
-  worker_.router().ask(bus::kind::admin_request, as_bytes(payload), std::chrono::seconds(15),
-                       [&owner, pid, serial, unit_bytes](result<bus::envelope> reply) {
-                         auto* asker = owner.client_of(pid);
+  ask_router(bus::kind::admin_request, json::serialize(request), std::chrono::seconds(15),
+             [this, unit_bytes](const result<bus::envelope>& reply) {
+               set_state(state::ready);
+               if (reply) {
+                 admin_answer(unit_bytes, std::string(as_text(reply->payload)));
+               } else {
+                 admin_answer(unit_bytes, tl::unexpected<pg_error>(reply.error()));
+               }
+               resume();
+             });
+  return routed::done;
+}
+
+// What the client sends meanwhile waits. `then` is not called when it has gone.
+void client::ask_router(bus::kind kind, const std::string& payload, std::chrono::seconds limit,
+                        std::function<void(const result<bus::envelope>&)> then) {
+  set_state(state::asking);
+  worker_.router().ask(kind, as_bytes(payload), limit,
+                       [&owner = worker_, pid = worker_.cancel_pid(slot_), serial = serial_,
+                        then = std::move(then)](const result<bus::envelope>& reply) {
+                         const auto* asker = owner.client_of(pid);
                          if (asker == nullptr || asker->serial_ != serial ||
-                             asker->state_ != state::asking)
+                             asker->state_ != state::asking) {
                            return;
-                         asker->set_state(state::ready);
-                         if (reply) {
-                           asker->admin_answer(unit_bytes, std::string(as_text(reply->payload)));
-                         } else {
-                           asker->admin_answer(unit_bytes, tl::unexpected<pg_error>(reply.error()));
                          }
-                         asker->resume();
+                         then(reply);
                          owner.run_scheduled();
                        });
-  return routed::done;
 }
 
 void client::admin_answer(const std::string& unit_bytes, result<std::string> answered) {

@@ -304,19 +304,17 @@ bool client::discard_all(const sql::statement& done, byte_span body, session::ef
 std::string client::with_start_again(std::string_view text, std::vector<sql::statement>& all) {
   std::string longer;
   std::size_t taken = 0;
-  std::vector<sql::statement> now;
-  for (const auto& one : all) {
-    now.push_back(one);
-    for (const auto& sql : shadow_->behind(one)) {
-      const auto end = std::size_t{one.offset} + one.length;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto end = std::size_t{all[i].offset} + all[i].length;
+    for (const auto& sql : shadow_->behind(all[i])) {
       longer.append(text.substr(taken, end - taken)).append("\n;").append(sql);
       taken = end;
-      now.emplace_back().injected = true;
+      sql::statement ours;
+      ours.injected = true;
+      all.insert(all.begin() + static_cast<std::ptrdiff_t>(++i), std::move(ours));
     }
   }
-  if (longer.empty()) return longer;
-  longer.append(text.substr(taken));
-  all = std::move(now);
+  if (!longer.empty()) longer.append(text.substr(taken));
   return longer;
 }
 

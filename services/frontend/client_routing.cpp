@@ -50,8 +50,7 @@ bool changes_meaning(const sql::statement& one) {
   using enum sql::effect;
   const bool sets = one.effect == set || one.effect == set_local || one.effect == reset;
   return one.effect == reset_all || one.effect == discard_all || one.unknown_path ||
-         (sets && (one.name == "search_path" || one.name == "role" ||
-                   one.name == "session_authorization" ||
+         (sets && (one.name == "search_path" || session::is_identity(one.name) ||
                    one.name == "standard_conforming_strings"));
 }
 

@@ -699,32 +699,18 @@ void client::settle_names(const sql::statement& done) {
   unsettled_at_.erase(done.effect == release ? at.base() - 1 : at.base(), unsettled_at_.end());
 }
 
-// Who is told that a definition has been committed may go by it, in every session: plans of before
-// are used by nobody then. A router that is away cannot be waited for.
-void client::announce(std::function<void()> then) {
-  set_state(state::asking);
-  const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
-                    log::json_escape(endpoint_->database.name) + "\"}";
-  worker_.router().ask(bus::kind::command, as_bytes(told), std::chrono::seconds(5),
-                       [&owner = worker_, pid = worker_.cancel_pid(slot_), serial = serial_,
-                        then = std::move(then)](const result<bus::envelope>&) {
-                         const auto* asker = owner.client_of(pid);
-                         if (asker == nullptr || asker->serial_ != serial ||
-                             asker->state_ != state::asking) {
-                           return;
-                         }
-                         then();
-                         owner.run_scheduled();
-                       });
-}
-
 void client::answer_shards(const std::string& unit_bytes, std::string_view tag,
                            const pg_error* error, const std::string& warning,
                            const same_rows* rows) {
   if (std::exchange(announces_, false) && error == nullptr && rows == nullptr) {
-    return announce([=, this, kept = std::string(tag)] {
-      answer_shards(unit_bytes, kept, nullptr, warning);
-    });
+    // Who is told that a definition has been committed may go by it, in every session: plans of
+    // before are used by nobody then. A router that is away cannot be waited for.
+    const auto told = "{\"command\":\"catalog_changed\",\"database\":\"" +
+                      log::json_escape(endpoint_->database.name) + "\"}";
+    return ask_router(bus::kind::command, told, std::chrono::seconds(5),
+                      [=, this, kept = std::string(tag)](const result<bus::envelope>&) {
+                        answer_shards(unit_bytes, kept, nullptr, warning);
+                      });
   }
   set_state(state::ready);
   if (!warning.empty()) {

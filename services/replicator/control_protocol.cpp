@@ -92,8 +92,10 @@ void append_line(std::string& to, const json::object& from) {
 
 }  // namespace
 
-result<reshard_order> read_order(std::string database, std::string_view kind,
-                                 std::optional<std::int64_t> shard) {
+namespace {
+
+result<reshard_order> read_shard_order(std::string database, std::string_view kind,
+                                       std::optional<std::int64_t> shard) {
   const auto known = moving::goal_kind_of(kind);
   if (!known) {
     return failure("0A000", "\"kind\" is add-shard, remove-shard, rebalance, new-cluster or "
@@ -110,8 +112,6 @@ result<reshard_order> read_order(std::string database, std::string_view kind,
   return order;
 }
 
-bool is_of_clusters(std::string_view kind) { return kind == new_cluster || kind == schema_sync; }
-
 result<reshard_order> read_cluster_order(std::string database, std::string_view kind,
                                          std::string to, std::string_view cutover) {
   if (to.empty()) {
@@ -126,6 +126,16 @@ result<reshard_order> read_cluster_order(std::string database, std::string_view 
   order.automatic_cutover = cutover != "wait";
   order.only_schema = kind == schema_sync;
   return order;
+}
+
+}  // namespace
+
+result<reshard_order> read_order(std::string database, std::string_view kind,
+                                 std::optional<std::int64_t> shard, std::string to,
+                                 std::string_view cutover) {
+  return kind == new_cluster || kind == schema_sync
+             ? read_cluster_order(std::move(database), kind, std::move(to), cutover)
+             : read_shard_order(std::move(database), kind, shard);
 }
 
 std::string to_json(const move_progress& of) { return json::serialize(move_answer(of)); }
@@ -267,11 +277,8 @@ void control_protocol::start(const json::object& object, const std::string& id_t
   if (const auto* shard = object.if_contains("shard"); shard != nullptr && !shard->is_null()) {
     number = shard->is_int64() ? shard->get_int64() : no_shard;
   }
-  const auto kind = text_of(object, "kind");
-  auto order = is_of_clusters(kind)
-                   ? read_cluster_order(text_of(object, "database"), kind, text_of(object, "to"),
-                                        text_of(object, "cutover"))
-                   : read_order(text_of(object, "database"), kind, number);
+  auto order = read_order(text_of(object, "database"), text_of(object, "kind"), number,
+                          text_of(object, "to"), text_of(object, "cutover"));
   if (!order) {
     return append_line(to, error_answer(id, order.error().sqlstate, order.error().message));
   }

@@ -37,14 +37,11 @@ struct reshard_order {
   bool only_schema = false;
 };
 // As somebody asks for it, at the control socket or in the admin database: 0A000 for what is not
-// known, 22023 for a shard that is none or is missing.
+// known, 22023 for a shard that is none or is missing. `to` and `cutover` are of a move to another
+// cluster, or of its definitions alone: automatic, wait, or empty for automatic.
 result<reshard_order> read_order(std::string database, std::string_view kind,
-                                 std::optional<std::int64_t> shard);
-// The same of a move to another cluster, or of its definitions alone. `cutover`: automatic, wait, or
-// empty for automatic.
-result<reshard_order> read_cluster_order(std::string database, std::string_view kind,
-                                         std::string to, std::string_view cutover);
-bool is_of_clusters(std::string_view kind);
+                                 std::optional<std::int64_t> shard, std::string to,
+                                 std::string_view cutover);
 
 // What the requests about moves do. `done` is called once, at once or later, on the same thread.
 struct reshard_hooks {

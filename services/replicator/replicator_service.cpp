@@ -243,11 +243,8 @@ boost::json::array replicator_service::start_move(byte_span asked) {
     const auto [end, ec] = std::from_chars(shard.data(), shard.data() + shard.size(), read);
     number = ec == std::errc() && end == shard.data() + shard.size() ? read : -1;
   }
-  const auto kind = text_of(asked, "kind");
-  const auto order = is_of_clusters(kind)
-                         ? read_cluster_order(text_of(asked, "database"), kind,
-                                              text_of(asked, "to"), text_of(asked, "cutover"))
-                         : read_order(text_of(asked, "database"), kind, number);
+  const auto order = read_order(text_of(asked, "database"), text_of(asked, "kind"), number,
+                                text_of(asked, "to"), text_of(asked, "cutover"));
   const auto job = order ? moves_->hooks().start(*order) : tl::unexpected(order.error());
   if (!job) {
     return {json::object{{"sqlstate", job.error().sqlstate}, {"error", job.error().message}}};

@@ -11,6 +11,11 @@ constexpr std::size_t max_words = 64;
 constexpr const char* help_hint = "SHOW HELP lists what this version knows.";
 
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+std::string upper(std::string_view word) {
+  std::string made(word);
+  for (char& c : made) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+  return made;
+}
 bool space(char c) { return std::string_view(" \t\n\r\f\v").find(c) != std::string_view::npos; }
 
 // Words in lower case, quoted ones as they are, commas and = as words of their own; comments and
@@ -81,7 +86,7 @@ result<admin_statement> of_two_clusters(const std::vector<std::string>& words, s
   admin_statement made;
   made.database = words[at];
   made.to = words[at + 1];
-  for (const char c : words[0]) made.tag += c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c;
+  made.tag = upper(words[0]);
   return made;
 }
 
@@ -195,9 +200,7 @@ result<admin_statement> read_admin_statement(std::string_view sql) {
     return made;
   }
   if (verb == "begin" || verb == "commit" || verb == "rollback") {
-    std::string tag = verb;
-    for (char& c : tag) c = static_cast<char>(c - 'a' + 'A');
-    return quiet(std::move(tag));
+    return quiet(upper(verb));
   }
   if (verb == "discard" && words.size() == 2 && words[1] == "all") return quiet("DISCARD ALL");
   if (verb == "reset" && words.size() == 2 && words[1] == "all") return quiet("RESET");

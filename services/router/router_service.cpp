@@ -38,7 +38,7 @@ constexpr std::chrono::milliseconds tick_every{100};
 constexpr std::chrono::milliseconds reload_bound{10'000};
 constexpr std::chrono::milliseconds told_bound{3000};   // of DDL; who hangs is not waited for longer
 constexpr std::chrono::milliseconds shutdown_bound{8'000};
-constexpr std::size_t max_reloads_waiting = 64;
+constexpr std::size_t max_ack_waiters = 64;
 
 std::uint64_t milliseconds_since_1970() {
   using namespace std::chrono;
@@ -76,11 +76,11 @@ struct router_service::state {
   std::set<std::string> maps_awaited;   // of databases whose names have been read for a fence
   std::int64_t stop_at = 0;
 
-  struct reload_waiter {
+  struct ack_waiter {
     std::int64_t until = 0;
     std::function<void(std::vector<std::string> behind)> done;
   };
-  std::list<reload_waiter> reloads;
+  std::list<ack_waiter> ack_waiters;   // reloads and definitions
 
   state(app::process& p, config::configuration config)
       : process(p),
@@ -316,7 +316,7 @@ struct router_service::state {
       case kind::heartbeat: send(from, kind::heartbeat, {}, got.header.request); break;
       case kind::ack:
         acknowledge(from, got);
-        settle_reloads();
+        settle_acks();
         moves.tick(steady_ms());   // clients wait while a fence is waited for
         break;
       case kind::bye:
@@ -381,12 +381,12 @@ struct router_service::state {
     const auto answer = [this, from, request = got.header.request] {
       if (request != 0) send(from, kind::command_answer, as_bytes("{}"), request);
     };
-    if (reloads.size() >= max_reloads_waiting) return answer();
     plans.committed(said.database, steady_ms());
     if (truth.state(said.database) != nullptr) shards.publish(said.database);
     refresh();
-    reloads.push_back({steady_ms() + told_bound.count(), [answer](const auto&) { answer(); }});
-    settle_reloads();
+    if (ack_waiters.size() >= max_ack_waiters) return answer();
+    ack_waiters.push_back({steady_ms() + told_bound.count(), [answer](const auto&) { answer(); }});
+    settle_acks();
   }
 
   void move(const std::string& from, const bus::envelope& got) {
@@ -540,13 +540,13 @@ struct router_service::state {
   }
 
   void refresh() {
-    if (!truth.stale()) return settle_reloads();
+    if (!truth.stale()) return settle_acks();
     for (const control::outgoing& one : truth.refresh()) {
       if (!send(one.to, one.kind, as_bytes(one.json), 0, one.epoch)) {
         log::warn("router", "could not send epoch {} to {}", one.epoch, one.to);
       }
     }
-    settle_reloads();
+    settle_acks();
   }
 
   // ---- reload
@@ -580,7 +580,7 @@ struct router_service::state {
       log::error("router", "reload refused, the old configuration stays: {}", open);
       return done(open, {});
     }
-    if (reloads.size() >= max_reloads_waiting) return done("too many reloads are waiting", {});
+    if (ack_waiters.size() >= max_ack_waiters) return done("too many reloads are waiting", {});
     const std::string unacted = unacted_line(*outcome.config);
     if (!unacted.empty()) log::warn("router", "{}", unacted);
     log::configure(outcome.config->general.log_level, outcome.config->general.log_format);
@@ -590,10 +590,9 @@ struct router_service::state {
     series.reloads.add();
     refresh();
     log::info("router", "configuration reloaded, epoch {}", truth.epoch());
-    reloads.push_back({steady_ms() + reload_bound.count(), [done = std::move(done)](auto behind) {
-                         done({}, std::move(behind));
-                       }});
-    settle_reloads();
+    ack_waiters.push_back({steady_ms() + reload_bound.count(),
+                           [done = std::move(done)](auto behind) { done({}, std::move(behind)); }});
+    settle_acks();
   }
 
   static void warn_of_cutover(const config::general& general) {
@@ -617,17 +616,17 @@ struct router_service::state {
     return {};
   }
 
-  void settle_reloads() {
-    if (reloads.empty()) return;
+  void settle_acks() {
+    if (ack_waiters.empty()) return;
     const auto behind = truth.members().behind();
     const bool settled = behind.empty() && !truth.untold();
-    for (auto it = reloads.begin(); it != reloads.end();) {
+    for (auto it = ack_waiters.begin(); it != ack_waiters.end();) {
       if (!settled && steady_ms() < it->until) {
         ++it;
         continue;
       }
       const auto done = std::move(it->done);
-      it = reloads.erase(it);
+      it = ack_waiters.erase(it);
       done(behind);
     }
   }
@@ -672,7 +671,7 @@ struct router_service::state {
     shards.tick(steady_ms());
     moves.tick(steady_ms());
     commits.tick(steady_ms());
-    settle_reloads();
+    settle_acks();
     plan_refresh();
     series.update(truth, plans);
     if (may_stop()) loop.stop();

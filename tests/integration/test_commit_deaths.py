@@ -80,7 +80,7 @@ class Commit:
         try:
             self.client.send(wire.query("COMMIT"))
             answer = self.client.receive_until_ready()
-            errors = [wire.error_fields(body)["C"] for kind, body in answer if kind == "E"]
+            errors = wire.error_codes(answer)
             self.told = errors[0] if errors else [body.rstrip(b"\0").decode()
                                                   for kind, body in answer if kind == "C"][0]
         except (Closed, OSError, ServerError) as lost:

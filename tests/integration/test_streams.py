@@ -196,5 +196,5 @@ def test_query_size_limit(start):
     assert client.query("SELECT 1") == [["1"]]
     client.send(wire.query("SELECT '" + "x" * 20000 + "'"))
     got = client.receive_quiet(0.5)
-    codes = [wire.error_fields(body)["C"] for tag, body in got if tag == "E"]
+    codes = wire.error_codes(got)
     assert codes == ["54000"]

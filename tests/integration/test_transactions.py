@@ -335,10 +335,6 @@ def test_cursors_and_portals_stay_where_they_are(both):
     assert answers[:3] == answers[3:]
 
 
-def codes(messages):
-    return [wire.error_fields(body)["C"] for kind, body in messages if kind == "E"]
-
-
 @pytest.mark.parametrize("end", [wire.FLUSH, wire.SYNC], ids=["flush", "sync"])
 @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
 def test_what_is_for_all_shards_is_bound_and_executed_at_once(both, server, end, named):
@@ -353,7 +349,7 @@ def test_what_is_for_all_shards_is_bound_and_executed_at_once(both, server, end,
             through.send(wire.parse("", text), wire.bind(portal), end)
             through.send(wire.execute(portal), wire.SYNC)
             answers = through.receive_until_ready(2 if end == wire.SYNC else 1)
-            assert "0A000" in codes(answers), answers
+            assert "0A000" in wire.error_codes(answers), answers
         if begin:
             through.query("ROLLBACK")
     for name in SHARDS:
@@ -367,7 +363,7 @@ def test_a_transaction_does_not_end_at_a_bind(both, server, what):
                   f"UPDATE t SET v = 7 WHERE id = {KEY[1]}"):
         through.query(words)
     through.send(wire.parse("", what), wire.bind("p"), wire.SYNC)
-    assert codes(through.receive_until_ready()) == ["0A000"]
+    assert wire.error_codes(through.receive_until_ready()) == ["0A000"]
     through.query("ROLLBACK")
     for shard in (0, 1):
         assert server.run(f"SELECT v FROM t WHERE id = {KEY[shard]}",
@@ -377,7 +373,7 @@ def test_a_transaction_does_not_end_at_a_bind(both, server, what):
                   f"UPDATE t SET v = 7 WHERE id = {KEY[1]}"):
         through.query(words)
     through.send(wire.parse("", what), wire.bind("p"), wire.execute("q"), wire.SYNC)
-    assert codes(through.receive_until_ready()) == ["0A000"]
+    assert wire.error_codes(through.receive_until_ready()) == ["0A000"]
     through.query("ROLLBACK")
     assert server.run(f"SELECT v FROM t WHERE id = {KEY[1]}", database=SHARDS[1]) == [(0,)]
 

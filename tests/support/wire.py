@@ -91,6 +91,11 @@ def error_fields(body):
             for part in body.split(b"\0") if part}
 
 
+def error_codes(messages):
+    """SQLSTATEs of the errors among (tag, body) messages."""
+    return [error_fields(body)["C"] for tag, body in messages if tag == "E"]
+
+
 def data_row(body):
     """Values of a DataRow as bytes or None."""
     count, at, values = struct.unpack_from("!h", body)[0], 2, []
