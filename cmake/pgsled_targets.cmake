@@ -18,6 +18,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(pgsled_flags INTERFACE
     -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-array-bounds -Wno-restrict)
 endif()
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  # A precompiled header out of the cache is good for headers of the same content, whatever their age.
+  target_compile_options(pgsled_flags INTERFACE "SHELL:-Xclang -fno-pch-timestamp")
+endif()
 if(PGSLED_SANITIZE)
   target_compile_options(pgsled_flags INTERFACE
     -fsanitize=${PGSLED_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

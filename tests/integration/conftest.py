@@ -1,9 +1,11 @@
 """Fixtures of the integration tests. One PostgreSQL for the session; suites are started per module
 and variant. Every test has a time bound (marker `seconds(n)`, else 30), so that nothing hangs."""
 
+import os
 import pathlib
 import signal
 import sys
+import time
 
 import pytest
 
@@ -14,12 +16,20 @@ from support.postgres import METHODS, Postgres  # noqa: E402
 from support.suite import Suite  # noqa: E402
 
 DEFAULT_SECONDS = 30
+UNTIL = float(os.environ.get("PGSLED_UNTIL") or "inf")   # tests/run --within, in seconds since 1970
 
 
 def pytest_configure(config):
     for line in ("seconds(n): time bound of the test", "smoke: part of tests/run --quick",
-                 "release_only: too slow or too strict for a build with sanitizers"):
+                 "release_only: too slow or too strict for a build with sanitizers",
+                 "thorough: with sanitizers by tests/run --all only; others run through that code"):
         config.addinivalue_line("markers", line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    if time.time() > UNTIL:
+        pytest.skip("the time given by --within is over")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from support import wire
+from support.machine import SLOW
 from support.postgres import Postgres
 from support.raw_client import Closed, ServerError
 from support.suite import Suite, eventually
@@ -158,7 +159,7 @@ def one_death(cluster, step, victim):
     def settled():
         for one in servers:
             assert one.run("SELECT gid FROM pg_prepared_xacts") == []
-    eventually(settled, RESOLVED)
+    eventually(settled, RESOLVED * SLOW)
     on = [bool(servers[number].run(f"SELECT 1 FROM t WHERE run = {run}", database=name))
           for number, name in enumerate(NAMES)]
     assert on[0] == on[1], (on, commit.told)
@@ -255,7 +256,7 @@ def deaths_under_load(cluster, chance, seconds, clients=8):
     def settled():
         for one in servers:
             assert one.run("SELECT gid FROM pg_prepared_xacts") == []
-    eventually(settled, RESOLVED)
+    eventually(settled, RESOLVED * SLOW)
     rows = [dict(server.run("SELECT id, run FROM t", database=name))
             for server, name in zip(servers, NAMES)]
     for number in range(clients):
@@ -267,6 +268,7 @@ def deaths_under_load(cluster, chance, seconds, clients=8):
     return len(done)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 def test_deaths_at_any_moment(cluster):
     seed = int(os.environ.get("PGSLED_SEED", "0")) or random.randrange(1 << 30)

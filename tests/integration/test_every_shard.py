@@ -324,7 +324,7 @@ def random_batch(chance):
         "SELECT 1", "SAVEPOINT s", "ROLLBACK TO s", "COPY t", "COPY countries"])
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(150)
 def test_random_batches(both, server):
     seed = int(os.environ.get("PGSLED_SEED", "7"))
     chance = random.Random(seed)

@@ -97,6 +97,7 @@ def test_a_shard_is_emptied_and_taken_out(three, server):
     assert step_count(three, "flip") == 3, "one move to each of the others"
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(150)
 def test_one_in_the_middle_is_emptied_and_stays(three, server):
     with Keepers(three) as writers:
@@ -122,6 +123,7 @@ def test_one_in_the_middle_is_emptied_and_stays(three, server):
     check_nothing_left(server, ALL)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(150)
 @pytest.mark.parametrize("step,times", sanitized_only_for(
     [("flip", 2)], [("drop", 1), ("record", 2), ("copy", 2), ("flip", 2), ("clean", 2)]))
@@ -144,6 +146,7 @@ def test_the_replicator_dies_on_the_way(three, server, step, times):
     check_nothing_left(server, ALL)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(120)
 def test_an_abort_deletes_only_what_was_copied(three, server):
     # Shard 1 owns rows of its own: they stay when the move to it is undone.
@@ -174,6 +177,7 @@ def test_an_abort_deletes_only_what_was_copied(three, server):
     check_over(three, server)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(120)
 def test_shards_are_evened_out(server):
     for name in OLD:
@@ -223,6 +227,7 @@ def by_itself(server, **more):
         yield suite
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(120)
 def test_a_joining_shard_gets_its_part_by_itself(server):
     with by_itself(server) as suite:
@@ -257,6 +262,7 @@ def ask(suite, instance, **request):
         return json.loads(line.makefile().readline())
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(120)
 def test_any_replicator_lists_and_aborts(server):
     for name in ALL:
@@ -308,6 +314,7 @@ def test_a_command_detaches_and_the_move_goes_on(server):
         assert stored_map(server, OLD[0])[0].count(2) > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(120)
 def test_the_admin_database_begins_shows_and_stops_moves(server):
     for name in ALL:
@@ -427,6 +434,7 @@ def test_an_entry_of_a_list_does_not_change_its_shard_by_itself(server):
         wait_until(lambda: said() == "", 15, 0.1)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(60)
 def test_an_abort_waits_for_whoever_takes_the_move_over(growing, server):
     with server.connect(OLD[1], autocommit=False) as holding:

@@ -241,6 +241,7 @@ def test_tables_of_every_kind(server, schema):
 
 
 # A replicator that dies while indexes are missing leaves behind how to make them again.
+@pytest.mark.thorough
 @pytest.mark.seconds(120)
 def test_death_and_abort_without_indexes(server):
     with grown(server, resharding_copy_rate=400_000) as suite:
@@ -286,6 +287,7 @@ def mover(server):
     server.run("REVOKE SET ON PARAMETER session_replication_role FROM mover", "DROP ROLE mover")
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(120)
 def test_a_role_that_is_no_superuser(server, mover):
     with grown(server, mover) as suite:
@@ -366,6 +368,7 @@ def paused(suite):
     return now["outcome"] == "running" and now["step"] == "paused" and now.get("error")
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 @pytest.mark.parametrize("when, then", sanitized_only_for(
     [("copy", "mended"), ("compare", "aborted")],
@@ -416,6 +419,7 @@ def test_columns_that_come_past_pgsled_pause_the_move(server, when, then):
         check_tidy(server, before)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 @pytest.mark.parametrize("change, reason", [
     ("ALTER TABLE quiet ADD COLUMN more float8 DEFAULT random()", "written anew"),
@@ -507,6 +511,7 @@ def test_parts_of_a_large_table(server):
                                                                     database=ONE))
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 def test_rows_without_what_they_refer_to_end_the_move(server):
     with grown(server) as suite:
@@ -522,6 +527,7 @@ def test_rows_without_what_they_refer_to_end_the_move(server):
         assert stored_map(server, NEW)[0].count(2) == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(60)
 def test_definitions_that_cannot_be_copied(server):
     with grown(server, with_schema=False) as suite:
@@ -534,6 +540,7 @@ def test_definitions_that_cannot_be_copied(server):
         assert server.run("SELECT slot_name FROM pg_replication_slots") == []
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 def test_a_partition_is_truncated_meanwhile(server):
     with grown(server, resharding_copy_rate=200_000) as suite:

@@ -288,6 +288,7 @@ def test_and_back_again(moving):
     check_nothing_left(server, scenario)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(150)
 def test_by_the_commands_that_pgdog_has(roomy):
     """The steps one by one, as an operator has them in his notes."""
@@ -337,6 +338,7 @@ def test_by_the_commands_that_pgdog_has(roomy):
         check_nothing_left(roomy, scenario)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(150)
 @pytest.mark.parametrize("step", sanitized_only_for(
     ["fence"], ["copy", "ready", "fence", "flip", "flipped", "reverse"]))
@@ -369,6 +371,7 @@ def test_the_replicator_dies(plain, step):
     check_nothing_left(server, scenario)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(150)
 @pytest.mark.parametrize("step", sanitized_only_for(["reverse"], ["flipped", "reverse"]))
 def test_the_servers_die_after_the_cutover(plain, step):
@@ -405,6 +408,7 @@ def test_the_servers_die_after_the_cutover(plain, step):
     check_nothing_left(server, scenario)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(150)
 def test_the_router_dies_at_the_fence(plain):
     suite, scenario, server = plain
@@ -473,6 +477,7 @@ def test_all_that_is_missing_is_said_at_once(plain):
     assert server.run("SELECT slot_name FROM pg_replication_slots") == []
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 def test_the_definitions_are_copied(roomy):
     scenario = Scenario(1, 2, None, ("id", "user_id"), new_schema=False)
@@ -513,6 +518,7 @@ def last_move(suite):
     return lines[-1] if lines else ""
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 def test_definitions_are_not_changed_unseen(plain):
     """By pgsled they are not changed at all; what is done past it is found before the switch."""

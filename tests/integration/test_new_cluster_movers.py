@@ -14,6 +14,7 @@ from test_new_cluster import roomy, running  # noqa: F401
 
 HOT = 6                                   # rows of each writer: each is taken away again and again
 FIRST = 1_000_000
+PACE = 0.02                               # seconds between two, so that a busy machine can follow
 
 
 class Movers(Writers):
@@ -43,7 +44,7 @@ class Movers(Writers):
                 except Exception as error:  # pylint: disable=broad-except
                     self.errors.append(error)
                     return
-                time.sleep(0.001)
+                time.sleep(PACE)
 
     def _one(self, connection, chance, key):
         user, tenant, item = self.orders[key]
@@ -127,6 +128,7 @@ def test_what_waits_is_not_lost_with_the_replicator(roomy):  # pylint: disable=r
         check_nothing_left(roomy, scenario)
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(90)
 def test_rows_that_are_really_equal_end_the_move(roomy):  # pylint: disable=redefined-outer-name
     scenario = SCENARIOS["three to one"]

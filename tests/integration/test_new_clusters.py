@@ -46,6 +46,7 @@ def job_of(suite, name):
     return jobs(suite)[name].split()[1].rstrip(":")
 
 
+@pytest.mark.thorough
 @pytest.mark.seconds(150)
 def test_moves_of_several_databases(suite):
     for name in NAMES[:MOST]:

@@ -422,7 +422,7 @@ def test_checkout_timeout(start):
 
 def test_idle_in_transaction_timeout(start):
     """With the code of PostgreSQL's own time-out of that kind."""
-    suite = start(general={"client_idle_in_transaction_timeout": 400})
+    suite = start(general={"client_idle_in_transaction_timeout": 400, "default_pool_size": 2})
     client, idle = suite.raw(), suite.raw()
     client.query("BEGIN; SELECT 1")
     assert client.expect_closed(4)["C"] == "25P03"
