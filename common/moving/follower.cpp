@@ -136,6 +136,10 @@ follower::follower(std::vector<table> tables, selection rows, lsn agreed, bool k
     : tables_(std::move(tables)), rows_(std::move(rows)), moving_(rows_.buckets), agreed_(agreed),
       keep_rows_(keep_rows) {
   for (const std::uint32_t bucket : rows_.moving) moving_.at(bucket) = true;
+  for (const table& one : tables_) {
+    mappings_.emplace_back();
+    if (one.by.mapping) mappings_.back().emplace(*one.by.mapping);
+  }
 }
 
 follow_action follower::one_row(const table& of, std::string sql, std::vector<std::string> rows,
@@ -289,11 +293,19 @@ result<bool> follower::moves(const table& of, const wal::field& key) const {
   if (key.what == kind::unchanged || key.what == kind::absent) {
     return tl::unexpected(lost(of, "a sharding key is not in the server's log"));
   }
-  const auto read = placement::normalise(of.type, placement::form::text, key.value,
+  const auto read = placement::normalise(of.by.type, placement::form::text, key.value,
                                          {placement::encoding::utf8, 0});
   if (!read) return tl::unexpected(lost(of, read.error().message));
-  return static_cast<bool>(
-      moving_[placement::hash_of(of.hasher, *read) % rows_.buckets]);
+  const auto& mapping = mappings_[static_cast<std::size_t>(&of - tables_.data())];
+  if (!mapping) {
+    return static_cast<bool>(moving_[placement::hash_of(of.by.hasher, *read) % rows_.buckets]);
+  }
+  const auto shard = mapping->find(*read);
+  if (!shard && rows_.complete) {
+    return tl::unexpected(lost(of, "no list and no range has a row's sharding key, so that it has "
+                                   "no destination"));
+  }
+  return shard == rows_.shard;
 }
 
 std::optional<pg_error> follower::insert(const wal::insert& from, actions& todo) {

@@ -88,9 +88,10 @@ class follower {
   std::optional<pg_error> erase(const wal::erase&, actions&);
   std::optional<pg_error> truncate(const wal::truncate&, actions&) const;
   result<const table*> find(std::uint32_t relation, const wal::tuple&) const;
-  result<bool> moves(const table&, const wal::field& key) const;
+  result<bool> moves(const table&, const wal::field& key) const;   // of one of tables_
 
   std::vector<table> tables_;
+  std::vector<std::optional<placement::mapping_index>> mappings_;   // as tables_
   selection rows_;
   std::vector<bool> moving_;           // by bucket
   std::map<std::uint32_t, known> relations_;

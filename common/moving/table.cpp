@@ -7,10 +7,14 @@
 #include <array>
 #include <bit>
 #include <functional>
+#include <map>
 
 #include "common/base/result.hpp"
+#include "common/commit/statements.hpp"
 
 namespace pgsled::moving {
+
+using commit::statements::literal;
 
 bool table::key_in_primary() const {
   return !whole() && std::find(primary.begin(), primary.end(), key) != primary.end();
@@ -73,12 +77,48 @@ std::string hash_in_sql(placement::key_type type, const std::string& expression)
   return fmt::format("hashtextextended(({})::text COLLATE \"C\", {})", expression, seed);
 }
 
+// `expression` and what it is compared with, as placement::mapping_index compares them.
+std::string compared(placement::key_type type, const std::string& expression) {
+  switch (type) {
+    case placement::key_type::bigint: return fmt::format("({})::bigint", expression);
+    case placement::key_type::uuid: return fmt::format("({})::uuid", expression);
+    case placement::key_type::varchar: break;
+  }
+  return fmt::format("({})::text COLLATE \"C\"", expression);
+}
+
+// The shard of `expression`; NULL: none.
+std::string shard_in_sql(placement::key_type type, const std::string& expression,
+                         const placement::mapping& by) {
+  const auto key = compared(type, expression);
+  const auto value = [&](const std::string& text) { return compared(type, literal(text)); };
+  std::map<std::uint32_t, std::string> listed;
+  for (const auto& [text, shard] : by.list) {
+    auto& values = listed[shard];
+    values += (values.empty() ? "" : ", ") + value(text);
+  }
+  std::string sql = fmt::format("CASE WHEN {} IS NULL THEN NULL", expression);
+  for (const auto& [shard, values] : listed) {
+    sql += fmt::format(" WHEN {} IN ({}) THEN {}", key, values, shard);
+  }
+  for (const auto& one : by.ranges) {
+    sql += fmt::format(" WHEN {} THEN {}",
+                       fmt::join(std::array{one.has_start ? key + " >= " + value(one.start) : "true",
+                                            one.has_end ? key + " < " + value(one.end) : "true"},
+                                 " AND "),
+                       one.shard);
+  }
+  return fmt::format("{} ELSE {} END", sql,
+                     by.fallback >= 0 ? std::to_string(by.fallback) : "NULL");
+}
+
 }  // namespace
 
-std::string bucket_in_sql(placement::key_type type, const std::string& expression,
-                          std::size_t buckets, const std::string& digest) {
-  if (!digest.empty()) return sha1_bucket_in_sql(type, expression, buckets, digest);
-  const auto hash = hash_in_sql(type, expression);
+std::string bucket_in_sql(const placing& by, const std::string& expression, std::size_t buckets) {
+  if (by.hasher == placement::hasher::sha1) {
+    return sha1_bucket_in_sql(by.type, expression, buckets, by.digest);
+  }
+  const auto hash = hash_in_sql(by.type, expression);
   // hash + `combined` in 64 bits that wrap, without sign, modulo `buckets`: by halves, because
   // there is no such integer, and numeric would cost more than the rest of a copy.
   constexpr std::uint64_t half = 0xffff'ffff, high = combined >> 32, low = combined & half;
@@ -89,20 +129,22 @@ std::string bucket_in_sql(placement::key_type type, const std::string& expressio
                      (half + 1) % buckets, low_sum, half, buckets);
 }
 
-std::string moves_in_sql(placement::key_type type, const std::string& expression,
-                         const selection& rows, const std::string& digest) {
+std::string moves_in_sql(const placing& by, const std::string& expression, const selection& rows) {
+  if (by.mapping) {
+    return fmt::format("({}) = {}", shard_in_sql(by.type, expression, *by.mapping), rows.shard);
+  }
   const std::uint64_t buckets = rows.buckets;
   const auto& moving = rows.moving;
   PGSLED_ASSERT(buckets > 0);
   const bool each_once = std::adjacent_find(moving.begin(), moving.end(),
                                             std::greater_equal<>()) == moving.end();
   if (moving.size() == buckets && each_once) return expression + " IS NOT NULL";
-  if (!digest.empty()) {
-    return fmt::format("{} = ANY ('{{{}}}'::integer[])",
-                       bucket_in_sql(type, expression, buckets, digest), fmt::join(moving, ","));
+  if (by.hasher == placement::hasher::sha1) {
+    return fmt::format("{} = ANY ('{{{}}}'::integer[])", bucket_in_sql(by, expression, buckets),
+                       fmt::join(moving, ","));
   }
   // Not `combined` is added to each hash, but taken from the buckets that are looked for.
-  const auto hash = hash_in_sql(type, expression);
+  const auto hash = hash_in_sql(by.type, expression);
   std::vector<std::int64_t> wanted;
   for (const std::uint64_t bucket : moving) {
     wanted.push_back(static_cast<std::int64_t>((bucket + buckets - combined % buckets) % buckets));
@@ -124,7 +166,17 @@ std::string moves_in_sql(placement::key_type type, const std::string& expression
 
 std::string where_moving(const table& of, const selection& rows) {
   if (of.whole()) return "true";
-  return moves_in_sql(of.type, moving::quoted(of.columns[of.key].name), rows, of.digest);
+  return moves_in_sql(of.by, moving::quoted(of.columns[of.key].name), rows);
+}
+
+std::optional<std::string> where_unplaced(const table& of) {
+  if (of.whole()) return std::nullopt;
+  const auto key = moving::quoted(of.columns[of.key].name);
+  if (of.by.mapping && of.by.mapping->fallback < 0) {
+    return fmt::format("({}) IS NULL", shard_in_sql(of.by.type, key, *of.by.mapping));
+  }
+  if (of.key_in_primary()) return std::nullopt;
+  return key + " IS NULL";
 }
 
 std::string truncated(const table& of, const selection& rows) {
@@ -132,9 +184,7 @@ std::string truncated(const table& of, const selection& rows) {
   if (!of.home) return sql;
   // With its namespace: of a std::string, <iomanip> has one, too.
   const auto key = moving::quoted(of.columns[of.home->key].name);
-  return sql + fmt::format(" AND {} = ANY ('{{{}}}'::integer[])",
-                           bucket_in_sql(of.home->type, key, of.home->buckets),
-                           fmt::join(of.home->own, ","));
+  return sql + " AND " + moves_in_sql(of.home->by, key, of.home->own);
 }
 
 bool has_binary_form(const table& of) {

@@ -3,7 +3,8 @@
 //
 // Which bucket a row is in is computed on the server by the functions that PARTITION BY HASH uses,
 // combined as it combines them, so that it is what common/placement gives for the same key. SHA-1
-// is no function of PostgreSQL's own: that of its extension pgcrypto is used.
+// is no function of PostgreSQL's own: that of its extension pgcrypto is used. Where lists or ranges
+// place the rows the server compares the key with them, and finds the shard at once.
 
 #include <cstdint>
 #include <limits>
@@ -27,12 +28,29 @@ struct table_column {
   bool operator==(const table_column&) const = default;
 };
 
+// How rows are placed by a value of the key's type.
+struct placing {
+  placement::key_type type = placement::key_type::bigint;
+  placement::hasher hasher = placement::hasher::postgres;
+  std::string digest;                  // of pgcrypto, as SQL; for sha1, empty: it is not there
+  std::optional<placement::mapping> mapping;   // not by hash
+  bool operator==(const placing&) const = default;
+};
+
+struct selection {                     // of rows: those of a whole table, or of some buckets
+  std::size_t buckets = 0;             // of the map
+  std::vector<std::uint32_t> moving;
+  // Every row of a sharded table has a destination: one without a key is a mistake. Else it stays.
+  bool complete = false;
+  std::uint32_t shard = 0;             // whose rows they are, where lists or ranges place them
+  bool operator==(const selection&) const = default;
+};
+
 // Which rows of a table its source has, where several sources fill one destination.
 struct table_home {
   std::size_t key = 0;                 // place of the column by which the sources place rows
-  placement::key_type type = placement::key_type::bigint;
-  std::size_t buckets = 0;             // of the sources' map
-  std::vector<std::uint32_t> own;      // this source's
+  placing by;
+  selection own;                       // this source's
   bool operator==(const table_home&) const = default;
 };
 
@@ -45,9 +63,7 @@ struct table {
   // and there may be several that are equal.
   std::vector<std::size_t> primary;
   std::size_t key = none;              // place of the sharding column; none: rows on every shard
-  placement::key_type type = placement::key_type::bigint;
-  placement::hasher hasher = placement::hasher::postgres;
-  std::string digest;                  // of pgcrypto, as SQL; for sha1, empty: it is not there
+  placing by;
   std::optional<table_home> home;      // none: all rows that are selected
   bool other_types = false;            // of the destination's columns: values go there as text
 
@@ -62,21 +78,15 @@ std::string quoted(std::string_view identifier);
 std::string in_sql(const table&);                  // "schema"."name"
 std::string column_list(const table&);
 
-// The bucket of `expression`, a value of the key's type; NULL of NULL. By sha1 with a `digest`.
-std::string bucket_in_sql(placement::key_type, const std::string& expression,
-                          std::size_t buckets, const std::string& digest = {});
-
-struct selection {                     // of rows: those of a whole table, or of some buckets
-  std::size_t buckets = 0;             // of the map
-  std::vector<std::uint32_t> moving;
-  // Every row of a sharded table has a destination: one without a key is a mistake. Else it stays.
-  bool complete = false;
-};
-// Whether `expression`, a value of the key's type, is in one of these buckets; not true of NULL.
-// Much cheaper than bucket_in_sql(): it is evaluated for every row that a source has.
-std::string moves_in_sql(placement::key_type, const std::string& expression, const selection&,
-                         const std::string& digest = {});
+// The bucket of `expression`, a value of the key's type; NULL of NULL. Not of a mapping.
+std::string bucket_in_sql(const placing&, const std::string& expression, std::size_t buckets);
+// Whether `expression`, a value of the key's type, is in one of these buckets, or on the shard; not
+// true of NULL. Much cheaper than bucket_in_sql(): it is evaluated for every row that a source has.
+std::string moves_in_sql(const placing&, const std::string& expression, const selection&);
 std::string where_moving(const table&, const selection&);   // "true" for a whole table
+// Which rows have no destination at all: without a key, or in no list and no range. None: there can
+// be none.
+std::optional<std::string> where_unplaced(const table&);
 
 // What a TRUNCATE on the source does away with on the destination.
 std::string truncated(const table&, const selection&);

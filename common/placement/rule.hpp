@@ -33,6 +33,7 @@ struct mapping_range {
   std::string start, end;
   bool has_start = false, has_end = false;
   std::uint32_t shard = 0;
+  bool operator==(const mapping_range&) const = default;
 };
 struct mapping {
   std::uint64_t id = 0;             // id_of() it
@@ -40,6 +41,7 @@ struct mapping {
   std::vector<std::pair<std::string, std::uint32_t>> list;
   std::vector<mapping_range> ranges;
   std::int64_t fallback = -1;       // shard of what is in neither; -1: there is none
+  bool operator==(const mapping&) const = default;
 };
 
 // What a mapping places on one shard, for people: some values, ranges, the others. Empty: nothing.

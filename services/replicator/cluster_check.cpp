@@ -66,6 +66,7 @@ class cluster_checker {
       missing("{} streams are needed, one from each shard to each new one, and at most {} are "
               "followed by a job", streams, most_streams);
     }
+    if (auto error = digests()) return tl::unexpected(std::move(*error));
     if (auto error = tables()) return tl::unexpected(std::move(*error));
     if (resumed_) return std::move(report_);
     if (auto error = together()) return tl::unexpected(std::move(*error));
@@ -110,11 +111,8 @@ class cluster_checker {
     for (const auto& one : scene_.side(of).where.tables) {
       const auto what = fmt::format("database \"{}\", table {}", name(of),
                                     one.name.empty() ? "with column " + one.column : one.name);
-      if (one.by_mapping) {
-        missing("{}: rows placed by a list or by ranges do not move to another cluster in this "
-                "version", what);
-      } else if (one.hasher != "postgres") {
-        missing("{}: rows placed by hasher {} do not move in this version", what, one.hasher);
+      if (!one.by_mapping && !placement::hasher_of(one.hasher)) {
+        missing("{}: hasher {} is not known", what, one.hasher);
       } else if (!placement::key_type_of(one.data_type)) {
         missing("{}: data_type {} is not known", what, one.data_type);
       }
@@ -236,6 +234,37 @@ class cluster_checker {
         if (!seen.insert(where).second) missing("{} is a shard twice", where);
       }
     }
+  }
+
+  // Rows placed by sha1 are asked for on both sides by one statement. Where there are no tables yet
+  // the extension comes with them.
+  trouble digests() {
+    const auto by_sha1 = [&](cluster_side of) { return any_by_sha1(scene_.side(of).where.tables); };
+    if (!by_sha1(cluster_side::old) && !by_sha1(cluster_side::fresh)) return std::nullopt;
+    for (const auto of : both) {
+      auto& links = scene_.side(of).links;
+      for (std::size_t shard = 0; shard < links.size(); ++shard) {
+        const auto digest = digest_of(links[shard]);
+        if (!digest) return digest.error();
+        const auto where = at(of, shard);
+        if (digest->empty()) {
+          if (of == cluster_side::fresh && found(of)[shard].empty()) continue;
+          missing("{}: rows are placed by sha1, which PostgreSQL computes with its extension "
+                  "pgcrypto: CREATE EXTENSION pgcrypto", where);
+          continue;
+        }
+        if (digest_.empty()) digest_ = *digest;
+        if (*digest != digest_) {
+          missing("{}: pgcrypto's function is {} there and {} elsewhere: ALTER EXTENSION pgcrypto "
+                  "SET SCHEMA", where, *digest, digest_);
+          continue;
+        }
+        const auto alike = hashes_alike(links[shard], *digest);
+        if (!alike) return alike.error();
+        if (!*alike) missing("{}: pgcrypto computes another SHA-1 than pgsled", where);
+      }
+    }
+    return std::nullopt;
   }
 
   trouble tables() {
@@ -387,14 +416,11 @@ class cluster_checker {
     const auto& where = scene_.side(of).where;
     if (placed == nullptr || where.shards.size() == 1) return std::nullopt;
     moving::table_home to;
-    to.type = placement::key_type_of(placed->data_type).value_or(to.type);
+    to.by = placing_of(*placed, digest_);
     for (std::size_t i = 0; i < one.it.columns.size(); ++i) {
       if (one.it.columns[i].name == placed->column) to.key = i;
     }
-    to.buckets = where.buckets.size();
-    for (std::uint32_t bucket = 0; bucket < where.buckets.size(); ++bucket) {
-      if (where.buckets[bucket] == shard) to.own.push_back(bucket);
-    }
+    to.own = scene_.side(of).rows_of(shard);
     return to;
   }
 
@@ -418,15 +444,16 @@ class cluster_checker {
     const auto& first = found(cluster_side::old);
     for (std::size_t shard = 0; shard < first.size(); ++shard) {
       for (const auto& [label, one] : first[shard]) {
-        if (one.it.whole() || one.partitioned() || one.it.key_in_primary()) continue;
-        const auto some = one_value(
-            scene_.side(cluster_side::old).links[shard],
-            fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {} IS NULL)",
-                        moving::in_sql(one.it), moving::quoted(one.it.columns[one.it.key].name)));
+        const auto nowhere = moving::where_unplaced(one.it);
+        if (!nowhere || one.partitioned()) continue;
+        const auto some = one_value(scene_.side(cluster_side::old).links[shard],
+                                    fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {})",
+                                                moving::in_sql(one.it), *nowhere));
         if (!some) return some.error();
         if (*some != "t") continue;
-        missing("{}: table {} has rows whose {} is NULL, by which \"{}\" would place them",
-                at(cluster_side::old, shard), label, one.it.columns[one.it.key].name, scene_.to);
+        missing("{}: table {} has rows whose {} is NULL{}, by which \"{}\" would place them",
+                at(cluster_side::old, shard), label, one.it.columns[one.it.key].name,
+                one.it.by.mapping ? " or in no list and no range" : "", scene_.to);
       }
     }
     const auto of = report_.no_schema ? cluster_side::old : cluster_side::fresh;
@@ -460,6 +487,7 @@ class cluster_checker {
 
   cluster_scene& scene_;
   bool resumed_;
+  std::string digest_;                // of pgcrypto, as SQL; empty: it is not needed
   std::array<std::vector<found_tables>, 2> found_;
   move_report report_;
 };

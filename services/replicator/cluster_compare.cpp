@@ -39,17 +39,20 @@ class together {
 
   // What would be on no shard is not in any comparison either.
   trouble placed(const moving::table& one) {
-    if (one.whole() || one.key_in_primary()) return std::nullopt;
-    const auto& key = one.columns[one.key].name;
+    const auto nowhere = moving::where_unplaced(one);
+    if (!nowhere) return std::nullopt;
     for (std::size_t i = 0; i < sources_.size(); ++i) {
       if (!has(i, one)) continue;
       const auto some = one_value(
-          *sources_[i], fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {} IS NULL)",
-                                    moving::in_sql(one), moving::quoted(key)));
+          *sources_[i], fmt::format("SELECT EXISTS (SELECT FROM ONLY {} WHERE {})",
+                                    moving::in_sql(one), *nowhere));
       if (!some) return some.error();
       if (*some != "t") continue;
-      return pg_error{"23502", fmt::format("table {} has rows whose sharding key {} is NULL: they "
-                                           "have no shard to go to", one.label(), key), {}, {}};
+      return pg_error{"23502", fmt::format("table {} has rows whose sharding key {} is NULL{}: they "
+                                           "have no shard to go to", one.label(),
+                                           one.columns[one.key].name,
+                                           one.by.mapping ? ", or in no list and no range" : ""),
+                      {}, {}};
     }
     return std::nullopt;
   }

@@ -71,6 +71,14 @@ std::string cluster_scene::one_side::label(std::size_t shard) const {
   return fmt::format("shard {} ({}:{}/{})", shard, at.host, at.port, at.database);
 }
 
+moving::selection cluster_scene::one_side::rows_of(shard_number shard) const {
+  moving::selection rows{where.buckets.size(), {}, true, shard};
+  for (std::uint32_t bucket = 0; bucket < where.buckets.size(); ++bucket) {
+    if (where.buckets[bucket] == shard) rows.moving.push_back(bucket);
+  }
+  return rows;
+}
+
 void cluster_scene::set(snapshot::cluster_where from, bool swapped) {
   registered = from.moving;
   side(swapped ? cluster_side::fresh : cluster_side::old).where = std::move(from.from);
@@ -115,11 +123,7 @@ void cluster_scene::make_scenes() {
       for (shard_number source = 0; source < one->destination; ++source) {
         one->sources.push_back(source);
       }
-      moving::selection rows{here.where.buckets.size(), {}, true};
-      for (std::uint32_t bucket = 0; bucket < here.where.buckets.size(); ++bucket) {
-        if (here.where.buckets[bucket] == shard) rows.moving.push_back(bucket);
-      }
-      one->gets = std::move(rows);
+      one->gets = here.rows_of(shard);
       one->tag = fmt::format("{}{}_", of == cluster_side::fresh ? "to" : "back", shard);
       here.gets.push_back(std::move(one));
     }

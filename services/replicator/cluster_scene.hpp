@@ -33,6 +33,7 @@ struct cluster_scene {
     // As destinations: of the rows of the other side.
     std::vector<std::unique_ptr<move_scene>> gets;
     std::string label(std::size_t shard) const;  // for people
+    moving::selection rows_of(shard_number) const;   // by the placement of this side
   };
   std::array<one_side, 2> sides;
   // The side that is left out, because its servers are not reached: the one without the name.

@@ -194,10 +194,10 @@ class checker {
   trouble digests(const std::map<shard_number, found_tables>& all) {
     for (const auto& [shard, tables] : all) {
       const auto one = std::find_if(tables.begin(), tables.end(), [](const auto& table) {
-        return !table.second.it.digest.empty();
+        return !table.second.it.by.digest.empty();
       });
       if (one == tables.end() || !takes_part(shard)) continue;
-      const auto alike = hashes_alike(scene_.link(shard), one->second.it.digest);
+      const auto alike = hashes_alike(scene_.link(shard), one->second.it.by.digest);
       if (!alike) return alike.error();
       if (!*alike) missing("shard {}: pgcrypto computes another SHA-1 than pgsled", shard);
     }
@@ -252,7 +252,7 @@ class checker {
     }
     const auto* rule = rule_of(one);
     if (rule == nullptr) return;
-    if (one.it.hasher == placement::hasher::sha1 && one.it.digest.empty()) {
+    if (one.it.by.hasher == placement::hasher::sha1 && one.it.by.digest.empty()) {
       missing("table {} is placed by sha1, which PostgreSQL computes with its extension pgcrypto: "
               "CREATE EXTENSION pgcrypto  on shard {}", label, scene_.sources.front());
     }
@@ -268,9 +268,9 @@ class checker {
       return std::any_of(names.begin(), names.end(),
                          [&](std::string_view name) { return type.starts_with(name); });
     };
-    const bool fits = one.it.type == placement::key_type::bigint ? is({"bigint", "integer",
+    const bool fits = one.it.by.type == placement::key_type::bigint ? is({"bigint", "integer",
                                                                        "smallint"})
-                      : one.it.type == placement::key_type::uuid ? is({"uuid"})
+                      : one.it.by.type == placement::key_type::uuid ? is({"uuid"})
                                                                  : is({"text",
                                                                        "character varying"});
     if (!fits) {
@@ -313,7 +313,7 @@ class checker {
       } else if (there->second.shape != one.shape) {
         missing("table {} has other columns on shard {} than on shard {}: {}", label, shard,
                 scene_.sources.front(), other_columns(there->second.it, one.it));
-      } else if (there->second.it.digest != one.it.digest && takes_part(shard)) {
+      } else if (there->second.it.by.digest != one.it.by.digest && takes_part(shard)) {
         missing("table {} is placed by sha1, for which shard {} needs the extension pgcrypto, in "
                 "the schema where it is on shard {}", label, shard, scene_.sources.front());
       }
@@ -387,7 +387,7 @@ class checker {
       const bool owns = scene_.destination_owns();
       if (owns && one.it.whole()) continue;
       // Said already; its rows cannot be told.
-      if (one.it.hasher == placement::hasher::sha1 && one.it.digest.empty()) continue;
+      if (one.it.by.hasher == placement::hasher::sha1 && one.it.by.digest.empty()) continue;
       const auto some = one_value(
           link, fmt::format("SELECT EXISTS (SELECT FROM {} WHERE {})", moving::in_sql(one.it),
                             owns ? moving::where_moving(one.it, {scene_.map.size(), scene_.moving})
@@ -439,6 +439,7 @@ result<bool> hashes_alike(management::connection& link, const std::string& diges
   for (const auto& [type, keys] : samples) {
     const auto name = type == key_type::bigint ? "bigint"
                       : type == key_type::uuid ? "uuid" : "text";
+    const moving::placing by{type, hasher, digest, {}};
     for (const auto& key : keys) {
       const auto value = placement::normalise(type, placement::form::text, key,
                                               {placement::encoding::utf8, 0});
@@ -449,12 +450,12 @@ result<bool> hashes_alike(management::connection& link, const std::string& diges
         sql += (sql.empty() ? "SELECT " : ", ") + expression;
         wanted.push_back(std::move(is));
       };
-      add(moving::bucket_in_sql(type, literal, modulus, digest), std::to_string(hash % modulus));
+      add(moving::bucket_in_sql(by, literal, modulus), std::to_string(hash % modulus));
       for (const std::size_t buckets : {modulus, power}) {
         const auto mine = static_cast<std::uint32_t>(hash % buckets);
         const auto next = static_cast<std::uint32_t>((mine + 1) % buckets);
-        add(moving::moves_in_sql(type, literal, {buckets, {mine}}, digest), "t");
-        add(moving::moves_in_sql(type, literal, {buckets, {next}}, digest), "f");
+        add(moving::moves_in_sql(by, literal, {buckets, {mine}}), "t");
+        add(moving::moves_in_sql(by, literal, {buckets, {next}}), "f");
       }
     }
   }

@@ -60,15 +60,29 @@ constexpr const char* digest_query = R"sql(
 SELECT format('%I.digest', n.nspname) FROM pg_extension e JOIN pg_namespace n
 ON n.oid = e.extnamespace WHERE e.extname = 'pgcrypto')sql";
 
-result<std::string> digest_in(management::connection& link,
-                              const std::vector<snapshot::move_table>& rules) {
-  const bool needed = std::any_of(rules.begin(), rules.end(), [](const auto& one) {
+}  // namespace
+
+bool any_by_sha1(const std::vector<snapshot::move_table>& rules) {
+  return std::any_of(rules.begin(), rules.end(), [](const auto& one) {
     return !one.by_mapping && one.hasher == placement::name_of(placement::hasher::sha1);
   });
-  return needed ? one_value(link, digest_query) : result<std::string>(std::string());
 }
 
-}  // namespace
+result<std::string> digest_of(management::connection& link) {
+  return one_value(link, digest_query);
+}
+
+moving::placing placing_of(const snapshot::move_table& rule, const std::string& digest) {
+  moving::placing to;
+  to.type = placement::key_type_of(rule.data_type).value_or(to.type);
+  if (rule.by_mapping && !rule.mapping.empty()) {
+    to.mapping = rule.mapping.front();
+    return to;
+  }
+  to.hasher = placement::hasher_of(rule.hasher).value_or(to.hasher);
+  if (to.hasher == placement::hasher::sha1) to.digest = digest;
+  return to;
+}
 
 std::vector<std::string> split_names(std::string_view text) {
   std::vector<std::string> parts;
@@ -105,7 +119,7 @@ result<found_tables> read_tables(management::connection& link,
   if (!tables) return tl::unexpected(tables.error());
   const auto columns = link.query(columns_query);
   if (!columns) return tl::unexpected(columns.error());
-  const auto digest = digest_in(link, rules);
+  const auto digest = any_by_sha1(rules) ? digest_of(link) : result<std::string>(std::string());
   if (!digest) return tl::unexpected(digest.error());
   std::map<std::string, found_table> by_oid;
   for (const auto& row : *tables) {
@@ -145,9 +159,7 @@ result<found_tables> read_tables(management::connection& link,
     }
     if (const auto* rule = rule_of(one, rules)) {
       one.it.key = place(rule->column);
-      one.it.type = placement::key_type_of(rule->data_type).value_or(one.it.type);
-      one.it.hasher = placement::hasher_of(rule->hasher).value_or(one.it.hasher);
-      if (one.it.hasher == placement::hasher::sha1) one.it.digest = *digest;
+      one.it.by = placing_of(*rule, *digest);
       for (const auto& column : *columns) {
         if (column[0] == row[0] && column[1] == rule->column) {
           one.key_deterministic = column[8] == "t";

@@ -33,6 +33,12 @@ result<found_tables> read_tables(management::connection&, const std::vector<snap
 // The entry of the file that places the rows of a table; none: they are on every shard.
 const snapshot::move_table* rule_of(const found_table&, const std::vector<snapshot::move_table>&);
 
+// How it does. `digest`: of pgcrypto, where the rows are.
+moving::placing placing_of(const snapshot::move_table&, const std::string& digest);
+bool any_by_sha1(const std::vector<snapshot::move_table>&);
+// The function of pgcrypto, as SQL; empty: the extension is not there.
+result<std::string> digest_of(management::connection&);
+
 // Of string_agg() by U&'\001f'.
 std::vector<std::string> split_names(std::string_view);
 

@@ -220,11 +220,28 @@ TEST(follower, a_truncate_takes_away_the_rows_of_its_source_alone) {
   auto of = orders();
   EXPECT_EQ(truncated(of, {2, {0}}),
             "DELETE FROM ONLY \"public\".\"orders\" WHERE " + where_moving(of, {2, {0}}));
-  of.home = table_home{0, placement::key_type::bigint, 3, {1, 2}};
+  of.home = table_home{0, {}, {3, {1, 2}}};
   EXPECT_EQ(truncated(of, {2, {0}}),
             "DELETE FROM ONLY \"public\".\"orders\" WHERE " + where_moving(of, {2, {0}}) + " AND " +
-                bucket_in_sql(placement::key_type::bigint, "\"id\"", 3) +
-                " = ANY ('{1,2}'::integer[])");
+                moves_in_sql(of.home->by, "\"id\"", {3, {1, 2}}));
+}
+
+TEST(follower, rows_that_lists_place_go_to_their_shard) {
+  auto of = orders();
+  of.key = 0;
+  of.by.type = placement::key_type::bigint;
+  of.by.mapping = placement::mapping{1, "bigint", {{"1", 0}, {"2", 1}}, {}, -1};
+  follower mine({of}, {4, {0}, true, 1});
+  const auto feed = [&](const std::string& bytes) {
+    return mine.feed(wal::decode(as_bytes(bytes)).value());
+  };
+  ASSERT_TRUE(feed(begin()));
+  ASSERT_TRUE(feed(relation(5, "orders", {{"id", 20}, {"who", 20}, {"note", 25}})));
+  EXPECT_EQ(feed(insert(5, {"1", "8", "-"}))->size(), 0u);
+  EXPECT_EQ(feed(insert(5, {"2", "8", "-"}))->size(), 1u);
+  const auto nowhere = feed(insert(5, {"3", "8", "-"}));
+  ASSERT_FALSE(nowhere);
+  EXPECT_THAT(nowhere.error().message, HasSubstr("no list and no range"));
 }
 
 // Of rows that are equal one is changed, whichever; it is compared with all of its key.

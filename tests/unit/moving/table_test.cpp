@@ -15,6 +15,12 @@ namespace {
 using placement::key_type;
 using ::testing::StartsWith;
 
+placing by(key_type type) {
+  placing to;
+  to.type = type;
+  return to;
+}
+
 // What PostgreSQL makes of the condition for a hash; its remainder has the sign of the hash, too.
 class condition {
  public:
@@ -75,7 +81,7 @@ TEST(table, rows_are_found_by_the_buckets_that_move) {
     for (std::uint32_t one = 0; one < buckets; ++one) {
       if (chance() % 3 == 0 && rows.moving.size() + 1 < buckets) rows.moving.push_back(one);
     }
-    const condition moves(moves_in_sql(key_type::bigint, "\"k\"", rows));
+    const condition moves(moves_in_sql(by(key_type::bigint), "\"k\"", rows));
     const std::set<std::uint64_t> moving(rows.moving.begin(), rows.moving.end());
     const auto check = [&](std::int64_t h) {
       ASSERT_EQ(moves(h), moving.contains(bucket(h, buckets))) << h << " of " << buckets;
@@ -88,11 +94,39 @@ TEST(table, rows_are_found_by_the_buckets_that_move) {
 }
 
 TEST(table, where_all_buckets_move_rows_without_a_key_do_not) {
-  EXPECT_EQ(moves_in_sql(key_type::varchar, "\"k\"", {1, {0}}), "\"k\" IS NOT NULL");
-  EXPECT_EQ(moves_in_sql(key_type::uuid, "\"k\"", {3, {0, 1, 2}}), "\"k\" IS NOT NULL");
-  EXPECT_THAT(moves_in_sql(key_type::uuid, "\"k\"", {3, {0, 1, 1}}),
+  EXPECT_EQ(moves_in_sql(by(key_type::varchar), "\"k\"", {1, {0}}), "\"k\" IS NOT NULL");
+  EXPECT_EQ(moves_in_sql(by(key_type::uuid), "\"k\"", {3, {0, 1, 2}}), "\"k\" IS NOT NULL");
+  EXPECT_THAT(moves_in_sql(by(key_type::uuid), "\"k\"", {3, {0, 1, 1}}),
               StartsWith("(uuid_hash_extended(\"k\", 8816678312871386365) % 3 + CASE"))
       << "two of them";
+}
+
+// What no list and no range has is on no shard; without a key nothing is.
+TEST(table, lists_go_before_ranges_and_ranges_before_what_is_left) {
+  placing some = by(key_type::bigint);
+  some.mapping = placement::mapping{
+      1, "bigint", {{"5", 2}, {"7", 1}, {"9", 2}}, {{"", "10", false, true, 0}}, -1};
+  const std::string listed =
+      "(CASE WHEN \"k\" IS NULL THEN NULL WHEN (\"k\")::bigint IN ((E'7')::bigint) THEN 1 "
+      "WHEN (\"k\")::bigint IN ((E'5')::bigint, (E'9')::bigint) THEN 2 "
+      "WHEN true AND (\"k\")::bigint < (E'10')::bigint THEN 0 ELSE ";
+  selection rows{3, {0}, true, 2};
+  const auto plain = [](std::string sql) {
+    for (std::size_t at; (at = sql.find(" E'")) != std::string::npos;) sql.erase(at, 1);
+    return sql;
+  };
+  EXPECT_EQ(plain(moves_in_sql(some, "\"k\"", rows)), listed + "NULL END) = 2");
+  table of;
+  of.columns = {{"k", "bigint", 20, -1, false}};
+  of.primary = {0};
+  of.key = 0;
+  of.by = some;
+  EXPECT_EQ(plain(where_unplaced(of).value_or("")), listed + "NULL END) IS NULL");
+  of.by.mapping->fallback = 1;
+  EXPECT_EQ(plain(where_moving(of, rows)), listed + "1 END) = 2");
+  EXPECT_FALSE(where_unplaced(of)) << "a primary key is not NULL";
+  of.primary.clear();
+  EXPECT_EQ(where_unplaced(of), "\"k\" IS NULL");
 }
 
 }  // namespace
