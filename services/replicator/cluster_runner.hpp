@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "services/replicator/cluster_definitions.hpp"
+#include "services/replicator/move_definitions.hpp"
 #include "services/replicator/cluster_flow.hpp"
 #include "services/replicator/job_runner.hpp"
 #include "services/replicator/move_check.hpp"

@@ -9,6 +9,7 @@
 
 #include "common/placement/rule.hpp"
 #include "services/replicator/move_changes.hpp"
+#include "services/replicator/move_definitions.hpp"
 #include "services/replicator/move_rights.hpp"
 #include "services/replicator/move_tables.hpp"
 
@@ -39,6 +40,10 @@ FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE x.indisvalid AND n.nspname NOT IN ('information_schema', 'pgsled')
   AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1, 2)sql";
+
+constexpr const char* version_query = "SELECT current_setting('server_version_num')::int / 10000";
+
+constexpr std::size_t most_named = 20;         // definitions of each kind of difference
 
 constexpr const char* references_query = R"sql(
 SELECT k.conname, k.conrelid, k.confrelid,
@@ -87,6 +92,7 @@ class checker {
     if (auto error = indexes(all->at(first))) return tl::unexpected(std::move(*error));
     if (auto error = references(all->at(first))) return tl::unexpected(std::move(*error));
     if (auto error = same_indexes(all->at(first))) return tl::unexpected(std::move(*error));
+    if (auto error = same_definitions()) return tl::unexpected(std::move(*error));
     if (auto error = empty(all->at(scene_.destination))) return tl::unexpected(std::move(*error));
     return std::move(report_);
   }
@@ -351,10 +357,38 @@ class checker {
       if (of == tables.end() || skipped(of->second)) continue;
       if (const auto found = known.find({row[0], row[2]}); found != known.end()) {
         known.erase(found);
+      } else if (row[2].ends_with(" unique")) {
+        missing("table {}: unique index {} is not on shard {}", row[0], row[1], scene_.destination);
       } else {
         warn("table {}: index {} is not on shard {}", row[0], row[1], scene_.destination);
       }
     }
+    return std::nullopt;
+  }
+
+  // Triggers, defaults, constraints, policies, rights and so on.
+  trouble same_definitions() {
+    if (!lacking_.empty()) return std::nullopt;
+    auto &from = scene_.link(scene_.sources.front()), &to = scene_.link(scene_.destination);
+    const auto here = read_definitions(from), there = read_definitions(to);
+    if (!here) return here.error();
+    if (!there) return there.error();
+    const auto old = one_value(from, version_query), fresh = one_value(to, version_query);
+    if (!old) return old.error();
+    if (!fresh) return fresh.error();
+    const auto found = unlike_there(*here, *there, *old == *fresh);
+    const auto told = [&](const std::vector<std::string>& all, auto&& tell) {
+      for (std::size_t i = 0; i < std::min(all.size(), most_named); ++i) tell(all[i]);
+      if (all.size() > most_named) tell(fmt::format("{} more", all.size() - most_named));
+    };
+    told(found.wrong, [&](const auto& what) {
+      missing("shard {} is not defined as shard {}: {}", scene_.destination,
+              scene_.sources.front(), what);
+    });
+    told(found.perhaps, [&](const auto& what) {
+      warn("shard {} may not be defined as shard {}: {}", scene_.destination,
+           scene_.sources.front(), what);
+    });
     return std::nullopt;
   }
 

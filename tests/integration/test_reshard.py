@@ -418,6 +418,38 @@ def test_all_that_is_missing_is_said_at_once(growing, server):
     assert said.returncode == 1 and "does not have the table public.accounts" in said.stderr, said
 
 
+STAMP = "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN {}; END'"
+
+
+@pytest.mark.seconds(60)
+def test_a_shard_that_is_defined_otherwise_gets_no_rows(growing, server):
+    """Its rows would be under other rules than those that stay, and perhaps not seen by all clients."""
+    for name in OLD:
+        server.run(STAMP.format("NEW"), "CREATE TRIGGER stamped BEFORE UPDATE ON accounts FOR EACH "
+                   "ROW EXECUTE FUNCTION stamp()", "GRANT SELECT ON accounts TO app",
+                   "GRANT UPDATE (note) ON accounts TO app",
+                   "CREATE POLICY mine ON orders USING (true)", database=name)
+    server.run(STAMP.format("NULL"), "ALTER TABLE orders ALTER at DROP DEFAULT",
+               "ALTER TABLE orders ADD CONSTRAINT few CHECK (price < 10)",
+               "GRANT DELETE ON accounts TO app", 'ALTER TABLE "Names" ENABLE ROW LEVEL SECURITY',
+               "ALTER TABLE tokens DROP CONSTRAINT tokens_pkey", database=NEW)
+    said = add_shard(growing)
+    text = said.stdout + said.stderr
+    assert said.returncode == 1
+    for one in ("trigger stamped of table public.accounts is not there",
+                "function public.stamp() is another one there",
+                "right SELECT on table public.accounts of app is not there",
+                "right UPDATE on column note of table public.accounts of app is not there",
+                "policy mine of table public.orders is not there",
+                "default of column at of table public.orders is not there",
+                "constraint few of table public.orders is only there",
+                'row security of table public."Names" is another one there',
+                "table public.tokens: unique index tokens_pkey is not on shard 2"):
+        assert one in text, (one, text)
+    assert "may not be defined as shard 0: right DELETE on table public.accounts of app" in text
+    assert server.run("SELECT slot_name FROM pg_replication_slots") == []
+
+
 @pytest.mark.seconds(90)
 def test_rows_that_would_be_equal_on_the_new_shard_are_found_before(growing, server):
     for name in OLD + [NEW]:

@@ -1,4 +1,4 @@
-#include "services/replicator/cluster_definitions.hpp"
+#include "services/replicator/move_definitions.hpp"
 
 namespace pgsled::replicator {
 
@@ -6,13 +6,36 @@ namespace {
 
 // Names are qualified, because the connection's search_path is pg_catalog alone.
 constexpr const char* query = R"sql(
-WITH spaces AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%'
-  AND nspname NOT IN ('information_schema', 'pgsled')),
-tables AS (SELECT c.oid, c.relkind, format('%I.%I', s.nspname, c.relname) AS name
+WITH spaces AS (SELECT oid, nspname, nspacl, nspowner FROM pg_namespace
+  WHERE nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('information_schema', 'pgsled')),
+tables AS (SELECT c.oid, c.relkind, format('%I.%I', s.nspname, c.relname) AS name, c.relrowsecurity,
+    c.relforcerowsecurity, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r'
+                                                         END::"char", c.relowner)) AS acl
   FROM pg_class c JOIN spaces s ON s.oid = c.relnamespace),
+rights (class, oid, what, acl) AS (
+  SELECT 'pg_namespace'::regclass::oid, s.oid, format('schema %I', s.nspname),
+    coalesce(s.nspacl, acldefault('n', s.nspowner)) FROM spaces s
+  UNION ALL
+  SELECT 'pg_class'::regclass, t.oid, CASE t.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END ||
+    t.name, t.acl FROM tables t WHERE t.relkind IN ('r', 'p', 'v', 'm', 'S')
+  UNION ALL
+  SELECT 'pg_class'::regclass, t.oid, format('column %I of table %s', a.attname, t.name), a.attacl
+  FROM pg_attribute a JOIN tables t ON t.oid = a.attrelid
+  WHERE a.attacl IS NOT NULL AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT 'pg_proc'::regclass, p.oid, format('function %s', p.oid::regprocedure),
+    coalesce(p.proacl, acldefault('f', p.proowner)) FROM pg_proc p JOIN spaces s
+    ON s.oid = p.pronamespace),
 all_of_it (class, oid, what, definition) AS (
-  SELECT 'pg_proc'::regclass::oid, p.oid, format('function %s', p.oid::regprocedure),
-    CASE WHEN p.prokind = 'a' THEN (SELECT a::text FROM pg_aggregate a WHERE a.aggfnoid = p.oid)
+  SELECT r.class, r.oid, format('right %s on %s of %s', g.privilege_type, r.what,
+    coalesce(quote_ident(who.rolname), 'PUBLIC')), NULL
+  FROM rights r, aclexplode(r.acl) g LEFT JOIN pg_roles who ON who.oid = g.grantee
+  WHERE who.rolsuper IS NOT TRUE
+  UNION ALL
+  SELECT 'pg_proc'::regclass, p.oid, format('function %s', p.oid::regprocedure),
+    CASE WHEN p.prokind = 'a' THEN (SELECT concat_ws(' ', a.aggkind, a.aggtransfn, a.aggfinalfn,
+             a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, format_type(a.aggtranstype, NULL),
+             a.aggfinalextra, a.agginitval) FROM pg_aggregate a WHERE a.aggfnoid = p.oid)
          ELSE pg_get_functiondef(p.oid) END
   FROM pg_proc p JOIN spaces s ON s.oid = p.pronamespace
   UNION ALL
@@ -29,7 +52,8 @@ all_of_it (class, oid, what, definition) AS (
   UNION ALL
   SELECT 'pg_class'::regclass, t.oid, format('trigger %I of table %s', g.tgname, t.name),
     g.tgenabled::text || pg_get_triggerdef(g.oid)
-  FROM pg_trigger g JOIN tables t ON t.oid = g.tgrelid WHERE NOT g.tgisinternal
+  FROM pg_trigger g JOIN tables t ON t.oid = g.tgrelid
+  WHERE NOT g.tgisinternal AND g.tgparentid = 0
   UNION ALL
   SELECT 'pg_class'::regclass, t.oid, format('rule %I of table %s', r.rulename, t.name),
     r.ev_enabled::text || pg_get_ruledef(r.oid)
@@ -37,12 +61,18 @@ all_of_it (class, oid, what, definition) AS (
   UNION ALL
   SELECT 'pg_class'::regclass, t.oid, format('constraint %I of table %s', k.conname, t.name),
     pg_get_constraintdef(k.oid)
-  FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid
+  FROM pg_constraint k JOIN tables t ON t.oid = k.conrelid WHERE k.conparentid = 0
   UNION ALL
   SELECT 'pg_class'::regclass, t.oid, format('policy %I of table %s', p.polname, t.name),
     concat_ws(' ', p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid),
-              pg_get_expr(p.polwithcheck, p.polrelid))
+              pg_get_expr(p.polwithcheck, p.polrelid),
+              (SELECT string_agg(coalesce(r.rolname, 'public'), ',' ORDER BY r.rolname)
+               FROM unnest(p.polroles) u LEFT JOIN pg_roles r ON r.oid = u))
   FROM pg_policy p JOIN tables t ON t.oid = p.polrelid
+  UNION ALL
+  SELECT 'pg_class'::regclass, t.oid, format('row security of table %s', t.name),
+    concat_ws(' ', t.relrowsecurity, t.relforcerowsecurity) FROM tables t
+  WHERE t.relkind IN ('r', 'p')
   UNION ALL
   SELECT 'pg_class'::regclass, t.oid, format('default of column %I of table %s', a.attname, t.name),
     pg_get_expr(d.adbin, d.adrelid)
@@ -68,6 +98,11 @@ SELECT md5(string_agg(row, ',' ORDER BY row)) FROM (
   UNION ALL SELECT concat_ws(' ', 'i', indexrelid, xmin) FROM pg_index WHERE indexrelid >= 16384
   UNION ALL SELECT concat_ws(' ', 'n', oid, relnamespace, relname) FROM pg_class
     WHERE oid >= 16384 AND relkind IN ('i', 'I', 'v', 'm', 'S')
+  UNION ALL SELECT concat_ws(' ', 'g', oid, relowner, relacl, relrowsecurity, relforcerowsecurity)
+    FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S')
+  UNION ALL SELECT concat_ws(' ', 'a', attrelid, attnum, attacl) FROM pg_attribute
+    WHERE attacl IS NOT NULL AND attrelid >= 16384
+  UNION ALL SELECT concat_ws(' ', 'h', oid, nspowner, nspacl) FROM pg_namespace
   UNION ALL SELECT concat_ws(' ', 'r', oid, xmin) FROM pg_rewrite WHERE oid >= 16384
   UNION ALL SELECT concat_ws(' ', 's', seqrelid, xmin) FROM pg_sequence
   UNION ALL SELECT concat_ws(' ', 't', oid, xmin) FROM pg_trigger WHERE NOT tgisinternal
@@ -107,6 +142,29 @@ std::vector<std::string> differences(const definitions& before, const definition
     if (!before.contains(what)) all.push_back(what + " was made");
   }
   return all;
+}
+
+unlike unlike_there(const definitions& here, const definitions& there, bool printed_alike) {
+  unlike to;
+  const auto is = [](const std::string& what, auto... kinds) { return (what.starts_with(kinds) || ...); };
+  for (const auto& [what, digest] : here) {
+    const auto found = there.find(what);
+    if (is(what, "index ")) continue;
+    if (found == there.end()) {
+      to.wrong.push_back(what + " is not there");
+    } else if (found->second != digest && !is(what, "sequence ")) {
+      (printed_alike ? to.wrong : to.perhaps).push_back(what + " is another one there");
+    }
+  }
+  for (const auto& [what, digest] : there) {
+    if (here.contains(what)) continue;
+    if (is(what, "trigger ", "rule ", "constraint ", "policy ", "default ")) {
+      to.wrong.push_back(what + " is only there");
+    } else if (is(what, "right ")) {
+      to.perhaps.push_back(what + " is only there");
+    }
+  }
+  return to;
 }
 
 }  // namespace pgsled::replicator
