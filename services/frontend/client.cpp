@@ -403,45 +403,6 @@ void client::drain() {
   }
 }
 
-// What this client has under way may be on any shard by now.
-void client::fence_raised() {
-  if (!endpoint_ || login_ || endpoint_->owners->fence.empty()) return;
-  before_fence_ = true;
-  before_fence_ = before_fence();
-}
-
-bool client::before_fence() {
-  if (!before_fence_) return false;
-  const bool busy = state_ != state::closed &&
-                    (spread_ != nullptr || unit_left_ != 0 || streaming_ != 0 ||
-                     (server_ != nullptr && in_transaction()));
-  before_fence_ = busy;
-  return busy;
-}
-
-void client::fence_fell() {
-  fenced_since_ = {};
-  look_at_fence();
-}
-
-void client::look_at_fence() {
-  if (state_ != state::fenced) return;
-  set_state(state::ready);
-  resume();
-}
-
-// Its unit has not begun: without a server nothing of it has been sent.
-void client::place_again() {
-  if (state_ != state::waiting || login_ || server_ != nullptr || spread_) return;
-  if (!endpoint_->sharded && endpoint_->owners->held.empty()) return;
-  for (auto* pool : endpoint_->pools) {
-    if (pool != nullptr) pool->forget(this);
-  }
-  unit_left_ = 0;
-  set_state(state::ready);
-  resume();
-}
-
 void client::leave_login_queue() {
   if (!login_ || !login_->getting_parameters || server_ != nullptr || !endpoint_) return;
   for (auto* pool : endpoint_->pools) {
@@ -500,15 +461,6 @@ void client::snapshot_changed() {
   }
   answers_.clear();   // plans of the servers of then
   endpoint_ = std::move(fresh);
-}
-
-// While all of a database moves to other servers its statements are looked at, because DDL has to be
-// refused. One that has things of its own on its connection may change those: temporary tables. What
-// else it changes is found before the servers change.
-bool client::planned() const {
-  if (endpoint_->planned) return true;
-  if (!endpoint_->owners->leaving) return false;
-  return endpoint_->mode == pool_mode::session ? pins_ == 0 : !pinned_;
 }
 
 void client::end(const pg_error& fatal) {

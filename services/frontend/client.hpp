@@ -6,7 +6,11 @@
 //   client_server.cpp    what the attached server says; taking a lease and letting it go
 //   client_login.cpp     from the first byte to the first ReadyForQuery
 //   client_messages.cpp  one message after the other to the attached server
-//   client_routing.cpp   which shard a unit of messages goes to, and answers without a server
+//   client_plans.cpp     by which plan a statement goes
+//   client_goal.cpp      what a unit of messages is, and what its statements ask for together
+//   client_routing.cpp   where a unit goes
+//   client_batch.cpp     units that are answered without a server
+//   client_fence.cpp     what waits while rows are moved
 //   client_steps.cpp     a Query of several statements that do not go to one place
 //   client_shards.cpp    a transaction over several shards
 //   client_copy.cpp      COPY on several shards
@@ -16,6 +20,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -43,6 +48,7 @@ class shard_transaction;
 struct aim;
 struct login_state;
 struct unit;
+struct unit_goal;
 
 class client final : public net::watcher, public lease_waiter, public server_user {
  public:
@@ -198,29 +204,48 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void refuse(const pg_error& why, bool simple, std::string_view fields = {});
   bool unattached(char type, byte_span body);
 
-  // client_routing.cpp
   enum class routed { go, need_more, suspended, done };
-  routed hold_at_fence(bool fenced);
-  bool planned() const;                // every statement is asked about
-  bool held_back(char type, output& out);
-  void wait_at_fence();
-  bool unseen() const;
+
+  // client_plans.cpp
   std::string_view search_path() const;
   bool meaning_in_doubt() const;
   bool is_another_role() const;
-  // `stepwise`: only up to the first Execute of the unit.
-  routed route(byte_span bytes, bool stepwise = false);
-  bool read_unit(byte_span bytes, unit& into);
+  bool planned() const;                // every statement is asked about
   bool plan_statement(std::string_view sql, byte_span types, statement* remember, plan_ref& into);
   void ask_plan(std::string_view sql, byte_span types, std::string key, std::string scope);
+
+  // client_goal.cpp
+  bool read_unit(byte_span bytes, unit& into);
+  bool read_goal(unit&, unit_goal& into);
+  void ask_for(unit&, unit_goal&, std::size_t part, const plan_ref&, std::string_view sql);
+
+  // client_routing.cpp
+  std::uint32_t own_shard() const;
+  // `stepwise`: only up to the first Execute of the unit.
+  routed route(byte_span bytes, bool stepwise = false);
+  routed settle_first();
   routed settle_elsewhere();
-  routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
-  bool begin_alone(const unit&, byte_span bytes);
+  std::optional<routed> take_otherwise(const unit&, byte_span bytes, unit_goal&, bool stepwise);
+  bool begin_in_batch(const unit&, unit_goal&);
+  routed refuse_goal(const unit&, const pg_error& why);
+  routed route_spread(const unit&, byte_span bytes, unit_goal&);
+  bool answer_virtually(const unit&, const unit_goal&);
+  bool virtual_answer(const unit&, const sql::statement& only, std::string_view text);
+  routed route_to_one(const unit&, const unit_goal&);
+
+  // client_batch.cpp
+  void refuse_unit(const unit&, const pg_error& why, std::string_view fields = {});
   void begin_batch();
   routed end_batch(const unit&, byte_span bytes, bool failed = false);
+  bool begin_alone(const unit&, byte_span bytes);
+  routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
   void answer_unit(const unit&, std::string_view tag, const same_rows* = nullptr);
-  std::uint32_t own_shard() const;
-  void refuse_unit(const unit&, const pg_error& why, std::string_view fields = {});
+
+  // client_fence.cpp
+  bool unseen() const;
+  bool held_back(char type, output& out);
+  routed hold_at_fence(bool fenced);
+  void wait_at_fence();
 
   // client_steps.cpp
   routed take_apart(const unit&, std::string_view text, const session::effects& executed);
