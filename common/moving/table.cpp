@@ -97,7 +97,7 @@ std::string shard_in_sql(placement::key_type type, const std::string& expression
     auto& values = listed[shard];
     values += (values.empty() ? "" : ", ") + value(text);
   }
-  std::string sql = fmt::format("CASE WHEN {} IS NULL THEN NULL", expression);
+  std::string sql = fmt::format("CASE WHEN {} IS NULL THEN NULL::integer", expression);
   for (const auto& [shard, values] : listed) {
     sql += fmt::format(" WHEN {} IN ({}) THEN {}", key, values, shard);
   }

@@ -58,7 +58,7 @@ struct move_table {                    // an entry of sharded_tables
   std::string column;
   std::string data_type;               // bigint, varchar, uuid
   std::string hasher = "postgres";     // or sha1
-  bool by_mapping = false;             // by list or range: in no bucket, does not move
+  bool by_mapping = false;             // by list or range: in no bucket
   std::vector<placement::mapping> mapping = {};   // then: one
 };
 

@@ -4,6 +4,7 @@
 // rights of those who are no superusers. Reads only. Thread rule: the connection's.
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,15 @@
 
 namespace pgsled::replicator {
 
-// By what it is and its name: a digest of its definition.
-using definitions = std::map<std::string, std::string>;
+struct defined {
+  std::string digest;      // of the definition as the server writes it
+  std::string loose;       // without what a dump and its restore may write otherwise: casts, brackets
+  std::string table = {};  // "schema.name" of what it belongs to
+  std::string role = {};   // of a right: who has it, as SQL or PUBLIC
+  bool of_owner = false;   // who has it because it is theirs
+};
+// By what it is and its name.
+using definitions = std::map<std::string, defined>;
 
 // Of extensions, of the system and of pgsled nothing.
 result<definitions> read_definitions(management::connection&);
@@ -22,13 +30,21 @@ result<std::string> definitions_stamp(management::connection&);
 // "function public.f(integer) was made", "… was changed", "… was dropped".
 std::vector<std::string> differences(const definitions& before, const definitions& now);
 
-// What would make rows, or clients, fare otherwise on another shard: what it lacks, has otherwise, or
-// does to rows by itself alone. Not indexes, which are known by other things than their names, nor the
-// numbers of a sequence, which each shard has for itself. `printed_alike`: servers of one version
-// write equal definitions alike; of two they may not.
+// By name as SQL, and PUBLIC: whether it is a superuser.
+result<std::map<std::string, bool>> read_roles(management::connection&);
+
+struct other_shard {
+  definitions all;
+  std::map<std::string, bool> roles;
+  std::set<std::string> tables;   // that are compared
+};
 struct unlike {
   std::vector<std::string> wrong, perhaps;
 };
-unlike unlike_there(const definitions& here, const definitions& there, bool printed_alike);
+// What would make rows, or clients, fare otherwise on another shard: what its tables lack, have
+// otherwise, or have for themselves alone; the rights of roles that are there. Not indexes, which are
+// known by other things than their names, nor the numbers of a sequence, which each shard has for
+// itself. `printed_alike`: servers of one version write equal definitions alike; of two they may not.
+unlike unlike_there(const definitions& here, const other_shard& there, bool printed_alike);
 
 }  // namespace pgsled::replicator

@@ -16,7 +16,7 @@ using testing::contents;
 using testing::source_root;
 
 TEST(declaration, accepts_every_key_of_pgdog) {
-  const auto folder = std::filesystem::path(__FILE__).parent_path();
+  const auto folder = source_root() / "tests/unit/config";
   const auto out = parse(contents(folder / "every_key.pgdog.toml"), "pgdog.toml",
                          contents(folder / "every_key.users.toml"), "users.toml");
   EXPECT_EQ(format(out.mistakes), "");

@@ -43,7 +43,7 @@ inline std::string mistakes_of(const std::string& pgdog, const std::string& user
 }
 
 inline std::filesystem::path source_root() {
-  return std::filesystem::path(__FILE__).parent_path() / "../../..";
+  return PGSLED_SOURCE_DIR;
 }
 inline std::string contents(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);

@@ -107,7 +107,7 @@ TEST(table, lists_go_before_ranges_and_ranges_before_what_is_left) {
   some.mapping = placement::mapping{
       1, "bigint", {{"5", 2}, {"7", 1}, {"9", 2}}, {{"", "10", false, true, 0}}, -1};
   const std::string listed =
-      "(CASE WHEN \"k\" IS NULL THEN NULL WHEN (\"k\")::bigint IN ((E'7')::bigint) THEN 1 "
+      "(CASE WHEN \"k\" IS NULL THEN NULL::integer WHEN (\"k\")::bigint IN ((E'7')::bigint) THEN 1 "
       "WHEN (\"k\")::bigint IN ((E'5')::bigint, (E'9')::bigint) THEN 2 "
       "WHEN true AND (\"k\")::bigint < (E'10')::bigint THEN 0 ELSE ";
   selection rows{3, {0}, true, 2};
