@@ -553,8 +553,10 @@ result<std::vector<std::string>> references_apart(
       }
     }
     if (together && placed_alike(from->it.by, to->it.by)) continue;
-    apart.push_back(fmt::format("foreign key {} of table {} refers to {} without the sharding keys "
-                                "of both", row[0], from->it.label(), to->it.label()));
+    apart.push_back(fmt::format("foreign key {} of table {} refers to {} {}", row[0],
+                                from->it.label(), to->it.label(),
+                                together ? "whose rows are placed in another way"
+                                         : "without the sharding keys of both"));
   }
   return apart;
 }

@@ -79,7 +79,7 @@ def answers(client, *messages):
             fields = wire.error_fields(body)
             got.append((fields["C"], fields["M"], fields.get("n"), fields.get("P")))
         elif kind == "T":
-            got.append((kind, body.count(b"\0"), body[:2]))
+            got.append((kind, wire.columns(body)))
         elif kind not in "NSZ":
             got.append(kind)
     return got, client.status

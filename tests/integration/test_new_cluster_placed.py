@@ -20,7 +20,7 @@ SCENARIO = Scenario(2, 3, None, None)
 
 def entry(database, table, *mapping, **more):
     yield "[[sharded_tables]]", dict({"database": database, "name": table, "column": "key",
-                                      "data_type": KINDS[table]}, **more)
+                                      "data_type": KINDS.get(table, "bigint")}, **more)
     for one in mapping:
         yield "[[sharded_tables.mapping]]", one
 
@@ -187,6 +187,21 @@ def test_a_value_that_no_list_has_is_found(roomy):  # noqa: F811  pylint: disabl
         last = reshard(suite, "status").stdout.splitlines()[-1]
         assert job in last and "no list and no range has a row's sharding key" in last, last
         check_nothing_left(roomy)
+
+
+@pytest.mark.seconds(60)
+def test_what_refers_to_rows_of_another_shard(roomy):  # noqa: F811  pylint: disable=redefined-outer-name
+    """Rows with equal keys are on one shard only if one thing places both tables."""
+    for hasher, said in (("postgres", True), ("sha1", False)):
+        more = entry("app_new", "more", hasher=hasher)
+        with placed(roomy, (*OLD, *NEW, *more)) as suite:
+            for name in SCENARIO.old + SCENARIO.new:
+                roomy.run("CREATE TABLE more (key bigint PRIMARY KEY REFERENCES numbers)",
+                          database=name)
+            got = reshard(suite, "new-cluster", "--database", "app", "--to", "app_new", "--dry-run")
+            text = got.stdout + got.stderr
+            assert ("of table public.more refers to public.numbers whose rows are placed in another "
+                    "way" in text) == said, text
 
 
 @pytest.mark.seconds(60)

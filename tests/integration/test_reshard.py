@@ -483,7 +483,7 @@ def test_the_schema_is_copied_to_a_shard_without_tables(growing, server):
     for name in OLD:   # a restored definition is not written as the one that was dumped
         server.run("ALTER TABLE accounts ADD kind varchar(9) DEFAULT 'a' CHECK (kind IN ('a', 'b'))",
                    "CREATE UNIQUE INDEX kinds ON accounts (user_id) WHERE kind IN ('a', 'b')",
-                   "CREATE VIEW some AS SELECT * FROM accounts WHERE kind IN ('a', 'b')",
+                   "CREATE VIEW kinds_of AS SELECT * FROM accounts WHERE kind IN ('a', 'b')",
                    "CREATE POLICY kinds ON accounts USING (kind IN ('a', 'b'))",
                    "GRANT SELECT ON accounts TO app", database=name)
     with growing.connect("app") as connection, Keepers(growing) as writers:

@@ -107,6 +107,18 @@ def data_row(body):
     return values
 
 
+def columns(body):
+    """Of a RowDescription: name, type and format of each column; not where it comes from, whose
+    number is another one on each server."""
+    found, at = [], 2
+    for _ in range(struct.unpack_from("!H", body)[0]):
+        end = body.index(b"\0", at)
+        _, _, of_type, _, modifier, form = struct.unpack_from("!IHIhih", body, end + 1)
+        found.append((body[at:end].decode(), of_type, modifier, form))
+        at = end + 19
+    return found
+
+
 def error(severity, code, text):
     return message("E", b"S" + cstring(severity) + b"V" + cstring(severity) + b"C" +
                    cstring(code) + b"M" + cstring(text) + b"\0")
