@@ -117,11 +117,6 @@ class Keepers(Writers):
         self.visits, self.countries = [], {f"c{number}": "?" for number in range(20)}
         self.lock = threading.Lock()
 
-    def go_on(self, many=200):
-        written = self.written
-        wait_until(lambda: self.errors or self.written > written + many, 30)
-        assert not self.errors, self.errors
-
     def _run(self, number, count):
         chance = random.Random(number)
         mine = [key for key in list(self.users) if key % count == number]

@@ -29,11 +29,6 @@ class Movers(Writers):
                 connection.execute("INSERT INTO orders VALUES (%s, %s, %s, '0')",
                                    (key, key % 50, key % 50))
 
-    def go_on(self, many=300):
-        written = self.written
-        wait_until(lambda: self.errors or self.written > written + many, 30)
-        assert not self.errors, self.errors
-
     def _run(self, number, count):
         chance = random.Random(number)
         with self.suite.connect("app") as connection:

@@ -77,11 +77,6 @@ class Changers(Writers):
         self.suite = suite
         self.rows = {table: {key: 0 for key in keys} for table, keys in KEYS.items()}
 
-    def go_on(self, many=150):
-        written = self.written
-        wait_until(lambda: self.errors or self.written > written + many, 30)
-        assert not self.errors, self.errors
-
     def _run(self, number, count):
         chance = random.Random(number)
         with self.suite.connect("app") as connection:

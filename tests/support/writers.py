@@ -1,6 +1,8 @@
 """Clients that write in the background while something happens to the suite."""
 import threading
 
+from .machine import wait_until
+
 
 class Writers:
     """Runs `_run(number, count)` of a subclass on `count` threads until stop(); it looks at
@@ -26,6 +28,12 @@ class Writers:
         for thread in self.threads:
             thread.join(30)
             assert not thread.is_alive(), "a writer hangs"
+
+    def go_on(self, many=200):
+        """Until that much more was written, without an error."""
+        written = self.written
+        wait_until(lambda: self.errors or self.written > written + many, 30)
+        assert not self.errors, self.errors
 
     def _run(self, number, count):
         raise NotImplementedError
