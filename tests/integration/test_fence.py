@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from support.machine import wait_until
+from support.machine import SLOW, wait_until
 from support.mover import Mover, MoveError
 from support.suite import Suite
 
@@ -122,7 +122,7 @@ def test_only_new_statements_on_fenced_buckets_wait(moving, server):
         old.autocommit = False
         old.execute("UPDATE accounts SET name = 'before' WHERE user_id = %s", (keys[0][0],))
         fence = mover.start("fence", buckets=[0], wait_ms=10_000)
-        time.sleep(0.3)
+        time.sleep(0.3 * SLOW)
         assert not mover.answered(fence), "a transaction is still open"
         held = update(new, keys[0][1])
         assert held.waits()
@@ -246,7 +246,7 @@ def test_a_frontend_that_slept_cannot_write_by_the_old_map(moving, server):
         assert update(client, keys[0][1], "warm").done() is None   # its plan is known, too
     suite.kill("frontend", signal.SIGSTOP)
     held = [update(client, keys[0][1], f"client {at}") for at, client in enumerate(clients)]
-    time.sleep(0.3)
+    time.sleep(0.3 * SLOW)
     awake = [one for one in held if not one.waits(0)]
     assert len(awake) < len(held), "none of the clients is at the sleeping frontend"
     fence = mover.finish(mover.start("fence", buckets=[0], wait_ms=15_000), 20)["fence"]
@@ -270,7 +270,7 @@ def test_a_transaction_over_both_shards_holds_the_fence_up(moving, server):
         assert update(old, keys[1][0], "one").done() is None
         assert update(old, keys[0][0], "two").done() is None
         fence = mover.start("fence", buckets=[0], wait_ms=8000)
-        time.sleep(0.3)
+        time.sleep(0.3 * SLOW)
         assert not mover.answered(fence)
         new.autocommit = False
         assert update(new, keys[1][1], "three").done() is None
@@ -301,7 +301,7 @@ def test_writes_to_every_shard_wait_at_the_fence(moving, server):
         old.autocommit = False
         old.execute("INSERT INTO notes VALUES (2, 'before')")
         fence = mover.start("fence", buckets=[0], wait_ms=8000)
-        time.sleep(0.3)
+        time.sleep(0.3 * SLOW)
         assert not mover.answered(fence), "a transaction is still open"
         held = Later(new, "INSERT INTO notes VALUES (3, 'held')")
 

@@ -3,6 +3,7 @@ these ways, while clients write: each row is there once, where statements by its
 
 import contextlib
 import random
+import time
 import uuid
 
 import pytest
@@ -16,6 +17,7 @@ from test_new_cluster import roomy  # noqa: F401
 ROWS = 300
 KINDS = {"numbers": "bigint", "texts": "varchar", "uuids": "uuid"}
 SCENARIO = Scenario(2, 3, None, None)
+PACE = 0.02                               # seconds between two, so that a busy machine can follow
 
 
 def entry(database, table, *mapping, **more):
@@ -89,6 +91,7 @@ class Changers(Writers):
                 except Exception as error:  # pylint: disable=broad-except
                     self.errors.append(error)
                     return
+                time.sleep(PACE)
 
     def _one(self, connection, chance, table, key):
         rows = self.rows[table]
