@@ -102,11 +102,9 @@ std::string shard_in_sql(placement::key_type type, const std::string& expression
     sql += fmt::format(" WHEN {} IN ({}) THEN {}", key, values, shard);
   }
   for (const auto& one : by.ranges) {
-    sql += fmt::format(" WHEN {} THEN {}",
-                       fmt::join(std::array{one.has_start ? key + " >= " + value(one.start) : "true",
-                                            one.has_end ? key + " < " + value(one.end) : "true"},
-                                 " AND "),
-                       one.shard);
+    sql += fmt::format(" WHEN {} AND {} THEN {}",
+                       one.has_start ? key + " >= " + value(one.start) : "true",
+                       one.has_end ? key + " < " + value(one.end) : "true", one.shard);
   }
   return fmt::format("{} ELSE {} END", sql,
                      by.fallback >= 0 ? std::to_string(by.fallback) : "NULL");

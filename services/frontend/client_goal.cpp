@@ -1,4 +1,5 @@
-// What a unit of messages is, and what its statements ask for together: which shard, or which refusal.
+// What a unit of messages is, and what its statements ask for together: which shard, or which
+// refusal.
 
 #include <algorithm>
 
@@ -15,7 +16,8 @@ using plan::destination;
 namespace {
 
 const pg_error begun_on_one{
-    "0A000", "a statement for all shards cannot run in a transaction that has begun on one", {}, {}};
+    "0A000", "a statement for all shards cannot run in a transaction that has begun on one", {},
+    {}};
 const pg_error shares_a_batch{
     "0A000", "a statement for all shards cannot share a batch with one for a single shard",
     "Send Sync between them.", {}};
@@ -98,6 +100,7 @@ bool client::read_unit(byte_span bytes, unit& into) {
 // False: suspended until the router has answered.
 bool client::read_goal(unit& now, unit_goal& to) {
   encoding_uncertain_ = false;
+  bool other_meaning = false;   // what comes next may mean other tables than it says
   for (std::size_t at = 0; at < now.parts.size(); ++at) {
     const auto& part = now.parts[at];
     plan_ref planned;
@@ -128,14 +131,14 @@ bool client::read_goal(unit& now, unit_goal& to) {
       to.controls += count_controls(to.executed);
       to.text = statement->sql;
       ask_for(now, to, at, planned, statement->sql);
-      if (to.other_meaning && !to.refused && endpoint_->sharded) {
+      if (other_meaning && !to.refused && endpoint_->sharded) {
         to.refused = {"0A000", "what stands behind a change of search_path, of the role or of "
                       "standard_conforming_strings in one batch may mean something else",
                       "Send Sync behind SET.", {}};
       }
-      to.other_meaning = to.other_meaning ||
-                         (to.executed && std::any_of(to.executed->begin(), to.executed->end(),
-                                                     changes_meaning));
+      other_meaning = other_meaning ||
+                      (to.executed && std::any_of(to.executed->begin(), to.executed->end(),
+                                                  changes_meaning));
     } else if (part.type == fe::function_call && endpoint_->sharded) {
       to.refused = {"0A000", "function calls by the fast path cannot be placed on a shard", {}, {}};
     }

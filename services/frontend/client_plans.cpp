@@ -51,9 +51,9 @@ bool client::is_another_role() const {
          script_.changes_role();
 }
 
-// While all of a database moves to other servers its statements are looked at, because DDL has to be
-// refused. One that has things of its own on its connection may change those: temporary tables. What
-// else it changes is found before the servers change.
+// While all of a database moves to other servers its statements are looked at, because DDL has to
+// be refused. One that has things of its own on its connection may change those: temporary tables.
+// What else it changes is found before the servers change.
 bool client::planned() const {
   if (endpoint_->planned) return true;
   if (!endpoint_->owners->leaving) return false;

@@ -69,8 +69,8 @@ client::routed client::settle_first() {
   return routed::suspended;
 }
 
-// What cannot go to one place as a whole: its BEGIN is answered by itself, it is taken step by step,
-// or its statements one by one. None: it is taken as it is, or refused.
+// What cannot go to one place as a whole: its BEGIN is answered by itself, it is taken step by
+// step, or its statements one by one. None: it is taken as it is, or refused.
 std::optional<client::routed> client::take_otherwise(const unit& now, byte_span bytes,
                                                      unit_goal& goal, bool stepwise) {
   const bool all = goal.target.where == aim::kind::all;
@@ -94,7 +94,8 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
   }
   if ((all || goal.refused) && begin_alone(now, bytes)) return routed::done;
   if (all && now.executes > 1 && !goal.refused && now.writes.size() != now.executes) {
-    goal.refused = {"0A000", "a statement for all shards cannot share a batch with other statements",
+    goal.refused = {"0A000",
+                    "a statement for all shards cannot share a batch with other statements",
                     "Send Sync between them.", {}};
   }
   // In a transaction what cannot go to one place together goes step by step.
@@ -120,8 +121,8 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
   return std::nullopt;
 }
 
-// What may not stand in a batch that is a transaction; and the BEGIN that makes it the client's own,
-// which is answered.
+// What may not stand in a batch that is a transaction; and the BEGIN that makes it the client's
+// own, which is answered.
 bool client::begin_in_batch(const unit& now, unit_goal& goal) {
   if (now.simple && !steps_) {
     goal.refused = {"0A000", "a Query stands behind COPY on several shards in one batch",
@@ -167,7 +168,8 @@ client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal&
 // Of a transaction that no server knows yet. False: a server has to answer.
 bool client::answer_virtually(const unit& now, const unit_goal& goal) {
   const auto* only = only_effect(goal.executed);
-  if (only != nullptr && (now.executes == 1 || now.simple) && virtual_answer(now, *only, goal.text)) {
+  if (only != nullptr && (now.executes == 1 || now.simple) &&
+      virtual_answer(now, *only, goal.text)) {
     return true;
   }
   if (virtual_status_ != 'E' || (!now.simple && now.executes == 0)) return false;

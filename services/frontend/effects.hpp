@@ -1,5 +1,6 @@
 #pragma once
-// effects: what routing asks of the statements of a unit, as sql::find_statements() knows them. Pure.
+// effects: what routing asks of the statements of a unit, as sql::find_statements() knows them.
+// Pure.
 
 #include <string_view>
 

@@ -58,7 +58,6 @@ struct unit_goal {
   bool fenced = false;             // some of the rows may be behind a fence
   bool writes = false;
   bool names_portals = false;      // which may be asked for behind it
-  bool other_meaning = false;      // what comes next may mean other tables than it says
   plan_ref everywhere;             // of the last statement for all shards
   plan_ref copies;                 // of a COPY that runs
   session::effects executed;       // of the last statement that runs, and its text

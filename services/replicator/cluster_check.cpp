@@ -44,17 +44,6 @@ std::optional<int> length_of(std::string_view type) {
   return std::stoi(std::string(type.substr(open + 1)));
 }
 
-// Whether a column of this type can be a sharding key of that one.
-bool holds_keys(std::string_view column, placement::key_type type) {
-  const auto is = [&](auto... known) { return (column.starts_with(known) || ...); };
-  switch (type) {
-    case placement::key_type::bigint: return is("bigint", "integer", "smallint");
-    case placement::key_type::uuid: return is("uuid");
-    case placement::key_type::varchar: break;
-  }
-  return is("text", "character varying");
-}
-
 class cluster_checker {
  public:
   cluster_checker(cluster_scene& scene, bool resumed) : scene_(scene), resumed_(resumed) {}
@@ -258,7 +247,7 @@ class cluster_checker {
     const auto is_needed = [&](const auto& table) {
       return std::any_of(both.begin(), both.end(), [&](cluster_side by) {
         const auto* placed = rule(by, table.second);
-        return placed != nullptr && any_by_sha1({*placed});
+        return placed != nullptr && by_sha1(*placed);
       });
     };
     const auto& tables = found(cluster_side::old).front();

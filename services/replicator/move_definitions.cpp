@@ -1,5 +1,7 @@
 #include "services/replicator/move_definitions.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace pgsled::replicator {
@@ -99,8 +101,7 @@ all_of_it (class, oid, what, label, role, definition) AS (
       (SELECT string_agg(pg_get_constraintdef(k.oid), ',' ORDER BY k.conname)
        FROM pg_constraint k WHERE k.contypid = y.oid AND k.contype <> 'n'))
   FROM pg_type y JOIN spaces s ON s.oid = y.typnamespace WHERE y.typtype IN ('e', 'd', 'r'))
-SELECT what, md5(definition),
-  md5(regexp_replace(definition, '::(character varying|text)(\(\d+\))?(\[\])*|[()\s]', '', 'g')),
+SELECT what, md5(definition), md5({}),
   coalesce(label, ''), coalesce(role, ''), definition = 'owner' FROM all_of_it a
 WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = a.class AND d.objid = a.oid
                   AND d.deptype = 'e')
@@ -132,6 +133,11 @@ SELECT md5(string_agg(row, ',' ORDER BY row)) FROM (
 
 }  // namespace
 
+std::string loosely(std::string_view text) {
+  return fmt::format(
+      R"(regexp_replace({}, '::(character varying|text)(\(\d+\))?(\[\])*|[()\s]', '', 'g'))", text);
+}
+
 result<std::string> definitions_stamp(management::connection& link) {
   const auto rows = link.query(stamp_query);
   if (!rows) return tl::unexpected(rows.error());
@@ -139,7 +145,7 @@ result<std::string> definitions_stamp(management::connection& link) {
 }
 
 result<definitions> read_definitions(management::connection& link) {
-  const auto rows = link.query(query);
+  const auto rows = link.query(fmt::format(fmt::runtime(query), loosely("definition")));
   if (!rows) return tl::unexpected(rows.error());
   definitions to;
   for (const auto& row : *rows) to[row[0]] = {row[1], row[2], row[3], row[4], row[5] == "t"};

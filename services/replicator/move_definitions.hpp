@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/management/connection.hpp"
@@ -14,11 +15,15 @@ namespace pgsled::replicator {
 
 struct defined {
   std::string digest;      // of the definition as the server writes it
-  std::string loose;       // without what a dump and its restore may write otherwise: casts, brackets
+  std::string loose;       // of the same, written loosely()
   std::string table = {};  // "schema.name" of what it belongs to
   std::string role = {};   // of a right: who has it, as SQL or PUBLIC
   bool of_owner = false;   // who has it because it is theirs
 };
+// SQL of a text, given as SQL, without what a dump and its restore may write otherwise: casts,
+// brackets, spaces.
+std::string loosely(std::string_view text);
+
 // By what it is and its name.
 using definitions = std::map<std::string, defined>;
 

@@ -62,10 +62,8 @@ ON n.oid = e.extnamespace WHERE e.extname = 'pgcrypto')sql";
 
 }  // namespace
 
-bool any_by_sha1(const std::vector<snapshot::move_table>& rules) {
-  return std::any_of(rules.begin(), rules.end(), [](const auto& one) {
-    return !one.by_mapping && one.hasher == placement::name_of(placement::hasher::sha1);
-  });
+bool by_sha1(const snapshot::move_table& rule) {
+  return !rule.by_mapping && rule.hasher == placement::name_of(placement::hasher::sha1);
 }
 
 result<std::string> digest_of(management::connection& link) {
@@ -82,6 +80,16 @@ moving::placing placing_of(const snapshot::move_table& rule, const std::string& 
   to.hasher = placement::hasher_of(rule.hasher).value_or(to.hasher);
   if (to.hasher == placement::hasher::sha1) to.digest = digest;
   return to;
+}
+
+bool holds_keys(std::string_view column, placement::key_type type) {
+  const auto is = [&](auto... known) { return (column.starts_with(known) || ...); };
+  switch (type) {
+    case placement::key_type::bigint: return is("bigint", "integer", "smallint");
+    case placement::key_type::uuid: return is("uuid");
+    case placement::key_type::varchar: break;
+  }
+  return is("text", "character varying");
 }
 
 std::vector<std::string> split_names(std::string_view text) {
@@ -119,7 +127,8 @@ result<found_tables> read_tables(management::connection& link,
   if (!tables) return tl::unexpected(tables.error());
   const auto columns = link.query(columns_query);
   if (!columns) return tl::unexpected(columns.error());
-  const auto digest = any_by_sha1(rules) ? digest_of(link) : result<std::string>(std::string());
+  const auto digest = std::any_of(rules.begin(), rules.end(), by_sha1)
+                          ? digest_of(link) : result<std::string>(std::string());
   if (!digest) return tl::unexpected(digest.error());
   std::map<std::string, found_table> by_oid;
   for (const auto& row : *tables) {

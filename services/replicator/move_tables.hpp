@@ -35,9 +35,12 @@ const snapshot::move_table* rule_of(const found_table&, const std::vector<snapsh
 
 // How it does. `digest`: of pgcrypto, where the rows are.
 moving::placing placing_of(const snapshot::move_table&, const std::string& digest);
-bool any_by_sha1(const std::vector<snapshot::move_table>&);
+bool by_sha1(const snapshot::move_table&);
 // The function of pgcrypto, as SQL; empty: the extension is not there.
 result<std::string> digest_of(management::connection&);
+
+// Whether a column of this type can be a sharding key of that one.
+bool holds_keys(std::string_view column, placement::key_type);
 
 // Of string_agg() by U&'\001f'.
 std::vector<std::string> split_names(std::string_view);

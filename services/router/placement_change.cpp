@@ -78,9 +78,9 @@ std::optional<pg_error> placement_change(const std::string& database,
       if (why.empty() || std::find(by_hand.begin(), by_hand.end(), name) != by_hand.end()) continue;
       return pg_error{"55000", fmt::format("database \"{}\", table {}: {}", database, label(next),
                                            why),
-                      fmt::format("Nothing moves rows placed by list or range between shards. If they are where "
-                                  "the file says already, or there are none, add \"{}\" to "
-                                  "placed_by_hand in [resharding].", name), {}};
+                      fmt::format("Nothing moves rows placed by list or range between shards. If "
+                                  "they are where the file says already, or there are none, add "
+                                  "\"{}\" to placed_by_hand in [resharding].", name), {}};
     }
   }
   return std::nullopt;

@@ -11,7 +11,8 @@ import pytest
 from support.machine import wait_until
 from support.suite import Suite
 from support.writers import Writers
-from test_new_cluster import act, job_of, new_cluster, reshard, Scenario
+from test_new_cluster import (act, check_nothing_left, job_of, make_databases, new_cluster, reshard,
+                              Scenario)
 from test_new_cluster import roomy  # noqa: F401
 
 ROWS = 300
@@ -52,10 +53,8 @@ KEYS = {"numbers": [*range(-100, 197), 2 ** 40, -2 ** 63, 2 ** 63 - 1],
 
 @contextlib.contextmanager
 def placed(server, entries=(*OLD, *NEW)):
-    server.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots",
-               "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin")
+    make_databases(server, SCENARIO)
     for name in SCENARIO.old + SCENARIO.new:
-        server.make_database(name)
         server.run("CREATE EXTENSION pgcrypto", database=name)
         if name in SCENARIO.new:
             server.run(*(f"CREATE TABLE {table} (key {kind}, n int, PRIMARY KEY (key))"
@@ -122,11 +121,6 @@ def check_by_key(suite, changers):
                                           (key,)).fetchall() == [(n,)], (table, key)
 
 
-def check_nothing_left(server):
-    assert server.run("SELECT slot_name FROM pg_replication_slots") == []
-    assert server.run("SELECT roname FROM pg_replication_origin") == []
-
-
 @pytest.mark.seconds(150)
 def test_there_and_back(roomy):  # noqa: F811  pylint: disable=redefined-outer-name
     with placed(roomy) as suite:
@@ -146,7 +140,7 @@ def test_there_and_back(roomy):  # noqa: F811  pylint: disable=redefined-outer-n
         act(suite, "roll-back", job)
         check(roomy, SCENARIO.old, changers)
         check_by_key(suite, changers)
-        check_nothing_left(roomy)
+        check_nothing_left(roomy, SCENARIO)
 
 
 @pytest.mark.seconds(120)
@@ -184,7 +178,7 @@ def test_a_value_that_no_list_has_is_found(roomy):  # noqa: F811  pylint: disabl
         wait_until(lambda: "failed" in reshard(suite, "status").stdout.splitlines()[-1], 20)
         last = reshard(suite, "status").stdout.splitlines()[-1]
         assert job in last and "no list and no range has a row's sharding key" in last, last
-        check_nothing_left(roomy)
+        check_nothing_left(roomy, SCENARIO)
 
 
 @pytest.mark.seconds(60)
@@ -212,4 +206,4 @@ def test_what_computes_sha1_has_to_be_there(roomy):  # noqa: F811  pylint: disab
         text = said.stdout + said.stderr
         assert said.returncode == 1 and "CREATE EXTENSION pgcrypto" in text, text
         assert "elsewhere.digest" in text and "SET SCHEMA" in text, text
-        check_nothing_left(roomy)
+        assert roomy.run("SELECT slot_name FROM pg_replication_slots") == []
