@@ -42,9 +42,9 @@ target_precompile_headers(pgsled_pch PRIVATE
 
 function(pgsled_library name)
   cmake_parse_arguments(arg "" "" "DEPS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
-  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.hpp)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.hpp)
   if(NOT sources)  # headers only, so far: an empty anchor keeps every library of one kind
     set(sources ${CMAKE_BINARY_DIR}/${name}_anchor.cpp)
     file(CONFIGURE OUTPUT ${sources} CONTENT "// ${name} has headers only\n" @ONLY)

@@ -1,6 +1,6 @@
 #pragma once
 // statements: what is sent to servers to commit over several shards. The functions of schema
-// pgsled are in services/router/decision_schema.cpp. Pure.
+// pgsled are in services/router/commit/decision_schema.cpp. Pure.
 
 #include <cstdint>
 #include <string>

@@ -9,7 +9,7 @@
 namespace pgsled::plan {
 namespace {
 
-// As many shards can count beside each other: services/frontend/client_shards.cpp gives shard s
+// As many shards can count beside each other: services/frontend/client/shards.cpp gives shard s
 // START + s * INCREMENT and then every 1024th value.
 constexpr std::int64_t stride = 1024;
 

@@ -8,7 +8,7 @@
 #include "common/auth/scram.hpp"
 #include "common/log/log.hpp"
 #include "common/snapshot/snapshot.hpp"
-#include "services/frontend/worker.hpp"
+#include "services/frontend/worker/worker.hpp"
 
 namespace pgsled::frontend {
 

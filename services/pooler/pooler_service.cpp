@@ -10,9 +10,9 @@
 #include "common/log/log.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/snapshot/snapshot.hpp"
-#include "services/pooler/lease_server.hpp"
-#include "services/pooler/lender.hpp"
-#include "services/pooler/relay_server.hpp"
+#include "services/pooler/lanes/lease_server.hpp"
+#include "services/pooler/lanes/relay_server.hpp"
+#include "services/pooler/pools/lender.hpp"
 #include "services/pooler/views.hpp"
 
 namespace pgsled::pooler {

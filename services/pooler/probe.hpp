@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/metrics/metrics.hpp"
-#include "services/pooler/pool.hpp"
+#include "services/pooler/pools/pool.hpp"
 
 namespace pgsled::pooler {
 

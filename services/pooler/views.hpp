@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "services/pooler/lender.hpp"
+#include "services/pooler/pools/lender.hpp"
 
 namespace pgsled::pooler {
 

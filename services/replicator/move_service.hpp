@@ -17,9 +17,9 @@
 #include "common/metrics/metrics.hpp"
 #include "common/net/reactor.hpp"
 #include "common/snapshot/snapshot.hpp"
-#include "services/replicator/cluster_runner.hpp"
-#include "services/replicator/control_protocol.hpp"
-#include "services/replicator/move_runner.hpp"
+#include "services/replicator/cluster/runner.hpp"
+#include "services/replicator/control/protocol.hpp"
+#include "services/replicator/move/runner.hpp"
 #include "services/replicator/patience.hpp"
 
 namespace pgsled::replicator {

@@ -12,7 +12,7 @@
 #include "common/app/app.hpp"
 #include "common/bus/peer.hpp"
 #include "common/net/reactor.hpp"
-#include "services/replicator/control_server.hpp"
+#include "services/replicator/control/server.hpp"
 #include "services/replicator/move_service.hpp"
 #include "services/replicator/split_server.hpp"
 

@@ -1,7 +1,7 @@
 // pgsled-router: the truth about configuration and topology, and the plans made from it.
 
 #include "common/app/app.hpp"
-#include "services/router/configuration.hpp"
+#include "services/router/control/configuration.hpp"
 #include "services/router/router_service.hpp"
 
 int main(int argc, char** argv) {

@@ -14,20 +14,21 @@
 #include "common/bus/hub.hpp"
 #include "common/log/log.hpp"
 #include "common/snapshot/move.hpp"
-#include "services/router/admin_desk.hpp"
-#include "services/router/commit_service.hpp"
-#include "services/router/cancels.hpp"
-#include "services/router/commands.hpp"
-#include "services/router/configuration.hpp"
-#include "services/router/control.hpp"
-#include "services/router/gatherer.hpp"
+#include "services/router/admin/commands.hpp"
+#include "services/router/admin/desk.hpp"
+#include "services/router/admin/gatherer.hpp"
+#include "services/router/commit/service.hpp"
+#include "services/router/control/cancels.hpp"
+#include "services/router/control/configuration.hpp"
+#include "services/router/control/control.hpp"
+#include "services/router/control/placement_change.hpp"
+#include "services/router/metrics/router_metrics.hpp"
+#include "services/router/metrics/suite_http.hpp"
 #include "services/router/move_desk.hpp"
-#include "services/router/names_service.hpp"
-#include "services/router/placement_change.hpp"
+#include "services/router/move_requests.hpp"
+#include "services/router/names/service.hpp"
 #include "services/router/plan_desk.hpp"
-#include "services/router/router_metrics.hpp"
-#include "services/router/shard_service.hpp"
-#include "services/router/suite_http.hpp"
+#include "services/router/shards/service.hpp"
 
 namespace pgsled::router {
 
@@ -65,6 +66,7 @@ struct router_service::state {
   names_service names;
   commit_service commits;
   admin_desk admin;
+  move_requests moving;
   router_metrics series;
   std::string key_problem;
   std::vector<std::string> client_keys;
@@ -94,6 +96,7 @@ struct router_service::state {
         names(loop, truth, names_callbacks()),
         commits(loop, truth, [this](const commit::mark& victim) { end_deadlock(victim); }),
         admin(truth, questions, admin_callbacks()),
+        moving(truth, moves, names, admin, questions, move_requests_callbacks()),
         hub(loop, p.bus(), hub_options(p.opts()),
             [this](const std::string& from, const bus::envelope& got) { receive(from, got); }),
         http(loop, truth, questions, p.opts().instance) {
@@ -238,6 +241,15 @@ struct router_service::state {
     return calls;
   }
 
+  move_requests::callbacks move_requests_callbacks() {
+    return {[this](const move_desk::asker& to, const std::string& json) {
+              send(to.from, kind::move_answer, as_bytes(json), to.request);
+            },
+            [this](const move_desk::asker& to, const pg_error& error) {
+              send_error(to.from, to.request, error);
+            }};
+  }
+
   admin_desk::callbacks admin_callbacks() {
     admin_desk::callbacks calls;
     calls.answer = [this](const auto& to, std::uint64_t request, const std::string& json) {
@@ -332,7 +344,9 @@ struct router_service::state {
         admin.request(from, got.header.request, read_admin_question(as_text(got.payload)).sql);
         break;
       case kind::command: obey(from, got); break;
-      case kind::move_request: move(from, got); break;
+      case kind::move_request:
+        moving.request(from, got.header.request, as_text(got.payload));
+        break;
       case kind::error: questions.failed(from, got.header.request); break;
       default:
         if (got.header.request != 0) {
@@ -387,126 +401,6 @@ struct router_service::state {
     if (ack_waiters.size() >= max_ack_waiters) return answer();
     ack_waiters.push_back({steady_ms() + told_bound.count(), [answer](const auto&) { answer(); }});
     settle_acks();
-  }
-
-  void move(const std::string& from, const bus::envelope& got) {
-    const move_desk::asker who{from, got.header.request};
-    auto asked = snapshot::from_json<snapshot::move_request>(as_text(got.payload));
-    if (!asked) return send_error(from, who.request, asked.error());
-    if (asked->do_ == "abort") return tell_move(who, "abort_move", asked->job, "");
-    if (asked->do_ == "cutover" || asked->do_ == "roll_back" || asked->do_ == "finish") {
-      return tell_move(who, "cutover_move", asked->job, asked->do_);
-    }
-    if (asked->do_ == "moves") return list_moves(who);
-    if (!asked->to.empty()) return move_cluster(who, *asked);
-    const database_definition* database = truth.database(asked->database);
-    if (database == nullptr || !database->sharded) {
-      return send_error(from, who.request,
-                        {"3D000", "no sharded database \"" + asked->database + "\"", {}, {}});
-    }
-    const database_state* known = truth.state(asked->database);
-    if (known == nullptr || known->bucket_map.empty()) {
-      return send_error(from, who.request,
-                        {"57P03", "the shard map of database \"" + asked->database +
-                                      "\" is not known yet", {}, {}});
-    }
-    const std::int64_t now = steady_ms();
-    const auto& what = asked->do_;
-    if (what == "where") {
-      return (void)send(from, kind::move_answer,
-                        as_bytes(snapshot::to_json(where_rows_are(
-                            truth.configuration(), truth.topology(), asked->database, *known))),
-                        who.request);
-    }
-    if (what == "begin") return moves.begin(who, asked->database, asked->job, now);
-    if (what == "fence") {
-      return moves.fence(who, asked->database, asked->job, std::move(asked->buckets),
-                         asked->wait_ms, now);
-    }
-    if (what == "flipped" || what == "lift") {
-      return moves.lift(who, asked->database, asked->job, now);
-    }
-    if (what == "end") return moves.end(who, asked->database, asked->job, now);
-    send_error(from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
-  }
-
-  // Of all of a database to the servers of another.
-  void move_cluster(const move_desk::asker& who, const snapshot::move_request& asked) {
-    const std::int64_t now = steady_ms();
-    const auto& what = asked.do_;
-    // What takes back must not depend on what is known.
-    if (what == "flipped" || what == "lift") {
-      return moves.lift(who, asked.database, asked.job, now);
-    }
-    if (what == "end") return moves.end(who, asked.database, asked.job, now, asked.lost);
-    if (const auto why = cluster_objection(truth, asked.database, asked.to)) {
-      return send_error(who.from, who.request, *why);
-    }
-    for (const std::string& name : {asked.database, asked.to}) {
-      const database_state* known = truth.state(name);
-      // Of one that is lost after its name was handed over nothing may be known: then its map is
-      // empty, and who asks has to see to it.
-      const bool map = !truth.database(name)->sharded || (what == "where" && name == asked.to) ||
-                       (known != nullptr && !known->bucket_map.empty());
-      if (map && names.unknown(name) == nullptr) continue;
-      return send_error(who.from, who.request,
-                        {"57P03", "the servers or the shard map of database \"" + name +
-                                      "\" are not known yet", {}, {}});
-    }
-    if (what == "where") {
-      return (void)send(who.from, kind::move_answer,
-                        as_bytes(snapshot::to_json(where_clusters_are(
-                            truth.configuration(), truth.topology(), asked.database, asked.to,
-                            truth.states()))),
-                        who.request);
-    }
-    if (what == "begin") return begin_cluster(who, asked, now);
-    if (what == "fence") {
-      return moves.fence(who, asked.database, asked.job, asked.buckets, asked.wait_ms, now,
-                         asked.whole);
-    }
-    send_error(who.from, who.request, {"0A000", "request \"" + what + "\" is not known", {}, {}});
-  }
-
-  // Not from a state in which the file still has the names of an earlier move.
-  void begin_cluster(const move_desk::asker& who, const snapshot::move_request& asked,
-                     std::int64_t now) {
-    for (const cluster_pair& pair : names.known().pairs) {
-      const bool this_one = pair.database == asked.database && pair.other == asked.to;
-      const bool ours = pair.database == asked.database || pair.database == asked.to ||
-                        pair.other == asked.database || pair.other == asked.to;
-      if (this_one || !ours || !pair.swapped) continue;
-      return send_error(who.from, who.request,
-                        {"55000", "the file gives the servers of database \"" + pair.database +
-                                      "\" to \"" + pair.other + "\" since an earlier move",
-                         "Swap the hosts of the two in [[databases]], and RELOAD.", {}});
-    }
-    moves.begin(who, asked.database, asked.job, now, asked.to);
-  }
-
-  // To whichever replicator runs the job.
-  void tell_move(const move_desk::asker& who, const char* what, const std::string& job,
-                 const std::string& act) {
-    admin.tell_move(what, job, act, [this, who](std::optional<pg_error> why) {
-      if (why) return send_error(who.from, who.request, *why);
-      static_cast<void>(send(who.from, kind::move_answer,
-                             as_bytes(snapshot::to_json(snapshot::move_answer())), who.request));
-    });
-  }
-
-  void list_moves(const move_desk::asker& who) {
-    const auto asked = questions.ask(
-        members_of(truth, {"replicator"}), R"({"what":"moves"})",
-        steady_ms() + admin_desk::gather_wait, [this, who](gathered got) {
-          snapshot::move_answer answer;
-          for (const auto& row : read_rows(got)) {
-            if (row.instance != who.from) answer.moves.push_back(row.text("move"));
-          }
-          send(who.from, kind::move_answer, as_bytes(snapshot::to_json(answer)), who.request);
-        });
-    if (!asked) {
-      send_error(who.from, who.request, {"53400", "too many views are being made", {}, {}});
-    }
   }
 
   void forward_cancel(const std::string& from, byte_span payload) {

@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "common/wire/messages.hpp"
-#include "services/frontend/same_rows.hpp"
+#include "services/frontend/shards/same_rows.hpp"
 
 namespace {
 

@@ -12,7 +12,7 @@ from support.suite import Suite, eventually
 
 LIMIT = "-c statement_timeout=8s"  # a mistake must not hang
 ID = "0123456789abcdef0123456789abcdef"
-SOURCE = pathlib.Path(__file__).resolve().parents[2] / "services/router/decision_schema.cpp"
+SOURCE = pathlib.Path(__file__).resolve().parents[2] / "services/router/commit/decision_schema.cpp"
 
 
 def schema():

@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include "services/frontend/plans.hpp"
-#include "services/frontend/present.hpp"
-#include "services/frontend/statements.hpp"
+#include "services/frontend/leases/present.hpp"
+#include "services/frontend/statements/plans.hpp"
+#include "services/frontend/statements/statements.hpp"
 
 namespace pgsled::frontend {
 

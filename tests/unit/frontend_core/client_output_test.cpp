@@ -1,6 +1,6 @@
 // What a pass over a client's input would send: input that passes and bytes of ours, in order.
 
-#include "services/frontend/client_output.hpp"
+#include "services/frontend/client/output.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // Who of several transactions that wait for each other's leases gives up, and when.
 
-#include "services/frontend/pool_gate.hpp"
+#include "services/frontend/leases/pool_gate.hpp"
 
 #include <gtest/gtest.h>
 

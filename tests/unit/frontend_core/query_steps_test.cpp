@@ -1,6 +1,6 @@
 // The answers to several statements of one Query as one.
 
-#include "services/frontend/query_steps.hpp"
+#include "services/frontend/statements/query_steps.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // What shards say of a statement that writes to each of them, and what follows from it.
 
-#include "services/frontend/same_rows.hpp"
+#include "services/frontend/shards/same_rows.hpp"
 
 #include <gtest/gtest.h>
 

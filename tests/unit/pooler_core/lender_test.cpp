@@ -11,9 +11,9 @@
 #include <mutex>
 
 #include "common/bus/hub.hpp"
-#include "services/pooler/lease_server.hpp"
 #include "common/lease/relay_batch.hpp"
-#include "services/pooler/relay_server.hpp"
+#include "services/pooler/lanes/lease_server.hpp"
+#include "services/pooler/lanes/relay_server.hpp"
 #include "tests/unit/pooler_core/fake_server.hpp"
 
 namespace pgsled::pooler {

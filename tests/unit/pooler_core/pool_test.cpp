@@ -1,4 +1,4 @@
-#include "services/pooler/pool.hpp"
+#include "services/pooler/pools/pool.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "services/replicator/cluster_check.hpp"
+#include "services/replicator/cluster/check.hpp"
 
 #include <gtest/gtest.h>
 

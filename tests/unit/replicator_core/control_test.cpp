@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <thread>
 
-#include "services/replicator/control_protocol.hpp"
-#include "services/replicator/control_server.hpp"
+#include "services/replicator/control/protocol.hpp"
+#include "services/replicator/control/server.hpp"
 
 namespace pgsled::replicator {
 namespace {

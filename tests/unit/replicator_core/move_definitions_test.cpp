@@ -1,4 +1,4 @@
-#include "services/replicator/move_definitions.hpp"
+#include "services/replicator/move/definitions.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "services/replicator/move_schema.hpp"
+#include "services/replicator/move/schema.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "services/replicator/move_waiting.hpp"
+#include "services/replicator/move/waiting.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

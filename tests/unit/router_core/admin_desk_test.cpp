@@ -1,6 +1,6 @@
 // Which replicator is asked to begin a move.
 
-#include "services/router/admin_desk.hpp"
+#include "services/router/admin/desk.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,11 @@
 #include <gtest/gtest.h>
 
-#include "services/router/admin_sql.hpp"
-#include "services/router/admin_table.hpp"
-#include "services/router/admin_views.hpp"
-#include "services/router/gatherer.hpp"
-#include "services/router/metrics_merge.hpp"
-#include "services/router/pgdog_metrics.hpp"
+#include "services/router/admin/gatherer.hpp"
+#include "services/router/admin/sql.hpp"
+#include "services/router/admin/table.hpp"
+#include "services/router/admin/views.hpp"
+#include "services/router/metrics/metrics_merge.hpp"
+#include "services/router/metrics/pgdog_metrics.hpp"
 
 namespace pgsled::router {
 namespace {

@@ -1,4 +1,4 @@
-#include "services/router/budgets.hpp"
+#include "services/router/control/budgets.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // What the catalogs of other shards take from that of the first one.
 
-#include "services/router/catalog_merge.hpp"
+#include "services/router/shards/catalog_merge.hpp"
 
 #include <gtest/gtest.h>
 

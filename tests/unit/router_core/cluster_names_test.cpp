@@ -1,4 +1,4 @@
-#include "services/router/cluster_names.hpp"
+#include "services/router/names/cluster_names.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "services/router/control.hpp"
+#include "services/router/control/control.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "services/router/membership.hpp"
+#include "services/router/control/membership.hpp"
 
 #include <gtest/gtest.h>
 

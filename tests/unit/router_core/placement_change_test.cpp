@@ -1,4 +1,4 @@
-#include "services/router/placement_change.hpp"
+#include "services/router/control/placement_change.hpp"
 
 #include <gtest/gtest.h>
 

@@ -12,7 +12,7 @@
 #include "common/bus/peer.hpp"
 #include "common/net/socket.hpp"
 #include "common/snapshot/snapshot.hpp"
-#include "services/router/configuration.hpp"
+#include "services/router/control/configuration.hpp"
 
 namespace pgsled::router {
 namespace {

@@ -1,4 +1,4 @@
-#include "services/router/shard_map.hpp"
+#include "services/router/shards/map.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "services/router/stats_window.hpp"
+#include "services/router/admin/stats_window.hpp"
 
 #include <gtest/gtest.h>
 

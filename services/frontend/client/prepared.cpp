@@ -1,0 +1,343 @@
+// The extended protocol, message after message, to the attached server: which statement a name
+// means, and that it is prepared on the connection that is lent.
+
+#include <algorithm>
+
+#include "common/wire/messages.hpp"
+#include "services/frontend/client/client.hpp"
+#include "services/frontend/client/output.hpp"
+#include "services/frontend/statements/effects.hpp"
+#include "services/frontend/statements/unit.hpp"
+#include "services/frontend/worker/worker.hpp"
+
+namespace pgsled::frontend {
+
+namespace fe = wire::frontend;
+using session::owed;
+
+statement_ref* client::find_prepared(std::string_view name) {
+  if (!prepared_) return nullptr;
+  const auto found = prepared_->find(std::string(name));
+  return found == prepared_->end() ? nullptr : &found->second;
+}
+
+void client::prepare_on_server(const statement_ref& wanted, std::string_view name, output& out,
+                               bool proxy, std::uint32_t mark) {
+  wire::write_parse(out.own(), name, wanted->sql, as_bytes(wanted->types));
+  // A client's own Parse that is skipped is skipped for it, too.
+  const auto batch = proxy && server_->ledger.unsynced() ? server_->ledger.batch()
+                                                         : present_statements::surely;
+  session::entry sent{owed::parse, proxy, true};
+  sent.mark = mark;
+  sent.tag = reinterpret_cast<std::uint64_t>(wanted.get());
+  if (server_->ledger.add(std::move(sent))) {
+    if (name.empty()) {
+      server_->unnamed = wanted;
+    } else {
+      server_->present.add(wanted->server_name(), wanted, batch);
+    }
+    worker_.counters().statements_prepared.add();
+  }
+}
+
+// False: the message that needs the statement has to wait, and comes again.
+bool client::make_room(const statement_ref& wanted, output& out) {
+  auto& present = server_->present;
+  const std::size_t limit = worker_.settings().prepared_statements_per_connection;
+  if (present.in_doubt(wanted->server_name(), server_->ledger)) {
+    out.flush(server_);
+    settle();
+    return false;
+  }
+  // While the server skips to a Sync nothing is prepared, and nothing would be closed.
+  if (present.use(wanted->server_name()) || present.size() < limit ||
+      server_->ledger.skipping()) {
+    return true;
+  }
+  // Were something before it to fail the server would skip a Close, and nobody could say any more
+  // what is there: so nothing may be owed. Several are closed at once, to wait seldom.
+  if (!server_->ledger.empty()) {
+    out.flush(server_);
+    settle();
+    return false;
+  }
+  for (const auto& name : present.take_oldest(present.size() - limit + 1 + limit / 16)) {
+    wire::write_close(out.own(), 'S', name);
+    server_->ledger.add({owed::close, true});
+  }
+  return true;
+}
+
+// After make_room().
+void client::ensure_prepared(const statement_ref& wanted, output& out) {
+  if (server_->present.contains(wanted->server_name())) return;
+  prepare_on_server(wanted, wanted->server_name(), out, true);
+}
+
+bool client::parse(byte_span body, output& out) {
+  const auto sent = wire::read_parse(body);
+  if (!sent) {
+    violate("malformed Parse message");
+    return false;
+  }
+  const auto whole = wire::header_size + body.size();
+  if (endpoint_->mode == pool_mode::session && !sent->name.empty()) {
+    ++server_->pool().stats.parses;
+    server_->ledger.add({owed::parse});
+    out.pass(whole);
+    // Effects are still looked for when it is executed.
+    if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+    (*prepared_)[std::string(sent->name)] =
+        cached_statement(*sent);
+    return true;
+  }
+  auto wanted = cached_statement(*sent);
+  statement_ref repeated_as;
+  if (!sent->name.empty()) {
+    const auto* known = find_prepared(sent->name);
+    if (known != nullptr) repeated_as = as_used(*known);
+    if (known != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) {
+      // Whether the name is taken is not known before the server has answered.
+      out.flush(server_);
+      settle();
+      return false;
+    }
+    if (!make_room(repeated_as ? repeated_as : wanted, out)) return false;
+  }
+  ++server_->pool().stats.parses;
+  if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
+    refuse(no_transactions(), false);
+    return true;
+  }
+  if (wanted->effects && wanted->effects->size() == 1 &&
+      wanted->effects->front().effect == sql::effect::deallocate) {
+    const auto rewritten = rewritten_deallocate(wanted->effects->front(), out, false);
+    if (!rewritten.empty()) {
+      auto stand_in = std::make_shared<statement>();
+      stand_in->sql = rewritten;
+      unnamed_ = stand_in;
+      prepare_on_server(unnamed_, "", out, false);
+      out.skip(whole);
+      return true;
+    }
+  }
+  if (sent->name.empty()) {
+    session::entry entry{owed::parse, false, true};
+    if (!server_->ledger.skipping()) {
+      // What the unnamed statement was, should this Parse be skipped.
+      entry.mark = note_change("", std::move(unnamed_), false);
+      unnamed_ = wanted;
+    }
+    entry.tag = reinterpret_cast<std::uint64_t>(wanted.get());
+    if (server_->ledger.add(std::move(entry))) server_->unnamed = wanted;
+    out.pass(whole);
+    return true;
+  }
+  if (repeated_as) {
+    // Prepared already: let the server say so, so that its transaction fails as it must. The
+    // message names the statement as the server knows it.
+    ensure_prepared(repeated_as, out);
+    wire::write_parse(out.own(), repeated_as->server_name(), sent->sql, sent->parameter_types);
+    session::entry repeated{owed::parse};
+    repeated.mark = note_change(sent->name, nullptr, false);
+    unconfirmed_->back().repeated = true;
+    server_->ledger.add(std::move(repeated));
+    out.skip(whole);
+    return true;
+  }
+  if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+  if (prepared_->size() >= max_prepared) {
+    end(pg_error{"53200", "more than 100000 prepared statements in one session",
+                 "Close those that are no longer used.", {}});
+    return false;
+  }
+  std::uint32_t mark = 0;
+  if (!server_->ledger.skipping()) {
+    prepared_->emplace(std::string(sent->name), wanted);
+    mark = note_change(sent->name, wanted, false);
+  }
+  if (server_->present.contains(wanted->server_name()) && server_->ledger.status() != 'E') {
+    session::entry entry{owed::virtual_parse};
+    entry.mark = mark;
+    server_->ledger.add(std::move(entry));
+  } else if (server_->present.contains(wanted->server_name())) {
+    // In a failed transaction the server refuses it before it looks at the name.
+    wire::write_parse(out.own(), wanted->server_name(), wanted->sql, as_bytes(wanted->types));
+    session::entry entry{owed::parse};
+    entry.mark = mark;
+    server_->ledger.add(std::move(entry));
+  } else {
+    prepare_on_server(wanted, wanted->server_name(), out, false, mark);
+  }
+  out.skip(whole);
+  return true;
+}
+
+bool client::bind(byte_span body, byte_span whole, output& out) {
+  // Of a Bind that streams only the beginning is here: its names must be in it.
+  wire::reader names(body);
+  const auto portal = names.text();
+  const auto name = names.text();
+  if (!names.ok()) {
+    violate("malformed Bind message");
+    return false;
+  }
+  statement_ref prepared;
+  if (const auto* known = name.empty() ? nullptr : find_prepared(name)) prepared = as_used(*known);
+  if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(prepared, out)) {
+    return false;
+  }
+  ++server_->pool().stats.binds;
+  touched();
+  statement_ref target;
+  if (name.empty()) {
+    if (unnamed_ == nullptr) {
+      if (server_->unnamed != nullptr) {
+        // Somebody else's must not be found.
+        wire::write_close(out.own(), 'S', "");
+        server_->ledger.add({owed::close, true});
+        server_->unnamed.reset();
+      }
+    } else if (server_->unnamed != unnamed_) {
+      prepare_on_server(as_used(unnamed_), "", out, true);
+    }
+    target = unnamed_;
+  } else if (prepared != nullptr) {
+    target = std::move(prepared);
+    if (endpoint_->mode != pool_mode::session) ensure_prepared(target, out);
+  }
+  if (portal.empty()) {
+    server_->unnamed_portal = target;
+  } else if (target && target->effects) {
+    server_->portals[std::string(portal)] = target;
+  }
+  server_->ledger.add({owed::bind});
+  if (name.empty() || !target || endpoint_->mode == pool_mode::session) {
+    out.pass(whole.size());
+    return true;
+  }
+  const auto& server_name = target->server_name();
+  const auto frame_length = load_be<std::uint32_t>(whole.data() + 1);
+  auto& own = out.own();
+  const auto length =
+      static_cast<std::uint32_t>(frame_length - name.size() + server_name.size());
+  char header[wire::header_size] = {fe::bind};
+  store_be(header + 1, length);
+  own.append(header, sizeof header);
+  own.append(portal).push_back('\0');
+  own.append(server_name).push_back('\0');
+  out.skip(wire::header_size + portal.size() + 1 + name.size() + 1);
+  out.pass(body.size() - portal.size() - name.size() - 2);
+  return true;
+}
+
+bool client::describe(byte_span body, output& out) {
+  const auto target = wire::read_described(body);
+  if (!target || (target->what != 'S' && target->what != 'P')) {
+    violate("malformed Describe message");
+    return false;
+  }
+  const auto whole = wire::header_size + body.size();
+  if (target->what == 'P') {
+    touched();
+    server_->ledger.add({owed::describe_portal});
+    out.pass(whole);
+    return true;
+  }
+  if (target->name.empty()) {
+    if (unnamed_ && server_->unnamed != unnamed_) {
+      prepare_on_server(as_used(unnamed_), "", out, true);
+    }
+    if (!unnamed_ && server_->unnamed) {
+      wire::write_close(out.own(), 'S', "");
+      server_->ledger.add({owed::close, true});
+      server_->unnamed.reset();
+    }
+  } else if (auto* prepared = find_prepared(target->name);
+             prepared != nullptr && endpoint_->mode != pool_mode::session) {
+    const auto used = as_used(*prepared);
+    if (!make_room(used, out)) return false;
+    ensure_prepared(used, out);
+    server_->ledger.add({owed::describe_statement});
+    wire::write_describe(out.own(), 'S', used->server_name());
+    out.skip(whole);
+    return true;
+  }
+  server_->ledger.add({owed::describe_statement});
+  out.pass(whole);
+  return true;
+}
+
+bool client::close_object(byte_span body, output& out) {
+  const auto target = wire::read_described(body);
+  if (!target || (target->what != 'S' && target->what != 'P')) {
+    violate("malformed Close message");
+    return false;
+  }
+  const auto whole = wire::header_size + body.size();
+  ++server_->pool().stats.closes;
+  session::entry entry{owed::close};
+  if (target->what == 'S' && !server_->ledger.skipping()) {
+    const std::string name(target->name);
+    if (name.empty()) {
+      entry.mark = note_change("", std::move(unnamed_), true);
+      unnamed_ = nullptr;
+      server_->unnamed.reset();
+    } else if (const auto* known = find_prepared(name)) {
+      entry.mark = note_change(name, *known, true);
+      prepared_->erase(name);
+    }
+    if (!name.empty() && endpoint_->mode != pool_mode::session) {
+      // Stays prepared on the server for the next client that wants it.
+      entry.kind = owed::virtual_close;
+      server_->ledger.add(std::move(entry));
+      out.skip(whole);
+      return true;
+    }
+  }
+  server_->ledger.add(std::move(entry));
+  out.pass(whole);
+  return true;
+}
+
+bool client::execute(byte_span body, output& out) {
+  const auto sent = wire::read_execute(body);
+  if (!sent) {
+    violate("malformed Execute message");
+    return false;
+  }
+  ++counts_.queries;
+  ++server_->pool().stats.queries;
+  worker_.counters().queries.add();
+  touched();
+  session::entry entry{owed::execute};
+  if (sent->portal.empty()) {
+    if (server_->unnamed_portal) entry.effects = server_->unnamed_portal->effects;
+  } else if (const auto portal = server_->portals.find(std::string(sent->portal));
+             portal != server_->portals.end()) {
+    entry.effects = portal->second->effects;
+  }
+  run_effects(entry.effects);
+  const auto effects = entry.effects;
+  server_->ledger.add(std::move(entry));
+  out.pass(wire::header_size + body.size());
+  if (effects && effects->size() == 1) start_again(effects->front(), out);
+  return true;
+}
+
+// As with_start_again(), behind an Execute.
+void client::start_again(const sql::statement& done, output& out) {
+  constexpr const char* name = "__pgsled_start";
+  for (const auto& sql : shadow_->behind(done)) {
+    wire::write_parse(out.own(), name, sql, {});
+    wire::write_bind(out.own(), name, name);
+    wire::write_execute(out.own(), name);
+    wire::write_close(out.own(), 'P', name);
+    wire::write_close(out.own(), 'S', name);
+    for (const auto kind : {owed::parse, owed::bind, owed::execute, owed::close, owed::close}) {
+      server_->ledger.add({kind, true});
+    }
+  }
+}
+
+}  // namespace pgsled::frontend

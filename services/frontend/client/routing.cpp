@@ -1,0 +1,263 @@
+// Where a unit of messages goes: to a server, to several, back to the client with an answer or a
+// refusal, or on to be taken apart.
+
+#include "services/frontend/client/client.hpp"
+#include "services/frontend/shards/transaction.hpp"
+#include "services/frontend/statements/effects.hpp"
+#include "services/frontend/statements/unit.hpp"
+#include "services/frontend/worker/worker.hpp"
+
+namespace pgsled::frontend {
+
+namespace fe = wire::frontend;
+
+// Statements that need no particular shard always use the same one for a client.
+std::uint32_t client::own_shard() const {
+  const auto& serving = endpoint_->serving;
+  return endpoint_->sharded && !serving.empty() ? serving[slot_ % serving.size()] : 0;
+}
+
+client::routed client::route(byte_span bytes, bool stepwise) {
+  if (server_ != nullptr && server_->ledger.skipping()) {
+    if (batch_ && static_cast<char>(bytes[0]) == fe::sync) return sync_first();
+    // The server throws everything away up to Sync; nothing is to be decided.
+    unit_left_ = 1;
+    unit_shard_ = server_->pool().description().shard;
+    return routed::go;
+  }
+  if (endpoint_->sharded && meaning_in_doubt()) return settle_first();
+  unit now;
+  if (!read_unit(bytes, now)) return routed::need_more;
+  if (batch_ && now.parts.front().type == fe::sync) return end_batch(now, bytes);
+  if ((batch_ || stepwise) && !now.simple) cut_unit(now, bytes);
+  worker_.set_shaped({});
+  unit_goal goal;
+  if (!read_goal(now, goal)) return routed::suspended;
+  if (endpoint_->sharded) {
+    if (const auto how = take_otherwise(now, bytes, goal, stepwise)) return *how;
+  }
+  answers_.clear();
+  unit_left_ = now.bytes;
+  unit_shard_ = own_shard();
+  if (!endpoint_->sharded) return routed::go;
+  if (steps_ && !goal.refused && refuse_in_steps(now, goal.executed, goal.text)) {
+    return routed::done;
+  }
+  if (batch_ && !goal.refused && begin_in_batch(now, goal)) return routed::done;
+  if (goal.refused) return refuse_goal(now, *goal.refused);
+  if (endpoint_->owners->moving) {
+    const auto held = hold_at_fence(goal.fenced);
+    if (held != routed::go) {
+      unit_left_ = 0;
+      return held;
+    }
+  }
+  if (goal.copies) return route_copy(now, bytes, goal.copies, goal.text);
+  goal.names_portals = goal.names_portals || starts_with_word(goal.text, "declare");
+  if (spread_) return route_spread(now, bytes, goal);
+  if (goal.target.where == aim::kind::all && (now.simple || now.executes > 0)) {
+    return route_everywhere(now, bytes, goal.everywhere->plan, goal.text);
+  }
+  if (server_ == nullptr && answer_virtually(now, goal)) return routed::done;
+  return route_to_one(now, goal);
+}
+
+// The server has to answer for what it has first.
+client::routed client::settle_first() {
+  unit_left_ = 0;
+  settle();
+  return routed::suspended;
+}
+
+// What cannot go to one place as a whole: its BEGIN is answered by itself, it is taken step by
+// step, or its statements one by one. None: it is taken as it is, or refused.
+std::optional<client::routed> client::take_otherwise(const unit& now, byte_span bytes,
+                                                     unit_goal& goal, bool stepwise) {
+  const bool all = goal.target.where == aim::kind::all;
+  if ((all || goal.copies || goal.controls > 0) && !goal.refused && !now.simple &&
+      !runs_what_it_binds(now)) {
+    goal.refused = {"0A000", "what concerns several shards is bound here and executed elsewhere",
+                    "Send Bind and Execute of each such statement together, without Sync or Flush "
+                    "between them.", {}};
+  }
+  if (goal.copies && !now.simple && !stepwise && !batch_ && goes_on(now)) {
+    // What shares a batch with COPY runs step by step, in one transaction.
+    if (begin_alone(now, bytes)) return routed::done;
+    const bool open = spread_ || status() != 'I';
+    const bool bound = pinned_ || endpoint_->mode == pool_mode::session;
+    const bool free = !bound && (server_ == nullptr || server_->quiet());
+    if (now.executes > 1 && !open && free) {
+      begin_batch();
+      unrun_ = true;
+    }
+    if (now.executes == 1 || open || free) return route(bytes, true);
+  }
+  if ((all || goal.refused) && begin_alone(now, bytes)) return routed::done;
+  if (all && now.executes > 1 && !goal.refused && now.writes.size() != now.executes) {
+    goal.refused = {"0A000",
+                    "a statement for all shards cannot share a batch with other statements",
+                    "Send Sync between them.", {}};
+  }
+  // In a transaction what cannot go to one place together goes step by step.
+  const bool elsewhere = goal.target.where == aim::kind::shard && server_ != nullptr &&
+                         server_->pool().description().shard != goal.target.shard;
+  const bool apart = goal.refused || (goal.controls > 0 && (spread_ || elsewhere));
+  if (now.simple) {
+    const bool renamed = changes_names(goal.executed);
+    const bool again = goal.controls > 0 && server_ == nullptr && virtual_status_ == 'E';
+    if (apart || renamed || again) {
+      const auto how = take_apart(now, goal.text, goal.executed);
+      if (how != routed::go) return how;
+    }
+    if (renamed && !goal.refused) {
+      goal.refused = {"0A000",
+                      "what stands behind SET search_path in one Query may be about other tables",
+                      "Send SET by itself.", {}};
+    }
+  }
+  if (apart && now.executes > 1 && !stepwise && !batch_ && (spread_ || status() != 'I')) {
+    return route(bytes, true);
+  }
+  return std::nullopt;
+}
+
+// What may not stand in a batch that is a transaction; and the BEGIN that makes it the client's
+// own, which is answered.
+bool client::begin_in_batch(const unit& now, unit_goal& goal) {
+  if (now.simple && !steps_) {
+    goal.refused = {"0A000", "a Query stands behind COPY on several shards in one batch",
+                    "Send Sync before it.", {}};
+    return false;
+  }
+  const auto* only = only_effect(goal.executed);
+  if (only == nullptr || only->effect != sql::effect::begin || (now.executes != 1 && !steps_)) {
+    return false;
+  }
+  if (only->value.size() <= std::string_view("START TRANSACTION;").size()) {
+    batch_ = false;
+    answer_unit(now, starts_with_word(goal.text, "start") ? "START TRANSACTION" : "BEGIN");
+    return true;
+  }
+  goal.refused = {"0A000",
+                  steps_ ? "BEGIN with options stands behind other statements"
+                         : "BEGIN with options stands in a batch with COPY on several shards",
+                  steps_ ? "Send BEGIN by itself." : "Send BEGIN and Sync before it.", {}};
+  return false;
+}
+
+client::routed client::refuse_goal(const unit& now, const pg_error& why) {
+  worker_.counters().plans_refused.add();
+  // Its replies come first.
+  if (server_ != nullptr && !server_->ledger.empty()) return settle_first();
+  if (now.simple && !steps_) batch_ = false;   // the client sees a transaction that has failed
+  refuse_unit(now, why);
+  return routed::done;
+}
+
+client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal& goal) {
+  if (portal_shards_ && goal.target.where == aim::kind::any) {
+    follow_portals(now, goal.text, goal.target);
+  }
+  const auto how = route_shards(now, bytes, goal.target, goal.executed, goal.controls, goal.text,
+                                goal.everywhere ? &goal.everywhere->plan : nullptr);
+  if (how == routed::go && goal.writes) spread_->wrote(server_->pool().description().shard);
+  if (how == routed::go && goal.names_portals) note_portals(now, goal.text, unit_shard_);
+  return how;
+}
+
+// Of a transaction that no server knows yet. False: a server has to answer.
+bool client::answer_virtually(const unit& now, const unit_goal& goal) {
+  const auto* only = only_effect(goal.executed);
+  if (only != nullptr && (now.executes == 1 || now.simple) &&
+      virtual_answer(now, *only, goal.text)) {
+    return true;
+  }
+  if (virtual_status_ != 'E' || (!now.simple && now.executes == 0)) return false;
+  refuse_unit(now, aborted_transaction());
+  return true;
+}
+
+bool client::virtual_answer(const unit& now, const sql::statement& only, std::string_view text) {
+  switch (only.effect) {
+    case sql::effect::begin:
+      if (virtual_status_ != 'I') return false;
+      virtual_status_ = 'T';
+      virtual_unit(now, only, starts_with_word(text, "s") ? "START TRANSACTION" : "BEGIN");
+      return true;
+    case sql::effect::commit:
+    case sql::effect::rollback: {
+      if (virtual_status_ == 'I') return false;
+      const bool back = virtual_status_ == 'E' || only.effect == sql::effect::rollback;
+      virtual_status_ = 'I';
+      virtual_unit(now, only, back ? "ROLLBACK" : "COMMIT");
+      return true;
+    }
+    case sql::effect::savepoint:
+    case sql::effect::set_local:
+      // Replayed with BEGIN wherever the transaction begins.
+      if (virtual_status_ != 'T' || starts_with_word(text, "set constraints") ||
+          !script_.has_room(text.size() + 32)) {
+        return false;
+      }
+      local_settings_ = local_settings_ || changes_parsing(only);
+      virtual_unit(now, only, only.effect == sql::effect::savepoint ? "SAVEPOINT" : "SET");
+      return true;
+    case sql::effect::rollback_to:
+      // What has failed was refused before it came to a server.
+      if (virtual_status_ != 'E') return false;
+      if (!script_.has_savepoint(only.name)) {
+        refuse_unit(now, {"3B001", "savepoint \"" + only.name + "\" does not exist", {}, {}});
+        return true;
+      }
+      virtual_status_ = 'T';
+      virtual_unit(now, only, "ROLLBACK");
+      return true;
+    default:
+      return false;
+  }
+}
+
+client::routed client::route_to_one(const unit& now, const unit_goal& goal) {
+  wrote_ = wrote_ || goal.writes;
+  const auto* lent = server_ != nullptr ? &server_->pool().description() : nullptr;
+  const bool any = goal.target.where == aim::kind::any;
+  unit_shard_ = !any ? goal.target.shard : lent != nullptr ? lent->shard : own_shard();
+  if (lent == nullptr || lent->shard == unit_shard_) {
+    if (goal.names_portals) note_portals(now, goal.text, unit_shard_);
+    return routed::go;
+  }
+  if (!server_->ledger.empty()) return settle_first();
+  const bool bound = pinned_ || endpoint_->mode == pool_mode::session;
+  if (movable() && !bound) return settle_elsewhere();
+  if (status() != 'I' && goal.controls == 0) return grow(now, unit_shard_);
+  if (bound && status() == 'I') {
+    refuse_unit(now, {"0A000",
+                      "the session is bound to its connection of shard " +
+                          std::to_string(lent->shard) + " and this statement goes to shard " +
+                          std::to_string(unit_shard_),
+                      "Run it in another session; or, unless pooling is by session, in a "
+                      "transaction, which may go to both.",
+                      {}});
+    return routed::done;
+  }
+  refuse_unit(now, two_shards(lent->shard, unit_shard_));
+  return routed::done;
+}
+
+// The server has only parsed and described for this unit's predecessors: end that with a Sync of
+// ours (and the transaction, in which nothing has run) and go elsewhere.
+client::routed client::settle_elsewhere() {
+  unit_left_ = 0;
+  set_state(state::settling);
+  server_->ledger.add({session::owed::sync, true});
+  std::string sync;
+  wire::write_sync(sync);
+  if (status() != 'I') {
+    server_->ledger.add({session::owed::query, true});
+    wire::write_query(sync, "ROLLBACK");
+  }
+  server_->send(sync);
+  return routed::suspended;
+}
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,421 @@
+// What the attached server says and what becomes of it: replies, effects on the session, errors;
+// taking a lease, applying the session's settings to it, and letting it go.
+
+#include <algorithm>
+
+#include "common/wire/messages.hpp"
+#include "services/frontend/client/client.hpp"
+#include "services/frontend/client/login.hpp"
+#include "services/frontend/shards/transaction.hpp"
+#include "services/frontend/worker/worker.hpp"
+
+namespace pgsled::frontend {
+
+// Waits until the server owes nothing, and makes it say what it holds back until a Sync.
+void client::settle() {
+  set_state(state::settling);
+  server_->flush_virtual();
+  flush_to_client();
+  if (server_->ledger.empty()) {
+    // Only we owed something. Not now: the pass over the input that brought us here goes first.
+    worker_.schedule([this] {
+      if (state_ != state::settling) return;
+      set_state(state::ready);
+      consume({});
+      watch();
+    });
+    return;
+  }
+  if (server_->ledger.unsynced()) {
+    std::string flush;
+    wire::write_empty(flush, wire::frontend::flush);
+    server_->send(flush);
+  }
+}
+
+std::uint32_t client::note_change(std::string_view name, statement_ref statement, bool closed) {
+  if (!unconfirmed_) unconfirmed_ = std::make_unique<std::vector<note>>();
+  unconfirmed_->push_back({std::string(name), std::move(statement), closed, false});
+  return static_cast<std::uint32_t>(unconfirmed_->size());
+}
+
+bool client::is_unconfirmed(std::string_view name) const {
+  return unconfirmed_ && std::any_of(unconfirmed_->begin(), unconfirmed_->end(),
+                                     [&](const auto& n) { return n.name == name && !n.repeated; });
+}
+
+void client::statement_done(const sql::statement* done, std::string_view tag, bool proxy) {
+  if (proxy || done == nullptr || !shadow_) return;
+  if (endpoint_->sharded) {
+    script_.succeeded(*done, shadow_->undecided() ? nullptr : shadow_->current(),
+                      shadow_->behind(*done));
+  }
+  shadow_->succeeded(*done, tag, worker_.pairs());
+  const bool forgot = done->effect == sql::effect::discard_all ||
+                      (done->effect == sql::effect::deallocate && done->name.empty());
+  if (forgot && server_ != nullptr) {
+    if (done->effect == sql::effect::discard_all && pins_ == pins_when_discarded_ &&
+        std::exchange(pinned_, false)) {
+      own_settings_ = false;
+      worker_.counters().pinned.subtract();
+    }
+    server_->dirty = pinned_ || endpoint_->mode == pool_mode::session;
+  }
+  if (server_ != nullptr) {
+    if (shadow_->take_connection_unknown()) {
+      server_->settings_unknown = true;
+    } else if (!server_->settings_unknown) {
+      server_->settings = shadow_->current();
+    }
+  }
+  const auto& kept = shadow_->current()->entries;
+  std::size_t bytes = 0;
+  for (const auto& [name, value] : kept) bytes += name.size() + value.size();
+  if (kept.size() > session::pair_table::max_entries || bytes > session::pair_table::max_bytes) {
+    worker_.schedule([this] {
+      end(pg_error{
+          "53200", "too many settings in one session", "RESET those that are no longer used.", {}});
+    });
+  }
+}
+
+void client::server_error(byte_span body, bool proxy) {
+  if (!proxy) {
+    ++counts_.errors;
+    if (server_ != nullptr) ++server_->pool().stats.errors;
+    const auto said = wire::read_error(body);
+    worker_.counters().errors.add(said ? said->sqlstate : std::string_view());
+    if (shadow_) shadow_->failed();
+    error_is_fresh_ = true;
+    settled_names_.reset();
+    unrun_ = false;  // the transaction has failed where it is and cannot begin elsewhere
+    return;
+  }
+  const auto fields = wire::read_error(body);
+  if (!apply_error_) {
+    apply_error_ = std::make_unique<pg_error>();
+    if (fields) {
+      apply_error_->sqlstate = fields->sqlstate;
+      apply_error_->message = fields->message;
+      apply_error_->detail = fields->detail;
+      apply_error_->hint = fields->hint;
+    }
+  }
+}
+
+// A prepared statement has another name on the server than the client gave it.
+bool client::rewrite_error(const session::entry* head, byte_span body, std::string& replacement) {
+  const auto fields = wire::read_error(body);
+  if (!fields) return false;
+  if (spread_ && fields->sqlstate == "57014" && spread_->take_victim()) {
+    wire::write_error(replacement, "ERROR", shard_transaction::deadlock());
+    return true;
+  }
+  const auto at = fields->message.find(server_statement_prefix);
+  if (at == std::string_view::npos) return false;
+  const auto length = std::min(fields->message.find('"', at), fields->message.size()) - at;
+  const auto server_name = fields->message.substr(at, length);
+  const std::string* own = nullptr;
+  if (unconfirmed_ && head != nullptr && head->mark != 0 && head->mark <= unconfirmed_->size()) {
+    own = &(*unconfirmed_)[head->mark - 1].name;
+  } else if (unconfirmed_) {
+    for (const auto& [name, prepared, closed, repeated] : *unconfirmed_) {
+      if (!repeated && !name.empty() && prepared->server_name() == server_name) own = &name;
+    }
+  }
+  if (own == nullptr && prepared_) {
+    for (const auto& [name, prepared] : *prepared_) {
+      if (prepared->server_name() == server_name) own = &name;
+    }
+  }
+  if (own == nullptr) return false;
+  const auto text = as_text(body);
+  const auto start = static_cast<std::size_t>(fields->message.data() - text.data()) + at;
+  wire::writer message(replacement, wire::backend::error_response);
+  message.raw(text.substr(0, start)).raw(*own).raw(text.substr(start + length));
+  return true;
+}
+
+void client::entry_dropped(const session::entry& gone) {
+  const bool failed_itself = std::exchange(error_is_fresh_, false);
+  if (gone.mark == 0 || !unconfirmed_ || gone.mark > unconfirmed_->size()) return;
+  if (!settled_names_) settled_names_ = std::make_unique<std::vector<std::string>>();
+  const auto& [name, prepared, closed, repeated] = (*unconfirmed_)[gone.mark - 1];
+  if (repeated) return;
+  // The first change of a name that is taken back decides: it says what was before all of them.
+  if (std::find(settled_names_->begin(), settled_names_->end(), name) != settled_names_->end())
+    return;
+  settled_names_->push_back(name);
+  if (name.empty()) {
+    // A Parse that failed leaves no unnamed statement; one that was skipped leaves the one before.
+    unnamed_ = failed_itself ? nullptr : prepared;
+    return;
+  }
+  if (closed) {
+    if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+    prepared_->insert_or_assign(name, prepared);
+    return;
+  }
+  if (!prepared_) return;
+  const auto known = prepared_->find(name);
+  if (known != prepared_->end() && known->second == prepared) prepared_->erase(known);
+}
+
+void client::server_parameter(std::string_view name, std::string_view value, bool proxy) {
+  // While settings are applied for this client, what it is told is settled at the end.
+  if ((proxy && state_ == state::applying) || !reported_ || state_ == state::login) return;
+  if (const auto* known = reported_->find(name); known != nullptr && *known == value) return;
+  reported_ = worker_.pairs().with(reported_, name, value);
+  wire::write_parameter_status(worker_.client_out(), name, value);
+}
+
+void client::server_ready(char server_status, bool proxy) {
+  if (proxy) return;
+  if (shadow_) {
+    shadow_->ready(server_status);
+    if (std::exchange(datestyle_changed_, false)) {
+      if (const auto* style = server_->parameters->find("DateStyle")) {
+        shadow_->restate("datestyle", ":" + *style, worker_.pairs());
+      }
+    }
+    // A failed implicit transaction has taken its settings back.
+    if (!server_->settings_unknown && state_ != state::login)
+      server_->settings = shadow_->current();
+  }
+  light_ = true;
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(worker_.loop().now() -
+                                                                          last_request_);
+  const auto took_us = static_cast<std::uint64_t>(took.count());  // now() never goes back
+  worker_.counters().answer.observe_us(took_us);
+  server_->pool().stats.query_us += took_us;
+  if (server_status == 'I') {
+    local_settings_ = wrote_ = false;
+    script_.clear();
+    portal_shards_.reset();
+    if (spread_) {
+      worker_.schedule([this] {
+        end(pg_error{"XX000", "a server has ended a transaction over several shards by itself",
+                     {}, {}});
+      });
+    }
+    ++counts_.transactions;
+    ++server_->pool().stats.transactions;
+    worker_.counters().transactions.add();
+  }
+  if (server_->ledger.empty() && unconfirmed_) {
+    for (const auto& [name, prepared, closed, repeated] : *unconfirmed_) {
+      if (closed || repeated || name.empty() || find_prepared(name) == nullptr)
+        continue;  // the latter: it has failed
+      prepared->proven_endpoint = endpoint_;
+      prepared->proven_settings = shadow_->current();
+    }
+    if (unconfirmed_->capacity() > 4) {
+      unconfirmed_.reset();
+    } else {
+      unconfirmed_->clear();
+    }
+  }
+}
+
+bool client::may_let_go() const {
+  return server_ != nullptr && state_ == state::ready && !pinned_ && !spread_ && streaming_ == 0 &&
+         unit_left_ == 0 && server_->quiet() && endpoint_->mode != pool_mode::session;
+}
+
+void client::server_read_done() {
+  flush_to_client();
+  if (state_ == state::closed || server_ == nullptr) return;
+  if (!server_->usable()) {
+    // A FATAL error has just gone to the client, or nobody can know what the server owes.
+    if (!spread_ && server_->ledger.doubtful() && server_->ledger.empty() &&
+        server_->ledger.status() == 'I') {
+      let_go();
+      resume();
+      return;
+    }
+    if (!server_->ledger.doubtful()) {
+      if (apply_error_) {
+        const auto why = std::move(*apply_error_);
+        end(why);
+      } else {
+        close("the server ended the connection");
+      }
+      return;
+    }
+  }
+  if (server_->ledger.empty()) {
+    if (state_ == state::applying || login_) {
+      applied();
+      return;
+    }
+    if (apply_error_ && state_ == state::ready) {   // of what came behind a DISCARD ALL
+      const auto why = std::move(*apply_error_);
+      return end(why);
+    }
+    if (state_ == state::refusing) {
+      if (owes_ready_) {
+        owes_ready_ = false;
+        std::string ready;
+        wire::write_ready(ready, server_->ledger.status());
+        write(ready);
+      }
+      apply_error_.reset();
+      set_state(state::ready);
+      resume();
+      return;
+    }
+    if (state_ == state::settling) {
+      set_state(state::ready);
+      if (may_let_go()) let_go();
+      resume();
+      return;
+    }
+  }
+  if (may_let_go()) {
+    let_go();
+    if (draining_) {
+      end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
+      return;
+    }
+    resume();
+  }
+}
+
+void client::let_go() {
+  server* used = std::exchange(server_, nullptr);
+  if (used == nullptr) return;
+  virtual_status_ = unrun_ ? 'T' : 'I';
+  used->pool().release(*used);
+}
+
+bool client::ensure_server(std::uint32_t shard) {
+  if (server_ != nullptr) return true;
+  if (spread_) {
+    lend(spread_->has(shard) ? shard : spread_->shards().front());
+    return true;
+  }
+  local_pool* pool = shard < endpoint_->pools.size() ? endpoint_->pools[shard] : nullptr;
+  if (pool == nullptr || endpoint_->stale) {
+    snapshot_changed();
+    if (state_ == state::closed) return false;
+    pool = shard < endpoint_->pools.size() ? endpoint_->pools[shard] : nullptr;
+    if (pool == nullptr) {
+      set_state(state::waiting);
+      worker_.schedule([this, shard] {
+        if (state_ != state::waiting) return;
+        not_granted(pg_error{"57P03", "database \"" + endpoint_->database.name +
+                                          "\" has no host for shard " + std::to_string(shard),
+                             "Add it to pgdog.toml and reload.", {}});
+      });
+      return false;
+    }
+  }
+  set_state(state::waiting);
+  server* lent = pool->take(this);
+  if (lent == nullptr) return false;
+  set_state(state::ready);
+  return attach(*lent);
+}
+
+void client::granted(server& lent) {
+  PGSLED_ASSERT(state_ == state::waiting || (login_ && state_ == state::login));
+  if (!login_) set_state(state::ready);
+  if (attach(lent)) {
+    if (login_) return finish_login();
+    consume({});
+    watch();
+  }
+}
+
+bool client::attach(server& lent) {
+  server_ = &lent;
+  lent.attach(this);
+  if (endpoint_->mode == pool_mode::session) lent.dirty = true;
+  const auto& wanted = shadow_->current();
+  std::string sql;
+  if (lent.settings_unknown) {
+    sql = session::full_application(*wanted);
+  } else if (lent.settings != wanted) {
+    sql = session::difference(*lent.settings, *wanted);
+  }
+  std::string bytes;
+  if (!sql.empty()) {
+    worker_.counters().settings_applied.add();
+    wire::write_query(bytes, sql);
+    lent.ledger.add({session::owed::query, true});
+    lent.unnamed.reset();
+  }
+  if (virtual_status_ == 'T' && unrun_) {
+    wire::write_query(bytes, script_.sql());
+    lent.ledger.add({session::owed::query, true});
+    lent.unnamed.reset();
+  }
+  if (bytes.empty()) {
+    tell_parameters(server_->parameters);
+    return true;
+  }
+  if (!login_) set_state(state::applying);
+  lent.send(bytes);
+  return false;
+}
+
+void client::applied() {
+  if (apply_error_) {
+    auto why = std::move(*apply_error_);
+    apply_error_.reset();
+    server_->settings_unknown = true;
+    server_->dirty = true;
+    if (login_) return refuse_login(why);
+    return end(why);
+  }
+  server_->settings = shadow_->current();
+  server_->settings_unknown = false;
+  if (login_) return finish_login();
+  tell_parameters(server_->parameters);
+  set_state(state::ready);
+  consume({});
+  watch();
+  if (may_let_go()) let_go();
+}
+
+void client::tell_parameters(const session::pair_set_ref& now) {
+  if (login_ || !reported_ || reported_ == now) return;
+  std::string bytes;
+  for (const auto& [name, value] : now->entries) {
+    const auto* known = reported_->find(name);
+    if (known == nullptr || *known != value) wire::write_parameter_status(bytes, name, value);
+  }
+  reported_ = now;
+  write(bytes);
+}
+
+void client::not_granted(const pg_error& why) {
+  if (login_) return refuse_login(why);
+  set_state(state::ready);
+  unit_left_ = 0;
+  wire::frame frame;
+  const bool simple =
+      wire::peek(as_bytes(pending_), frame) == wire::frame_state::complete &&
+      (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
+  if (simple && pending_.size() >= frame.total()) {
+    pending_.erase(0, frame.total());
+    steps_left_ = 0;
+  } else if (simple) {
+    // A message that streams: its rest is still to come and cannot be kept.
+    end(why);
+    return;
+  }
+  refuse(why, simple);
+  resume();
+}
+
+void client::server_lost(const pg_error& why) {
+  worker_.client_out().clear();
+  // A leg of the transaction: who deletes it is the one that calls.
+  if (spread_ && server_ != nullptr) spread_->lost_lent(server_->pool().description().shard);
+  server_ = nullptr;
+  if (login_) return refuse_login(why);
+  end(why);
+}
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,281 @@
+// A transaction over several shards as its client sees it: which leg a unit of messages goes to,
+// what all legs are told, and the end. The legs are shard_transaction's; one of them at a time is
+// lent to the client and is its server_.
+
+#include <algorithm>
+
+#include "common/wire/messages.hpp"
+#include "services/frontend/client/client.hpp"
+#include "services/frontend/shards/transaction.hpp"
+#include "services/frontend/statements/unit.hpp"
+#include "services/frontend/worker/worker.hpp"
+
+namespace pgsled::frontend {
+
+namespace {
+
+
+std::string lower(std::string_view text) {
+  std::string made(text);
+  std::transform(made.begin(), made.end(), made.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return made;
+}
+
+// What cannot be done for several shards at once; empty: nothing of the kind.
+std::string_view beyond_shards(const sql::statement& what, std::string_view text) {
+  using enum sql::effect;
+  const auto said = lower(text.substr(std::min<std::size_t>(what.offset, text.size())));
+  switch (what.effect) {
+    case commit:
+    case rollback:
+      if (said.starts_with("prepare")) return "PREPARE TRANSACTION";
+      if (said.find("chain") != said.npos && said.find("no") == said.npos) return "AND CHAIN";
+      return {};
+    case set:
+    case set_local:
+      // An answer with a row is made by one server only.
+      return said.starts_with("set") ? std::string_view{} : "set_config()";
+    default:
+      return {};
+  }
+}
+
+// The cursor that a DECLARE, FETCH, MOVE or CLOSE names; empty when it is none of these.
+std::string cursor_of(std::string_view sql, std::string_view verb) {
+  const auto words = lower(sql.substr(0, sql.find_last_not_of("; \t\n\r") + 1));
+  if (!words.starts_with(verb)) return {};
+  // The last word, but of DECLARE, where more follows, the second.
+  const bool second = verb == "declare";
+  const auto space = second ? words.find_first_not_of(" \t\n\r", verb.size()) - 1
+                            : words.find_last_of(" \t\n\r");
+  if (space >= words.size()) return {};
+  const auto end = second ? words.find_first_of(" \t\n\r", space + 1) : words.size();
+  const auto at = sql.substr(0, words.size()).substr(space + 1, end - space - 1);
+  if (at.size() > 2 && at.front() == '"') return std::string(at.substr(1, at.size() - 2));
+  return lower(at);
+}
+
+}  // namespace
+
+// Portals and cursors stay where they were made: what comes for them later goes there.
+void client::note_portals(const unit& now, std::string_view text, std::uint32_t shard) {
+  const auto keep = [&](std::string name) {
+    if (name.empty()) return;
+    if (!portal_shards_) {
+      portal_shards_ = std::make_unique<std::unordered_map<std::string, std::uint32_t>>();
+    }
+    portal_shards_->insert_or_assign(std::move(name), shard);
+  };
+  for (const auto& part : now.parts) {
+    if (part.type != wire::frontend::bind) continue;
+    if (const auto sent = wire::read_bind(part.body)) keep(std::string(sent->portal));
+  }
+  keep(cursor_of(text, "declare"));
+}
+
+void client::follow_portals(const unit& now, std::string_view text, aim& target) const {
+  const auto follow = [&](const std::string& name) {
+    const auto found = portal_shards_->find(name);
+    if (found != portal_shards_->end()) target = {aim::kind::shard, found->second};
+  };
+  for (const auto* verb : {"fetch", "move", "close"}) {
+    if (auto name = cursor_of(text, verb); !name.empty()) follow(name);
+  }
+  for (const auto& part : now.parts) {
+    if (part.type == wire::frontend::execute) {
+      if (const auto sent = wire::read_execute(part.body)) follow(std::string(sent->portal));
+    } else if (part.type == wire::frontend::describe || part.type == wire::frontend::close) {
+      const auto sent = wire::read_described(part.body);
+      if (sent && sent->what == 'P') follow(std::string(sent->name));
+    }
+  }
+}
+
+void client::park() {
+  if (server_ == nullptr) return;
+  virtual_status_ = server_->ledger.status();
+  const auto shard = server_->pool().description().shard;
+  server_ = nullptr;
+  spread_->park(shard);
+}
+
+void client::lend(std::uint32_t shard) {
+  server_ = &spread_->lend(shard, *this);
+  tell_parameters(server_->parameters);
+}
+
+// The server has taken messages of the extended protocol: it must not hold anything back while
+// another shard's is spoken to.
+client::routed client::sync_first() {
+  unit_left_ = 0;
+  set_state(state::settling);
+  server_->ledger.add({session::owed::sync, true});
+  std::string sync;
+  wire::write_sync(sync);
+  server_->send(sync);
+  return routed::suspended;
+}
+
+// The unit needs a shard that is not in the transaction yet. The server owes nothing.
+client::routed client::grow(const unit& now, std::uint32_t shard) {
+  const auto refused = [&](const pg_error& why) {
+    refuse_unit(now, why);
+    return routed::done;
+  };
+  if (status() == 'E') return refused(aborted_transaction());
+  if (endpoint_->mode == pool_mode::session) {
+    return refused({"0A000", "in session pooling mode a transaction stays on one shard",
+                    "Use pooler_mode = \"transaction\", or keys of one shard.", {}});
+  }
+  if (server_->ledger.unsynced()) return sync_first();
+  if (pg_error why; !spread_out(false, why)) return refused(why);
+  return join(shard);
+}
+
+bool client::spread_out(bool implicit, pg_error& why) {
+  if (!implicit && !script_.complete()) {
+    why = {"0A000",
+           "the transaction cannot go to a second shard: how it has begun cannot be said again "
+           "there",
+           "Begin with BEGIN as the first statement of its message, without AND CHAIN, RESET or "
+           "set_config() of a computed value before the second shard.",
+           {}};
+    return false;
+  }
+  if (own_settings_) {
+    why = {"0A000",
+           "the session has settings that cannot be said again on a second shard",
+           "Instead of SET SESSION CHARACTERISTICS or set_config() of a computed value use SET, or "
+           "DISCARD ALL before.",
+           {}};
+    return false;
+  }
+  // Of a batch, too: what a ROLLBACK brings back is how the session was before it.
+  const auto before = script_.open() && script_.settings() ? script_.settings()
+                                                           : shadow_->current();
+  spread_ = std::make_unique<shard_transaction>(
+      worker_, endpoint_, worker_.cancel_pid(slot_), before, !implicit,
+      [this](const pg_error& lost) {
+        server_ = nullptr;
+        end(lost);
+      });
+  virtual_status_ = status();
+  unrun_ = false;
+  if (server_ == nullptr) return true;
+  const auto first = server_->pool().description().shard;
+  spread_->adopt(*std::exchange(server_, nullptr), wrote_);
+  if (pinned_ || endpoint_->mode == pool_mode::session) bind_session(first);
+  return true;
+}
+
+// The session has something on the server of this leg that it must find there afterwards.
+void client::bind_session(std::uint32_t shard) {
+  spread_->keep(shard);
+  spread_->cannot_prepare(shard, "its session holds temporary objects, LISTEN or the like");
+}
+
+client::routed client::join(std::uint32_t shard) {
+  unit_left_ = 0;
+  set_state(state::spreading);
+  spread_->join({shard}, script_.sql(), [this](const pg_error* why) {
+    if (state_ != state::spreading) return;
+    write(spread_->take_asides());
+    if (why != nullptr) return not_granted(*why);
+    set_state(state::ready);
+    consume({});
+    watch();
+  });
+  return routed::suspended;
+}
+
+client::routed client::route_shards(const unit& now, byte_span bytes, const aim& target,
+                                    const session::effects& executed, std::size_t controls,
+                                    std::string_view text, const plan::plan* everywhere) {
+  const auto refused = [&](const pg_error& why) {
+    refuse_unit(now, why);
+    return routed::done;
+  };
+  // Nothing may be owed by the server when something happens on another.
+  const auto settled = [&] {
+    if (server_ == nullptr) return true;
+    if (!server_->ledger.empty()) {
+      unit_left_ = 0;
+      settle();
+      return false;
+    }
+    if (server_->ledger.unsynced()) {
+      sync_first();
+      return false;
+    }
+    return true;
+  };
+  const auto current = server_ != nullptr ? server_->pool().description().shard
+                       : status() == 'E'           ? spread_->failed_leg()
+                       : spread_->has(own_shard()) ? own_shard()
+                                                   : spread_->shards().front();
+  const auto only = executed && executed->size() == 1 ? &executed->front() : nullptr;
+  if (controls > 0) {
+    if (!settled()) return routed::suspended;
+    if (only == nullptr || controls > 1 || now.executes > 1) {
+      return refused({"0A000",
+                      "in a transaction over several shards what concerns all of it cannot share "
+                      "a message or a batch with other statements",
+                      "Send BEGIN, COMMIT, SAVEPOINT, SET and the like by themselves.",
+                      {}});
+    }
+    if (const auto what = beyond_shards(*only, text); !what.empty()) {
+      return refused({"0A000",
+                      std::string(what) + " is not possible in a transaction over several shards",
+                      "Use plain COMMIT or ROLLBACK, and SET.",
+                      {}});
+    }
+    using enum sql::effect;
+    const bool failed = status() == 'E';
+    if (only->effect == commit || only->effect == rollback) {
+      end_shards(std::string(as_text(bytes.first(now.bytes))), *only,
+                 only->effect == commit && !failed);
+      return routed::done;
+    }
+    if (failed && only->effect != rollback_to) return refused(aborted_transaction());
+    if (only->effect != begin && only->effect != discard_all) {
+      tell_shards(std::string(as_text(bytes.first(now.bytes))), *only, text);
+      return routed::done;
+    }
+    // BEGIN gets its warning, and DISCARD ALL its error, from one server.
+  }
+  if (target.where == aim::kind::all && (now.simple || now.executes > 0)) {
+    if (!settled()) return routed::suspended;
+    if (status() == 'E') return refused(aborted_transaction());
+    return route_everywhere(now, bytes, *everywhere, text);
+  }
+  // In a failed transaction nothing but the leg that has failed is spoken to.
+  const bool elsewhere = target.where == aim::kind::shard && target.shard != current;
+  if (status() == 'E' && (elsewhere || server_ == nullptr) && (now.simple || now.executes > 0)) {
+    if (!settled()) return routed::suspended;
+    return refused(aborted_transaction());
+  }
+  const auto wanted = elsewhere && status() != 'E' ? target.shard : current;
+  const bool pins = executed && std::any_of(executed->begin(), executed->end(), [](const auto& s) {
+    return s.effect == sql::effect::pin;
+  });
+  if (pins && spread_->keeps() && spread_->kept() != wanted) {
+    if (!settled()) return routed::suspended;
+    return refused({"0A000",
+                    "a session can be bound to the connection of one shard only, and this is "
+                    "bound to shard " + std::to_string(spread_->kept()),
+                    "Use temporary objects, LISTEN and the like on one shard.",
+                    {}});
+  }
+  if (server_ == nullptr || wanted != current) {
+    if (!settled()) return routed::suspended;
+    park();
+    if (!spread_->has(wanted)) return join(wanted);
+    lend(wanted);
+  }
+  if (pins) bind_session(wanted);
+  unit_shard_ = wanted;
+  return routed::go;
+}
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,24 @@
+#pragma once
+// effects: what routing asks of the statements of a unit, as sql::find_statements() knows them.
+// Pure.
+
+#include <string_view>
+
+#include "common/session/ledger.hpp"
+#include "common/sql/statement.hpp"
+
+namespace pgsled::frontend {
+
+// The statement, if there is only one.
+const sql::statement* only_effect(const session::effects&);
+bool any_effect(const session::effects&, sql::effect wanted);
+// `lower_words` in small letters; the text may have them in others.
+bool starts_with_word(std::string_view text, std::string_view lower_words);
+// How many say something about the transaction as a whole.
+std::size_t count_controls(const session::effects&);
+// Behind it the same text may be about other tables, or other values.
+bool changes_meaning(const sql::statement&);
+// Names in what comes behind one of them may mean other tables.
+bool changes_names(const session::effects&);
+
+}  // namespace pgsled::frontend

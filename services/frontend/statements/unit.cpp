@@ -1,0 +1,69 @@
+#include "services/frontend/statements/unit.hpp"
+
+#include <algorithm>
+
+namespace pgsled::frontend {
+
+namespace fe = wire::frontend;
+
+bool runs_what_it_binds(const unit& now) {
+  std::optional<std::string_view> bound;
+  for (const auto& part : now.parts) {
+    if (part.type == fe::bind) {
+      const auto sent = wire::read_bind(part.body);
+      if (!sent || bound) return false;
+      bound = sent->portal;
+    } else if (part.type == fe::execute) {
+      const auto sent = wire::read_execute(part.body);
+      if (!sent || bound != sent->portal) return false;
+      bound.reset();
+    }
+  }
+  return !bound;
+}
+
+void cut_unit(unit& now, byte_span bytes) {
+  const auto first = std::find_if(now.parts.begin(), now.parts.end(),
+                                  [](const auto& part) { return part.type == fe::execute; });
+  if (first != now.parts.end()) {
+    now.bytes = static_cast<std::size_t>(first->body.data() + first->body.size() - bytes.data());
+    now.parts.erase(first + 1, now.parts.end());
+    now.executes = 1;
+  } else if (now.ends_with_sync && now.parts.size() > 1) {
+    now.bytes -= wire::header_size;
+    now.parts.pop_back();
+  } else {
+    return;
+  }
+  now.ends_with_sync = false;
+}
+
+bool goes_on(const unit& now) {
+  const auto first = std::find_if(now.parts.begin(), now.parts.end(),
+                                  [](const auto& part) { return part.type == fe::execute; });
+  return first != now.parts.end() && std::any_of(first + 1, now.parts.end(), [](const auto& part) {
+           return part.type != fe::sync && part.type != fe::flush;
+         });
+}
+
+pg_error aborted_transaction() {
+  return {"25P02",
+          "current transaction is aborted, commands ignored until end of transaction block",
+          {},
+          {}};
+}
+
+pg_error no_transactions() {
+  return {"0A000", "transactions are not possible in statement pooling mode",
+          "Use pooler_mode = \"transaction\".", {}};
+}
+
+pg_error two_shards(std::uint32_t first, std::uint32_t second) {
+  return {"0A000",
+          "the statements of one transaction go to different shards (" + std::to_string(first) +
+              " and " + std::to_string(second) + ")",
+          "Begin the transaction with BEGIN, or send Sync between statements for different shards.",
+          {}};
+}
+
+}  // namespace pgsled::frontend

@@ -1,0 +1,84 @@
+#include "services/replicator/move/sequences.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "common/commit/statements.hpp"
+
+namespace pgsled::replicator {
+
+namespace {
+
+using commit::statements::literal;
+
+constexpr std::int64_t residues = 1024;   // as the frontend makes sequences of sharded tables
+
+// The fifth: whether it belongs to a column.
+constexpr const char* query =
+    "SELECT s.schemaname, s.sequencename, coalesce(s.last_value, s.start_value - s.increment_by), "
+    "s.increment_by, EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND "
+    "d.objid = format('%I.%I', s.schemaname, s.sequencename)::regclass AND d.refclassid = "
+    "'pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')), "
+    "s.start_value "
+    "FROM pg_sequences s WHERE s.schemaname <> 'pgsled' ORDER BY 1, 2";
+
+// A shard that owns rows gives values out all the time, so it is locked against that for a moment;
+// and values of a residue of its own meet no other's there.
+trouble carry(management::connection& link, const std::vector<std::string>& row,
+              const sequence_value& found, const sequence_manner& how) {
+  const auto name = moving::quoted(row[0]) + "." + moving::quoted(row[1]);
+  const auto last = static_cast<std::int64_t>(std::stoll(row[2]));
+  const auto highest = found.highest;
+  std::int64_t step = std::stoll(row[3]);
+  if (how.in_use) {
+    if (step % residues == 0 || highest < last) return std::nullopt;
+    return execute(link, fmt::format(
+        "SET LOCAL lock_timeout = '500ms'; ALTER SEQUENCE {0} INCREMENT BY {2}; "
+        "SELECT setval({1}, {3}, false) FROM {0} WHERE last_value < {3}",
+        name, literal(name), step, highest + 1));
+  }
+  std::int64_t next = std::max(highest, last) + 1;
+  std::string sql;
+  if (how.spread && step == 1 && row[4] == "t") {
+    step = residues;
+    sql = fmt::format("ALTER SEQUENCE {} INCREMENT BY {}; ", name, step);
+  }
+  if (step % residues == 0) {
+    const std::int64_t first = found.base + std::int64_t{how.shard} * (step / residues);
+    next = next <= first ? first : first + (next - first + step - 1) / step * step;
+    sql += fmt::format("ALTER SEQUENCE {} START WITH {}; ", name, first);
+  }
+  return execute(link, sql + fmt::format("SELECT setval({}, {}, false)", literal(name), next));
+}
+
+}  // namespace
+
+trouble read_sequences(management::connection& link, shard_number shard, sequence_values& found) {
+  const auto rows = link.query(query);
+  if (!rows) return rows.error();
+  for (const auto& row : *rows) {
+    const std::int64_t value = std::stoll(row[2]), step = std::stoll(row[3]);
+    sequence_value one{value, 1};
+    if (step % residues == 0) {
+      one.base = std::stoll(row[5]) - std::int64_t{shard} * (step / residues);
+    }
+    auto& to = found.try_emplace({row[0], row[1]}, one).first->second;
+    to.highest = std::max(to.highest, value);
+  }
+  return std::nullopt;
+}
+
+trouble carry_sequences(management::connection& link, const sequence_values& values,
+                        const sequence_manner& how) {
+  const auto rows = link.query(query);
+  if (!rows) return rows.error();
+  for (const auto& row : *rows) {
+    const auto found = values.find({row[0], row[1]});
+    if (found == values.end() || std::stoll(row[3]) <= 0) continue;
+    if (auto error = carry(link, row, found->second, how)) return error;
+  }
+  return std::nullopt;
+}
+
+}  // namespace pgsled::replicator

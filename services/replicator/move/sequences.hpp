@@ -1,0 +1,34 @@
+#pragma once
+// move_sequences: the sequences of a server that gets rows go on behind what any of the servers has
+// given out that the rows come from. Thread rule: the connections'.
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/replicator/move/scene.hpp"
+
+namespace pgsled::replicator {
+
+struct sequence_value {
+  std::int64_t highest = 0;   // the last value that was given out, or the one before the first
+  std::int64_t base = 1;      // the first value of shard 0, if each shard has values of its own
+};
+// By schema and name.
+using sequence_values = std::map<std::pair<std::string, std::string>, sequence_value>;
+
+// Of a shard of this number. Keeps the higher value of each.
+trouble read_sequences(management::connection&, shard_number, sequence_values& found);
+
+struct sequence_manner {
+  shard_number shard = 0;    // whose values it gets where sequences step by a multiple of 1024
+  bool in_use = false;       // clients take values all the time: it is locked for a moment
+  // Sequences of tables that step by 1 step by 1024 from now on, each shard by values of its own.
+  bool spread = false;
+};
+trouble carry_sequences(management::connection&, const sequence_values& values,
+                        const sequence_manner&);
+
+}  // namespace pgsled::replicator

@@ -1,0 +1,51 @@
+#pragma once
+// What the router does on shards by libpq: read and store the shard map, and read the catalog
+// that the planner needs. Blocking (bounded); called on the shard worker's thread.
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "common/management/connection.hpp"
+#include "common/plan/planner.hpp"
+#include "common/snapshot/move.hpp"
+#include "services/router/move_desk.hpp"
+#include "services/router/names/cluster_names.hpp"
+#include "services/router/shards/map.hpp"
+
+namespace pgsled::router {
+
+struct map_job {
+  std::string database;
+  std::vector<management::address> shards;
+  management::tls tls;
+  std::string keep_fence;       // any other fence found on a shard is lifted first
+  bool decisions = false;   // commits over several shards leave decisions there
+  // How the file places rows, to be compared with what is stored and stored; unless `placed`,
+  // because that has been done.
+  std::vector<snapshot::placed_table> tables = {};
+  std::vector<std::string> placed_by_hand = {};
+  bool placed = true;
+  // Names that these servers have or had, if all of it was ever moved; epoch 0: it never was.
+  cluster_pair names = {};
+};
+// Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
+// the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.
+// Lifting a fence waits for a change of the map that is in flight, so that what is read holds.
+map_decision settle_map(const map_job&, const std::atomic<bool>& stop);
+
+// All shards or, as far as they can be reached, none.
+result<bool> do_move_work(const map_job&, const move_work&, const std::atomic<bool>& stop);
+
+struct catalog_job {
+  std::string database;
+  std::vector<management::address> shards;
+  // Those that have rows; they are compared with shard 0. One that cannot be reached is left out:
+  // nothing can be placed there.
+  std::vector<std::uint32_t> holding;
+  std::vector<plan::sharded_table> tables;
+  management::tls tls;
+};
+result<plan::catalog> read_catalog(const catalog_job&, const std::atomic<bool>& stop);
+
+}  // namespace pgsled::router
