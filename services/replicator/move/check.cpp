@@ -7,6 +7,7 @@
 #include <charconv>
 #include <set>
 
+#include "common/management/together.hpp"
 #include "common/placement/change.hpp"
 #include "common/placement/rule.hpp"
 #include "services/replicator/move/changes.hpp"
@@ -101,10 +102,16 @@ class checker {
 
   result<std::map<shard_number, found_tables>> tables() {
     std::map<shard_number, found_tables> all;
-    for (const auto& at : scene_.where.shards) {
-      auto found = read_tables(scene_.link(at.number), scene_.where.tables);
-      if (!found) return tl::unexpected(found.error());
-      all.emplace(at.number, std::move(*found));
+    for (const auto& at : scene_.where.shards) all.try_emplace(at.number);
+    // Clients may be waiting: all at once.
+    if (auto error = management::together(scene_.where.shards.size(), [&](std::size_t i) {
+          const shard_number shard = scene_.where.shards[i].number;
+          auto found = read_tables(scene_.link(shard), scene_.where.tables);
+          if (!found) return trouble(found.error());
+          all.at(shard) = std::move(*found);
+          return trouble();
+        })) {
+      return tl::unexpected(std::move(*error));
     }
     scene_.tables.clear();
     const auto first = scene_.sources.front();

@@ -5,11 +5,14 @@
 #include <openssl/rand.h>
 
 #include <array>
+#include <algorithm>
 #include <deque>
 #include <thread>
+#include <vector>
 
 #include "common/commit/coordinator.hpp"
 #include "common/commit/statements.hpp"
+#include "common/management/together.hpp"
 
 namespace pgsled::replicator {
 
@@ -26,7 +29,7 @@ std::int64_t now_ms() {
              std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Performs what the coordinator wants, one message after the other.
+// Performs what the coordinator wants: what it says to several shards, to all of them at once.
 class committing {
  public:
   committing(move_scene& scene, commit::coordinator& machine) : scene_(scene), machine_(machine) {}
@@ -38,6 +41,10 @@ class committing {
         // Only time is waited for.
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
         take(machine_.tick(now_ms()));
+        continue;
+      }
+      if (todo_.front().what == commit::action::kind::send) {
+        send(take_sends());
         continue;
       }
       const auto next = std::move(todo_.front());
@@ -66,16 +73,39 @@ class committing {
         return;
       case kind::release: return;
       case kind::drop: scene_.links.erase(next.shard); return;
-      case kind::send: return send(next.shard, next.sql);
+      case kind::send: return;   // taken before
     }
   }
 
   static bool sure(const std::string& sqlstate) { return sqlstate != "08007"; }
 
-  void send(shard_number shard, const std::string& sql) {
-    const auto link = scene_.links.find(shard);
-    if (link == scene_.links.end()) return take(machine_.lost(shard, "closed", now_ms()));
-    auto got = link->second.answer(sql);
+  // Up to the first that is not for another shard than those before it.
+  std::vector<commit::action> take_sends() {
+    std::vector<commit::action> sends;
+    const auto is_new = [&](const commit::action& next) {
+      return next.what == commit::action::kind::send &&
+             std::none_of(sends.begin(), sends.end(),
+                          [&](const auto& one) { return one.shard == next.shard; });
+    };
+    while (!todo_.empty() && is_new(todo_.front())) {
+      sends.push_back(std::move(todo_.front()));
+      todo_.pop_front();
+    }
+    return sends;
+  }
+
+  void send(const std::vector<commit::action>& all) {
+    std::vector<result<management::connection::told>> said(all.size());
+    management::together(all.size(), [&](std::size_t i) -> trouble {
+      const auto link = scene_.links.find(all[i].shard);
+      if (link != scene_.links.end()) said[i] = link->second.answer(all[i].sql);
+      return std::nullopt;
+    });
+    for (std::size_t i = 0; i < all.size(); ++i) heard(all[i].shard, said[i]);
+  }
+
+  void heard(shard_number shard, const result<management::connection::told>& got) {
+    if (!scene_.links.contains(shard)) return take(machine_.lost(shard, "closed", now_ms()));
     if (got) return take(machine_.completed(shard, got->tag, got->value, now_ms()));
     if (got.error().sqlstate.starts_with("08") || got.error().sqlstate.starts_with("57P")) {
       scene_.links.erase(shard);
@@ -92,19 +122,13 @@ class committing {
 
 trouble write(move_scene& scene, shard_number shard, std::uint64_t epoch,
               const moving::bucket_map& to, const std::string& fence, bool last) {
-  auto& link = scene.link(shard);
-  if (auto error = execute(link, "BEGIN")) return error;
-  if (auto error = execute(link, fmt::format(
-          "SELECT pgsled.flip_shard_map({}, {}, '{{{}}}'::integer[], {})", literal(scene.database),
-          epoch, fmt::join(to, ","), literal(fence)))) {
-    return error;
-  }
-  const auto changed = link.run(fmt::format(
+  const auto changed = scene.link(shard).run(fmt::format(
+      "BEGIN; SELECT pgsled.flip_shard_map({}, {}, '{{{}}}'::integer[], {}); "
       "UPDATE pgsled.job SET {}changed_at = now() WHERE id = {} AND runner = {} "
-      "AND phase = 'moving'", last ? "phase = 'flipped', " : "", literal(scene.job),
-      literal(scene.runner)));
+      "AND phase = 'moving'", literal(scene.database), epoch, fmt::join(to, ","), literal(fence),
+      last ? "phase = 'flipped', " : "", literal(scene.job), literal(scene.runner)));
   if (!changed) return changed.error();
-  if (changed->size() != 1 || changed->front() != 1) {
+  if (changed->size() != 3 || changed->back() != 1) {
     return pg_error{"57P01", "the move is run by another process", {}, {}};
   }
   return std::nullopt;
@@ -117,14 +141,14 @@ flip_result flip(move_scene& scene, std::uint64_t epoch, const moving::bucket_ma
   flip_result no;
   std::vector<commit::participant> all;
   for (shard_number shard = 0; shard < scene.where.shards.size(); ++shard) {
-    if (auto error = write(scene, shard, epoch, to, fence, last)) {
-      no.why = std::move(*error);
-      for (auto& [number, link] : scene.links) {
-        if (number <= shard) (void)link.query("ROLLBACK");
-      }
-      return no;
-    }
     all.push_back({shard, true, {}});
+  }
+  if (auto error = management::together(all.size(), [&](std::size_t shard) {
+        return write(scene, static_cast<shard_number>(shard), epoch, to, fence, last);
+      })) {
+    no.why = std::move(*error);
+    for (auto& [number, link] : scene.links) (void)link.query("ROLLBACK");
+    return no;
   }
   const auto who = commit::choose(all);
   std::array<std::uint8_t, 16> random{};

@@ -9,6 +9,7 @@
 
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
+#include "common/management/together.hpp"
 #include "services/replicator/move/changes.hpp"
 #include "services/replicator/move/collisions.hpp"
 #include "services/replicator/move/flip.hpp"
@@ -359,10 +360,9 @@ trouble move_runner::prepare() {
 // Into each source's log: what was committed before comes before it.
 trouble move_runner::write_markers() {
   marker_ = fmt::format("{} {}", scene_.runner, ++markers_);
-  for (const shard_number source : scene_.sources) {
-    if (auto error = write_marker(scene_.link(source), marker_)) return error;
-  }
-  return std::nullopt;
+  return management::together(scene_.sources.size(), [this](std::size_t i) {
+    return write_marker(scene_.link(scene_.sources[i]), marker_);
+  });
 }
 
 // Applies everything up to new markers.
@@ -439,11 +439,11 @@ trouble move_runner::compare_once(bool all) {
 
 trouble move_runner::fence() {
   if (auto error = ask_fence(scene_.moving)) return error;
-  for (const shard_number source : scene_.sources) {
-    if (auto error = drain_source(scene_.link(source), fmt::format("shard {}", source),
-                                  drain_wait)) {
-      return error;
-    }
+  if (auto error = management::together(scene_.sources.size(), [this](std::size_t i) {
+        const shard_number source = scene_.sources[i];
+        return drain_source(scene_.link(source), fmt::format("shard {}", source), drain_wait);
+      })) {
+    return error;
   }
   return follow_to_marker(marker_wait);
 }
@@ -472,10 +472,15 @@ trouble move_runner::verify() {
 }
 
 trouble move_runner::sequences() {
-  sequence_values values;
-  for (const shard_number source : scene_.sources) {
-    if (auto error = read_sequences(scene_.link(source), source, values)) return error;
+  std::vector<sequence_values> read(scene_.sources.size());
+  if (auto error = management::together(read.size(), [&](std::size_t i) {
+        const shard_number source = scene_.sources[i];
+        return read_sequences(scene_.link(source), source, read[i]);
+      })) {
+    return error;
   }
+  sequence_values values;
+  for (const auto& one : read) keep_higher(one, values);
   return carry_sequences(scene_.link(scene_.destination), values,
                          {scene_.destination, scene_.destination_owns()});
 }

@@ -63,10 +63,16 @@ trouble read_sequences(management::connection& link, shard_number shard, sequenc
     if (step % residues == 0) {
       one.base = std::stoll(row[5]) - std::int64_t{shard} * (step / residues);
     }
-    auto& to = found.try_emplace({row[0], row[1]}, one).first->second;
-    to.highest = std::max(to.highest, value);
+    keep_higher({{{row[0], row[1]}, one}}, found);
   }
   return std::nullopt;
+}
+
+void keep_higher(const sequence_values& of, sequence_values& found) {
+  for (const auto& [name, one] : of) {
+    auto& to = found.try_emplace(name, one).first->second;
+    to.highest = std::max(to.highest, one.highest);
+  }
 }
 
 trouble carry_sequences(management::connection& link, const sequence_values& values,

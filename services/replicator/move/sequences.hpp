@@ -21,6 +21,7 @@ using sequence_values = std::map<std::pair<std::string, std::string>, sequence_v
 
 // Of a shard of this number. Keeps the higher value of each.
 trouble read_sequences(management::connection&, shard_number, sequence_values& found);
+void keep_higher(const sequence_values& of, sequence_values& found);
 
 struct sequence_manner {
   shard_number shard = 0;    // whose values it gets where sequences step by a multiple of 1024

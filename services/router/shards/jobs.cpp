@@ -7,6 +7,7 @@
 #include <map>
 #include <thread>
 
+#include "common/management/together.hpp"
 #include "services/router/commit/jobs.hpp"
 #include "services/router/control/placement_change.hpp"
 #include "services/router/names/jobs.hpp"
@@ -233,40 +234,47 @@ GROUP BY p.proname)sql";
 map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
   std::vector<shard_reading> readings(job.shards.size());
   std::vector<std::optional<management::connection>> links(job.shards.size());
-  for (std::size_t i = 0; i < job.shards.size(); ++i) {
+  // Clients may be waiting for a fence to fall: all at once.
+  using problem = std::optional<pg_error>;
+  const auto other = management::together(links.size(), [&](std::size_t i) -> problem {
     auto link = management::connection::open(job.shards[i], job.tls, connect_timeout, stop);
     if (!link) {
       readings[i].problem = link.error().message;
-      continue;
+      return std::nullopt;
     }
     const auto named = settle_name(*link, job.database, static_cast<std::uint32_t>(i), job.names);
-    if (named && named->other) {
-      map_decision no;
-      no.what = map_decision::outcome::refused;
-      no.reason = named->other->message + ". " + named->other->hint;
-      return no;
-    }
+    if (named && named->other) return named->other;
     if (!named) {
       readings[i].problem = named.error().message;
-      continue;
+      return std::nullopt;
     }
     auto map = read_settled_map(*link, job);
     if (!map) {
       readings[i].problem = map.error().message;
-      continue;
+      return std::nullopt;
     }
     // A move of all of it to other servers keeps others off the map, and leaves it as it is.
     if (*map && (*map)->job == named->job) (*map)->job.clear();
     readings[i].reached = true;
     readings[i].map = std::move(*map);
     links[i].emplace(std::move(*link));
+    return std::nullopt;
+  });
+  if (other) {
+    map_decision no;
+    no.what = map_decision::outcome::refused;
+    no.reason = other->message + ". " + other->hint;
+    return no;
   }
   map_decision decided = decide(job.database, readings);
   if (decided.what != map_decision::outcome::known) return decided;
   // Before anybody is served, so that the first commit finds it. Why it fails the commit service
   // says, and goes on trying; one shard alone can be worked with without.
-  for (auto& link : links) {
-    if (job.decisions && link) static_cast<void>(make_decision_schema(*link));
+  if (job.decisions && !job.placed) {
+    management::together(links.size(), [&](std::size_t i) -> problem {
+      if (links[i]) static_cast<void>(make_decision_schema(*links[i]));
+      return std::nullopt;
+    });
   }
   for (const std::uint32_t shard : decided.write_to) {
     if (const auto error = write_map(*links[shard], job.database, shard, decided)) {
