@@ -370,11 +370,16 @@ trouble move_runner::follow_to_marker(milliseconds patience) {
   const auto until = clock::now() + patience;
   if (auto error = write_markers()) return error;
   while (true) {
+    if (auto error = management::together(streams_.size(), [this](std::size_t i) {
+          const bool there = streams_[i]->last_marker() == marker_;
+          const auto done = streams_[i]->pump(milliseconds(there ? 0 : 20));
+          return done ? trouble() : trouble(done.error());
+        })) {
+      return error;
+    }
     bool all = true;
     progress_.lag = progress_.changes = 0;
     for (const auto& stream : streams_) {
-      const bool there = stream->last_marker() == marker_;
-      if (const auto done = stream->pump(milliseconds(there ? 0 : 20)); !done) return done.error();
       all = all && stream->last_marker() == marker_;
       progress_.lag += stream->behind();
       progress_.changes += stream->applied_rows();
@@ -454,19 +459,23 @@ trouble move_runner::verify() {
   // A table that has come meanwhile would stay behind.
   if (auto error = same_tables(scene_)) return error;
   if (auto error = nothing_set_aside(scene_)) return error;
-  auto& there = scene_.link(scene_.destination);
-  for (const auto& stream : streams_) {
-    const auto source = stream->source();
-    const auto& touched = stream->touched();
-    if (touched.unknown || !compared_) {
-      return pg_error{"55P03", "too much was changed to be compared under the fence", {}, {}};
-    }
-    for (const auto& [place, rows] : touched.rows) {
-      if (auto error = same_rows(scene_.link(source), there, scene_.tables[source].at(place),
-                                 scene_.of_source(source), source, &rows)) {
-        return error;
-      }
-    }
+  if (auto error = management::together(streams_.size(), [this](std::size_t i) -> trouble {
+        move_stream& stream = *streams_[i];
+        const auto source = stream.source();
+        const auto& touched = stream.touched();
+        if (touched.unknown || !compared_) {
+          return pg_error{"55P03", "too much was changed to be compared under the fence", {}, {}};
+        }
+        for (const auto& [place, rows] : touched.rows) {
+          if (auto other = same_rows(scene_.link(source), stream.destination(),
+                                     scene_.tables.at(source).at(place),
+                                     scene_.of_source(source), source, &rows)) {
+            return other;
+          }
+        }
+        return std::nullopt;
+      })) {
+    return error;
   }
   return sequences();
 }

@@ -65,6 +65,8 @@ class move_stream {
   bool held() const { return held_.has_value(); }
   result<touched_rows> release();
   const touched_rows& touched() const { return touched_; }
+  // For reading, between pumps that have left no transaction open there.
+  management::connection& destination() { return *apply_; }
   // Rows that have no place on the destination yet; only where several sources fill it.
   const waiting_rows& waiting() const { return waiting_; }
   // One that was copied, to `ctid`, and that another source had under its snapshot, too. Before
