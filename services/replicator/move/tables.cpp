@@ -52,8 +52,10 @@ constexpr const char* columns_query = R"sql(
 SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod,
   a.attidentity, a.attgenerated, a.attnotnull, coalesce(l.collisdeterministic, true)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+  AND n.nspname NOT IN ('information_schema', 'pgsled') AND n.nspname NOT LIKE 'pg\_%'
 ORDER BY a.attrelid, a.attnum)sql";
 
 constexpr const char* digest_query = R"sql(

@@ -231,34 +231,54 @@ GROUP BY p.proname)sql";
 
 }  // namespace
 
-map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
+namespace {
+
+// What one shard has. The error: what is there belongs to another database or shard.
+std::optional<pg_error> read_shard(const map_job& job, std::size_t shard,
+                                   management::connection& link, shard_reading& reading) {
+  reading = {};
+  const auto named = settle_name(link, job.database, static_cast<std::uint32_t>(shard), job.names);
+  if (named && named->other) return named->other;
+  if (!named) {
+    reading.problem = named.error().message;
+    return std::nullopt;
+  }
+  auto map = read_settled_map(link, job);
+  if (!map) {
+    reading.problem = map.error().message;
+    return std::nullopt;
+  }
+  // A move of all of it to other servers keeps others off the map, and leaves it as it is.
+  if (*map && (*map)->job == named->job) (*map)->job.clear();
+  reading.reached = true;
+  reading.map = std::move(*map);
+  return std::nullopt;
+}
+
+}  // namespace
+
+map_decision settle_map(const map_job& job, kept_links kept, const std::atomic<bool>& stop) {
+  if (kept.shards != job.shards) kept.links.clear();
   std::vector<shard_reading> readings(job.shards.size());
   std::vector<std::optional<management::connection>> links(job.shards.size());
   // Clients may be waiting for a fence to fall: all at once.
   using problem = std::optional<pg_error>;
   const auto other = management::together(links.size(), [&](std::size_t i) -> problem {
+    if (i < kept.links.size()) {
+      links[i].emplace(std::move(kept.links[i]));
+      auto error = read_shard(job, i, *links[i], readings[i]);
+      if (error || readings[i].reached) return error;
+    }
+    // Its server may have been started anew since a kept one was opened.
+    links[i].reset();
     auto link = management::connection::open(job.shards[i], job.tls, connect_timeout, stop);
     if (!link) {
       readings[i].problem = link.error().message;
       return std::nullopt;
     }
-    const auto named = settle_name(*link, job.database, static_cast<std::uint32_t>(i), job.names);
-    if (named && named->other) return named->other;
-    if (!named) {
-      readings[i].problem = named.error().message;
-      return std::nullopt;
-    }
-    auto map = read_settled_map(*link, job);
-    if (!map) {
-      readings[i].problem = map.error().message;
-      return std::nullopt;
-    }
-    // A move of all of it to other servers keeps others off the map, and leaves it as it is.
-    if (*map && (*map)->job == named->job) (*map)->job.clear();
-    readings[i].reached = true;
-    readings[i].map = std::move(*map);
-    links[i].emplace(std::move(*link));
-    return std::nullopt;
+    auto error = read_shard(job, i, *link, readings[i]);
+    if (readings[i].reached) links[i].emplace(std::move(*link));
+    return error;
   });
   if (other) {
     map_decision no;
@@ -307,7 +327,7 @@ map_decision settle_map(const map_job& job, const std::atomic<bool>& stop) {
   return decided;
 }
 
-result<bool> do_move_work(const map_job& job, const move_work& work,
+result<bool> do_move_work(const map_job& job, const move_work& work, kept_links& keep,
                           const std::atomic<bool>& stop) {
   std::vector<management::connection> links;
   for (std::size_t i = 0; i < job.shards.size(); ++i) {
@@ -360,6 +380,7 @@ result<bool> do_move_work(const map_job& job, const move_work& work,
                                         : fmt::format("another move is registered on shard {}: {}",
                                                       i, got));
   }
+  if (work.what == move_work::kind::set_fence) keep = {job.shards, std::move(links)};
   return true;
 }
 

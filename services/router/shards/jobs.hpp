@@ -29,13 +29,19 @@ struct map_job {
   // Names that these servers have or had, if all of it was ever moved; epoch 0: it never was.
   cluster_pair names = {};
 };
+// From when a fence was set, for when it falls: new ones are not to be opened while clients wait.
+struct kept_links {
+  std::vector<management::address> shards;
+  std::vector<management::connection> links;   // one a shard
+};
 // Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
 // the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.
 // Lifting a fence waits for a change of the map that is in flight, so that what is read holds.
-map_decision settle_map(const map_job&, const std::atomic<bool>& stop);
+map_decision settle_map(const map_job&, kept_links, const std::atomic<bool>& stop);
 
-// All shards or, as far as they can be reached, none.
-result<bool> do_move_work(const map_job&, const move_work&, const std::atomic<bool>& stop);
+// All shards or, as far as they can be reached, none. `keep` gets the links by which a fence was set.
+result<bool> do_move_work(const map_job&, const move_work&, kept_links& keep,
+                          const std::atomic<bool>& stop);
 
 struct catalog_job {
   std::string database;

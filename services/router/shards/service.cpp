@@ -121,7 +121,7 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
   }
   one.under_way = true;
   map_worker_.put(database, [this, job = std::move(job)](const std::atomic<bool>& stop) {
-    map_decision made = settle_map(job, stop);
+    map_decision made = settle_map(job, std::exchange(kept_[job.database], {}), stop);
     loop_.post([this, name = job.database, made = std::move(made)] { map_known(name, made); });
   });
 }
@@ -135,7 +135,7 @@ void shard_service::work(const move_work& what) {
   // A name of its own: nothing may take its place in the queue.
   map_worker_.put(what.database + '\0' + what.job + '\0' + what.fence,
                   [this, job = std::move(job), what](const std::atomic<bool>& stop) {
-    auto how = do_move_work(job, what, stop);
+    auto how = do_move_work(job, what, kept_[job.database], stop);
     loop_.post([this, what, how = std::move(how)] { moves_.worked(what, how); });
   });
 }
