@@ -302,6 +302,10 @@ result<connection::told> connection::answer(const std::string& sql) {
   return to;
 }
 
+void connection::wait_at_most(std::chrono::milliseconds query_timeout) {
+  state_->query_timeout = query_timeout;
+}
+
 result<std::vector<std::int64_t>> connection::run(const std::string& sql) {
   std::vector<std::int64_t> touched;
   if (auto error = state_->ask(sql, nullptr, &touched)) return tl::unexpected(std::move(*error));

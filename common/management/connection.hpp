@@ -75,6 +75,8 @@ class connection {
   result<std::optional<std::string>> receive(std::chrono::milliseconds wait);
   result<bool> send(std::string_view message);
 
+  void wait_at_most(std::chrono::milliseconds query_timeout);   // from now on
+
   // Ends what the server does for this connection, which is of no use any more.
   void cancel() const;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,7 +25,11 @@ std::optional<pg_error> together(std::size_t count,
   };
   {
     std::vector<std::jthread> others;
-    for (std::size_t i = 1; i < std::min(count, most_together); ++i) others.emplace_back(work);
+    try {
+      for (std::size_t i = 1; i < std::min(count, most_together); ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {
+      // No more threads: those that are there do it all.
+    }
     work();
   }
   for (std::size_t i = 0; i < count; ++i) {

@@ -10,7 +10,8 @@
 
 namespace pgsled::management {
 
-inline constexpr std::size_t most_together = 16;   // threads of one call
+// Threads of one call; fewer when the process can have no more.
+inline constexpr std::size_t most_together = 16;
 
 // `one` is called with every number below `count`, whatever another call has come to, and all have
 // returned when this does. The error of the lowest number; what is thrown is thrown on.

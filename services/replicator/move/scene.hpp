@@ -1,7 +1,8 @@
 #pragma once
 // move_scene: what a move works on: the shards and connections to them, the tables that take part,
 // the buckets. Also the table pgsled.job, where a move is stored on every shard, by which whoever
-// comes later finds and finishes it. Thread rule: the runner's thread.
+// comes later finds and finishes it. Thread rule: the runner's thread; while that has several shards
+// asked at once, theirs may read it, and each uses other links.
 //
 // A row of pgsled.job names its runner. Every transaction of a runner that changes rows or the map
 // holds that row against another runner's taking it over (hold_job), so that of two runners, one of

@@ -85,7 +85,7 @@ result<bool> move_stream::open_destination(const std::string& manner) {
   auto apply = scene_.open(scene_.destination, long_wait);
   if (!apply) return tl::unexpected(apply.error());
   apply_.emplace(std::move(*apply));
-  // Another stream's transaction may be open on a row that this one puts there: both are the same
+  // Another stream's transaction may be open on a row that this one puts there, and may be the same
   // thread's, so that waiting for it is of no use.
   if (auto error = execute(*apply_, fmt::format(
           "SET session_replication_role = replica; {}; {}"

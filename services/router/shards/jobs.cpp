@@ -33,11 +33,17 @@ std::optional<Integer> number(const std::string& text) {
 result<std::optional<stored_map>> read_map(management::connection& link,
                                            const std::string& database) {
   const auto there =
-      link.query("SELECT to_regprocedure('pgsled.read_shard_map(text)') IS NOT NULL");
+      link.query("SELECT to_regprocedure('pgsled.read_shard_map(text)') IS NOT NULL, "
+                 "to_regprocedure('pgsled.read_move(text)') IS NOT NULL");
   if (!there) return tl::unexpected(there.error());
   if (there->empty() || (*there)[0][0] != "t") return std::optional<stored_map>();
+  // Map and fence of one snapshot: an older map must not be read as one without a fence, which
+  // nothing can change any more.
   const auto rows = link.query(fmt::format(
-      "SELECT epoch, shard, buckets FROM pgsled.read_shard_map({})", link.literal(database)));
+      "SELECT m.epoch, m.shard, m.buckets, {1} FROM pgsled.read_shard_map({0}) m{2}",
+      link.literal(database), (*there)[0][1] == "t" ? "v.job, v.fence" : "'', ''",
+      (*there)[0][1] == "t" ? fmt::format(", pgsled.read_move({}) v", link.literal(database))
+                            : std::string()));
   if (!rows) return tl::unexpected(rows.error());
   if (rows->empty()) return std::optional<stored_map>();
   const auto& row = rows->front();
@@ -45,16 +51,8 @@ result<std::optional<stored_map>> read_map(management::connection& link,
   map.epoch = number<std::uint64_t>(row[0]).value_or(0);   // 0 and empty count as damaged
   map.shard = number<std::uint32_t>(row[1]).value_or(0);
   map.buckets = buckets_from_text(row[2]).value_or(std::vector<std::uint32_t>());
-  const auto can_move = link.query("SELECT to_regprocedure('pgsled.read_move(text)') IS NOT NULL");
-  if (!can_move) return tl::unexpected(can_move.error());
-  if (can_move->empty() || (*can_move)[0][0] != "t") return std::optional(std::move(map));
-  const auto move = link.query(
-      fmt::format("SELECT job, fence FROM pgsled.read_move({})", link.literal(database)));
-  if (!move) return tl::unexpected(move.error());
-  if (!move->empty()) {
-    map.job = move->front()[0];
-    map.fence = move->front()[1];
-  }
+  map.job = row[3];
+  map.fence = row[4];
   return std::optional(std::move(map));
 }
 
@@ -266,10 +264,11 @@ map_decision settle_map(const map_job& job, kept_links kept, const std::atomic<b
   const auto other = management::together(links.size(), [&](std::size_t i) -> problem {
     if (i < kept.links.size()) {
       links[i].emplace(std::move(kept.links[i]));
+      links[i]->wait_at_most(connect_timeout);
       auto error = read_shard(job, i, *links[i], readings[i]);
       if (error || readings[i].reached) return error;
     }
-    // Its server may have been started anew since a kept one was opened.
+    // A kept one may be to a server that is not there any more.
     links[i].reset();
     auto link = management::connection::open(job.shards[i], job.tls, connect_timeout, stop);
     if (!link) {
@@ -380,7 +379,10 @@ result<bool> do_move_work(const map_job& job, const move_work& work, kept_links&
                                         : fmt::format("another move is registered on shard {}: {}",
                                                       i, got));
   }
-  if (work.what == move_work::kind::set_fence) keep = {job.shards, std::move(links)};
+  if (work.what == move_work::kind::set_fence) {
+    keep.shards = job.shards;
+    keep.links = std::move(links);
+  }
   return true;
 }
 

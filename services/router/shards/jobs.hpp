@@ -3,6 +3,7 @@
 // that the planner needs. Blocking (bounded); called on the shard worker's thread.
 
 #include <atomic>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -33,13 +34,15 @@ struct map_job {
 struct kept_links {
   std::vector<management::address> shards;
   std::vector<management::connection> links;   // one a shard
+  std::int64_t since = 0;                      // steady_ms(), of who keeps them
 };
 // Reads all shards, decides, and writes where a map is missing or older. A write that fails makes
 // the outcome unknown, with the reason: nothing may be served by a map that is nowhere stored.
 // Lifting a fence waits for a change of the map that is in flight, so that what is read holds.
 map_decision settle_map(const map_job&, kept_links, const std::atomic<bool>& stop);
 
-// All shards or, as far as they can be reached, none. `keep` gets the links by which a fence was set.
+// All shards or, as far as they can be reached, none. `keep` gets the links by which a fence was
+// set.
 result<bool> do_move_work(const map_job&, const move_work&, kept_links& keep,
                           const std::atomic<bool>& stop);
 

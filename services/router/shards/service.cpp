@@ -12,6 +12,8 @@ namespace pgsled::router {
 namespace {
 
 constexpr std::int64_t retry_unknown = 1000, retry_incomplete = 5000;
+// ms; longer than a fence can last
+constexpr std::int64_t keep_for = move_desk::longest_drain + move_desk::longest_fence + 10'000;
 
 // A kind of key that this version cannot place: the planner refuses a type it does not know.
 constexpr const char* unknown_type = "of a rule this version does not know";
@@ -121,9 +123,15 @@ void shard_service::ask_map(const std::string& database, map_state& one) {
   }
   one.under_way = true;
   map_worker_.put(database, [this, job = std::move(job)](const std::atomic<bool>& stop) {
-    map_decision made = settle_map(job, std::exchange(kept_[job.database], {}), stop);
+    map_decision made = settle_map(job, take_kept(job.database), stop);
     loop_.post([this, name = job.database, made = std::move(made)] { map_known(name, made); });
   });
+}
+
+kept_links shard_service::take_kept(const std::string& database) {
+  std::erase_if(kept_, [](const auto& one) { return steady_ms() - one.second.since > keep_for; });
+  const auto found = kept_.find(database);
+  return found == kept_.end() ? kept_links() : std::move(kept_.extract(found).mapped());
 }
 
 void shard_service::work(const move_work& what) {
@@ -135,7 +143,9 @@ void shard_service::work(const move_work& what) {
   // A name of its own: nothing may take its place in the queue.
   map_worker_.put(what.database + '\0' + what.job + '\0' + what.fence,
                   [this, job = std::move(job), what](const std::atomic<bool>& stop) {
-    auto how = do_move_work(job, what, kept_[job.database], stop);
+    kept_links& keep = kept_[job.database];
+    keep.since = steady_ms();
+    auto how = do_move_work(job, what, keep, stop);
     loop_.post([this, what, how = std::move(how)] { moves_.worked(what, how); });
   });
 }

@@ -59,7 +59,9 @@ class shard_service {
   std::map<std::string, map_state> maps_;
   std::map<std::string, std::vector<std::string>> told_triggers_;   // by database
   move_callbacks moves_;
-  std::map<std::string, kept_links> kept_;   // by database; the map worker's thread alone
+  // By database; the map worker's thread alone.
+  kept_links take_kept(const std::string& database);
+  std::map<std::string, kept_links> kept_;
   shard_worker map_worker_, catalog_worker_;   // last: their jobs use the others
 };
 
