@@ -1,5 +1,5 @@
 #pragma once
-// cluster_check: what has to be right before a database moves to other servers, all said at once;
+// check: what has to be right before a database moves to other servers, all said at once;
 // and which tables take part, in both directions. Reads only. Thread rule: the runner's thread.
 
 #include "services/replicator/cluster/scene.hpp"

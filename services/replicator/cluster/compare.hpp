@@ -1,6 +1,6 @@
 #pragma once
-// cluster_compare: whether a shard that gets rows from several others has what those have together,
-// without holding anybody back: as move_compare, but all streams to the shard stop for a moment,
+// compare: whether a shard that gets rows from several others has what those have together,
+// without holding anybody back: as move/compare, but all streams to the shard stop for a moment,
 // each at its source's position. Thread rule: the runner's thread, which keeps pumping the streams.
 
 #include <future>

@@ -1,5 +1,5 @@
 #pragma once
-// move_changes: whether tables are what they were when the move began, and if not, whether it can
+// changes: whether tables are what they were when the move began, and if not, whether it can
 // go on with them. Reads only. Thread rule: the runner's thread.
 
 #include <map>

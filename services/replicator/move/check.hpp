@@ -1,5 +1,5 @@
 #pragma once
-// move_check: what has to be right before a move changes anything, all said at once; and which
+// check: what has to be right before a move changes anything, all said at once; and which
 // tables take part. Reads only. Thread rule: the runner's thread.
 
 #include <functional>

@@ -1,5 +1,5 @@
 #pragma once
-// move_collisions: rows of different shards that will lie on one, and are equal in a unique index
+// collisions: rows of different shards that will lie on one, and are equal in a unique index
 // that is without the sharding key; and which indexes those are. Reads only; what it keeps of each shard is bounded, but the
 // servers sort what they read. Values that are equal to the index and differ as text (1.0 and
 // 1.00) are not found here, but when the index is made. Thread rule: the runner's thread.

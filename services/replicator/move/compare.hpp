@@ -1,5 +1,5 @@
 #pragma once
-// move_compare: whether the moving rows of one source are the same on the destination, without
+// compare: whether the moving rows of one source are the same on the destination, without
 // holding anybody back. A slot made for the purpose gives a snapshot of the source and its position
 // in the log; the stream stops there for a moment, in which the destination's snapshot is taken;
 // then both are read side by side while the stream goes on. Thread rule: the runner's thread, which

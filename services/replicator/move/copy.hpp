@@ -1,5 +1,5 @@
 #pragma once
-// move_copy: the first copy of all moving rows, under the snapshots of the sources' slots: several
+// copy: the first copy of all moving rows, under the snapshots of the sources' slots: several
 // parts of tables at once, each on a thread and two connections of its own. Which part comes next
 // and how fast is decided by moving::copy_queue and moving::copy_rate. Thread rule: the runner's
 // thread, which is kept and calls `watch`.

@@ -1,5 +1,5 @@
 #pragma once
-// move_definitions: what a database defines besides its tables' columns, which no stream tells
+// definitions: what a database defines besides its tables' columns, which no stream tells
 // of: functions, triggers, indexes, constraints, views, sequences, defaults, policies, types, and the
 // rights of those who are no superusers. Reads only. Thread rule: the connection's.
 

@@ -1,5 +1,5 @@
 #pragma once
-// move_flip: writes a new map on all shards in one two-phase commit (common/commit). What cannot be
+// flip: writes a new map on all shards in one two-phase commit (common/commit). What cannot be
 // finished here is finished by the router, as for any commit over several shards. Thread rule: the
 // runner's thread.
 

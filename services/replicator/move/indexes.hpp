@@ -1,5 +1,5 @@
 #pragma once
-// move_indexes: what the destination's tables do without while rows are copied, because it is many
+// indexes: what the destination's tables do without while rows are copied, because it is many
 // times cheaper afterwards: indexes, those of keys too, and foreign keys. What was dropped is to be
 // found in pgsled.job_later of the destination until it has been made again, in the transaction
 // that does so: whoever takes the move over finds it there. Thread rule: the runner's thread.

@@ -1,5 +1,5 @@
 #pragma once
-// move_rights: what the role that moves rows may not do on a shard but has to, asked of the server
+// rights: what the role that moves rows may not do on a shard but has to, asked of the server
 // right by right: neither a superuser nor the administrator of a managed service is needed as such.
 // Reads only. Thread rule: the runner's thread.
 

@@ -1,5 +1,5 @@
 #pragma once
-// move_schema: copies the definitions of a database (without schema pgsled, publications and
+// schema: copies the definitions of a database (without schema pgsled, publications and
 // subscriptions) to an empty one by pg_dump. Blocking; ends early when the scene's `stop` becomes
 // true. Thread rule: the runner's thread.
 

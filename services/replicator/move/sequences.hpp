@@ -1,5 +1,5 @@
 #pragma once
-// move_sequences: the sequences of a server that gets rows go on behind what any of the servers has
+// sequences: the sequences of a server that gets rows go on behind what any of the servers has
 // given out that the rows come from. Thread rule: the connections'.
 
 #include <cstdint>

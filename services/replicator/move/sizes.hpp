@@ -1,5 +1,5 @@
 #pragma once
-// move_sizes: how much a move will bring to its destination, so that an operator can compare it
+// sizes: how much a move will bring to its destination, so that an operator can compare it
 // with what is free there, which no server tells. Reads only. Thread rule: the runner's thread.
 
 #include <vector>

@@ -1,5 +1,5 @@
 #pragma once
-// move_source: what is done to one server that rows are taken from, so that its changes can be
+// source: what is done to one server that rows are taken from, so that its changes can be
 // followed, and undone afterwards. Blocking. Thread rule: the connection's.
 
 #include <chrono>

@@ -1,5 +1,5 @@
 #pragma once
-// move_tables: the tables of one server database that rows can move into or out of, read from its
+// tables: the tables of one server database that rows can move into or out of, read from its
 // catalog, and how the file places their rows. Thread rule: the connection's.
 
 #include <map>

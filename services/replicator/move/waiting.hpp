@@ -1,5 +1,5 @@
 #pragma once
-// move_waiting: rows that one stream of several to a destination cannot put there yet, because a
+// waiting: rows that one stream of several to a destination cannot put there yet, because a
 // row that came from another source is in their place: clients took it from there to here, and the
 // stream of that source has not come so far, or has come farther. They wait here, changes of them
 // included, until there is room. What a stream has put on the destination and what waits of it are

@@ -1,5 +1,5 @@
 #pragma once
-// admin_sql: what an operator typed into the admin database. Not SQL, a handful of commands, so
+// sql: what an operator typed into the admin database. Not SQL, a handful of commands, so
 // this splits words and quotes and no more. Pure.
 
 #include <string>

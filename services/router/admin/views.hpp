@@ -1,5 +1,5 @@
 #pragma once
-// admin_views: the tables of SHOW, from what the router knows and what processes answered. Pure.
+// views: the tables of SHOW, from what the router knows and what processes answered. Pure.
 // Columns are PgDog's, by name and order, as far as they can be known; own ones come after them.
 
 #include <cstdint>
