@@ -365,27 +365,35 @@ trouble move_runner::write_markers() {
   });
 }
 
+// Applies what has come, of all streams side by side. Waits for something for at most `wait`, of a
+// stream that is at the marker for at most `there`.
+trouble move_runner::pump(milliseconds wait, milliseconds there) {
+  if (auto error = management::together(streams_.size(), [&](std::size_t i) {
+        const bool is_there = streams_[i]->last_marker() == marker_;
+        const auto done = streams_[i]->pump(is_there ? there : wait);
+        return done ? trouble() : trouble(done.error());
+      })) {
+    return error;
+  }
+  progress_.lag = progress_.changes = 0;
+  for (const auto& stream : streams_) {
+    progress_.lag += stream->behind();
+    progress_.changes += stream->applied_rows();
+  }
+  tell();
+  return std::nullopt;
+}
+
 // Applies everything up to new markers.
 trouble move_runner::follow_to_marker(milliseconds patience) {
   const auto until = clock::now() + patience;
   if (auto error = write_markers()) return error;
   while (true) {
-    if (auto error = management::together(streams_.size(), [this](std::size_t i) {
-          const bool there = streams_[i]->last_marker() == marker_;
-          const auto done = streams_[i]->pump(milliseconds(there ? 0 : 20));
-          return done ? trouble() : trouble(done.error());
-        })) {
-      return error;
+    if (auto error = pump(milliseconds(20), milliseconds(0))) return error;
+    if (std::all_of(streams_.begin(), streams_.end(),
+                    [this](const auto& one) { return one->last_marker() == marker_; })) {
+      return std::nullopt;
     }
-    bool all = true;
-    progress_.lag = progress_.changes = 0;
-    for (const auto& stream : streams_) {
-      all = all && stream->last_marker() == marker_;
-      progress_.lag += stream->behind();
-      progress_.changes += stream->applied_rows();
-    }
-    tell();
-    if (all) return std::nullopt;
     if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
     if (auto error = watch_slots()) return error;
     if (clock::now() > until) {
@@ -427,19 +435,13 @@ trouble move_runner::compare_once(bool all) {
   for (const auto& stream : streams_) {
     under_way.push_back(std::make_unique<move_comparison>(scene_, *stream, all));
   }
-  const auto pump = [this]() -> trouble {
-    progress_.lag = progress_.changes = 0;
-    for (const auto& stream : streams_) {
-      if (const auto done = stream->pump(milliseconds(5)); !done) return done.error();
-      progress_.lag += stream->behind();
-      progress_.changes += stream->applied_rows();
-    }
-    tell();
+  const auto go_on = [this]() -> trouble {
+    if (auto error = pump(milliseconds(5), milliseconds(5))) return error;
     if (auto error = watch_slots()) return error;
     if (quit_) return pg_error{"57014", "the move was interrupted", {}, {}};
     return std::nullopt;
   };
-  return finish_all(std::move(under_way), [this] { return write_markers(); }, pump);
+  return finish_all(std::move(under_way), [this] { return write_markers(); }, go_on);
 }
 
 trouble move_runner::fence() {

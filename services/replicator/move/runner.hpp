@@ -78,6 +78,7 @@ class move_runner : public job_runner {
   trouble clean();
   trouble clean_table(management::connection&, const moving::table&);
   trouble drop();
+  trouble pump(std::chrono::milliseconds wait, std::chrono::milliseconds there);
   trouble follow_to_marker(std::chrono::milliseconds patience);
   trouble ask(const char* what, std::string* answer = nullptr,
               const std::vector<std::uint32_t>& buckets = {}, std::int64_t wait_ms = 0);

@@ -39,11 +39,11 @@ result<std::optional<stored_map>> read_map(management::connection& link,
   if (there->empty() || (*there)[0][0] != "t") return std::optional<stored_map>();
   // Map and fence of one snapshot: an older map must not be read as one without a fence, which
   // nothing can change any more.
+  const std::string of = link.literal(database);
+  const bool moves = (*there)[0][1] == "t";
   const auto rows = link.query(fmt::format(
-      "SELECT m.epoch, m.shard, m.buckets, {1} FROM pgsled.read_shard_map({0}) m{2}",
-      link.literal(database), (*there)[0][1] == "t" ? "v.job, v.fence" : "'', ''",
-      (*there)[0][1] == "t" ? fmt::format(", pgsled.read_move({}) v", link.literal(database))
-                            : std::string()));
+      "SELECT m.epoch, m.shard, m.buckets, {} FROM pgsled.read_shard_map({}) m{}",
+      moves ? "v.job, v.fence" : "'', ''", of, moves ? ", pgsled.read_move(" + of + ") v" : ""));
   if (!rows) return tl::unexpected(rows.error());
   if (rows->empty()) return std::optional<stored_map>();
   const auto& row = rows->front();
