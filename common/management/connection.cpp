@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <map>
 
 namespace pgsled::management {
 
@@ -39,6 +40,7 @@ struct connection::state {
   const std::atomic<bool>* stop = nullptr;
   std::string where;
   std::chrono::milliseconds query_timeout{10'000};
+  std::map<std::string, std::string> planned;   // name by text
 
   ~state() { PQfinish(link); }
 
@@ -95,7 +97,15 @@ struct connection::state {
     return PQgetResult(link);
   }
   std::optional<pg_error> ask(const std::string& sql, rows* got,
-                              std::vector<std::int64_t>* touched, std::string* tag = nullptr);
+                              std::vector<std::int64_t>* touched, std::string* tag = nullptr) {
+    if (PQsendQuery(link, sql.c_str()) != 1) return failed();
+    return answers(got, touched, tag);
+  }
+  std::optional<pg_error> again(const char* sql, const std::vector<std::string>& values,
+                                rows& got);
+  // All that comes for what was sent.
+  std::optional<pg_error> answers(rows* got, std::vector<std::int64_t>* touched,
+                                  std::string* tag = nullptr);
   // The last statement of `sql` is the COPY; what stands before it has no rows that matter.
   result<bool> begin_copy(const std::string& sql, ExecStatusType wanted) {
     if (PQsendQuery(link, sql.c_str()) != 1) return tl::unexpected(failed());
@@ -262,10 +272,25 @@ result<connection> connection::open(const address& to, const tls& tls,
   }
 }
 
-std::optional<pg_error> connection::state::ask(const std::string& sql, rows* got,
-                                               std::vector<std::int64_t>* touched,
-                                               std::string* tag) {
-  if (PQsendQuery(link, sql.c_str()) != 1) return failed();
+std::optional<pg_error> connection::state::again(const char* sql,
+                                                 const std::vector<std::string>& values,
+                                                 rows& got) {
+  auto known = planned.find(sql);
+  if (known == planned.end()) {
+    const auto name = "again " + std::to_string(planned.size());
+    if (PQsendPrepare(link, name.c_str(), sql, 0, nullptr) != 1) return failed();
+    if (auto error = answers(nullptr, nullptr)) return error;
+    known = planned.emplace(sql, name).first;
+  }
+  std::vector<const char*> texts;
+  for (const auto& one : values) texts.push_back(one.c_str());
+  const int sent = PQsendQueryPrepared(link, known->second.c_str(), static_cast<int>(texts.size()),
+                                       texts.data(), nullptr, nullptr, 0);
+  return sent == 1 ? answers(&got, nullptr) : failed();
+}
+
+std::optional<pg_error> connection::state::answers(rows* got, std::vector<std::int64_t>* touched,
+                                                   std::string* tag) {
   const auto until = clock::now() + query_timeout;
   std::optional<pg_error> error;
   while (true) {
@@ -289,6 +314,13 @@ std::optional<pg_error> connection::state::ask(const std::string& sql, rows* got
 result<connection::rows> connection::query(const std::string& sql) {
   rows got;
   if (auto error = state_->ask(sql, &got, nullptr)) return tl::unexpected(std::move(*error));
+  return got;
+}
+
+result<connection::rows> connection::again(const char* sql,
+                                           const std::vector<std::string>& values) {
+  rows got;
+  if (auto error = state_->again(sql, values, got)) return tl::unexpected(std::move(*error));
   return got;
 }
 

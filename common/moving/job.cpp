@@ -96,7 +96,9 @@ void job::succeeded() {
       }
       return to(step::end);
     case step::end: return finish(past_flip_ && !goes_on_);
-    case step::pause: return to(after_pause_);
+    case step::pause:
+      again_ = begins_again();
+      return to(after_pause_);
     default: break;
   }
   to(after(what));
@@ -166,12 +168,14 @@ void job::failed(pg_error why, bool transient) {
   back_out();
 }
 
-void job::pause(pg_error why) {
+void job::pause(pg_error why, bool begin_again) {
   const step what = next_.what;
   PGSLED_ASSERT(!over_ && (what == step::copy || what == step::catch_up || what == step::compare ||
                            what == step::fence || what == step::verify));
-  if (aborted_) return failed(std::move(why));
-  after_pause_ = what == step::copy ? step::copy : step::catch_up;
+  if (aborted_ || (begin_again && runs_ >= limits_.runs)) return failed(std::move(why));
+  after_pause_ = begin_again          ? step::undo
+                 : what == step::copy ? step::copy
+                                      : step::catch_up;
   if (what < step::fence) return to(step::pause);
   fenced_ = pausing_ = true;
   to(step::lift);

@@ -80,9 +80,11 @@ class job {
   // `transient`: may go well a little later (take; a fence that was not reached or did not last);
   // of begin: it is not known whether the router has heard it.
   void failed(pg_error, bool transient = false);
-  // Copy (before any row of it), catch_up, compare, fence or verify have found that tables are not
-  // those they were. The reason is what pause() is to be ended with, if there is no other.
-  void pause(pg_error);
+  // Copy, catch_up, compare, fence or verify have found that tables are not those they were. The
+  // reason is what pause() is to be ended with, if there is no other. `begin_again`, of a copy that
+  // has begun: what of the rows is there cannot be told, so after the pause it is undone first.
+  void pause(pg_error, bool begin_again = false);
+  bool begins_again() const { return after_pause_ == step::undo; }   // after this pause
   // The flip was sent, and what became of it is not known.
   void uncertain(pg_error);              // then it is lifted, so that it cannot happen later
   // Asked for by the operator. Undoes a move before its flip; after it, there is no next one.

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
+#include "common/management/together.hpp"
+
 namespace pgsled::replicator {
 
 namespace {
@@ -42,15 +46,20 @@ trouble same_rows(management::connection& here, management::connection& there,
                   const std::set<std::string>* among) {
   const auto check = [&](std::span<const std::string> some) -> trouble {
     const auto sql = moving::checksum(one, rows, some);
-    const auto old_side = here.query(sql);
-    if (!old_side) return old_side.error();
-    const auto new_side = there.query(sql);
-    if (!new_side) return new_side.error();
-    if (*old_side == *new_side) return std::nullopt;
+    std::array<management::connection::rows, 2> sides;
+    if (auto error = management::together(sides.size(), [&](std::size_t side) -> trouble {
+          auto got = (side == 0 ? here : there).query(sql);
+          if (!got) return got.error();
+          sides[side] = std::move(*got);
+          return std::nullopt;
+        })) {
+      return error;
+    }
+    if (sides[0] == sides[1]) return std::nullopt;
     return pg_error{"XX001", fmt::format("table {}: {} moving rows of shard {} were compared with "
                                          "{} on the destination, and they differ; nothing was "
-                                         "switched over", one.label(), (*old_side)[0][0], source,
-                                         (*new_side)[0][0]), {}, {}};
+                                         "switched over", one.label(), sides[0][0][0], source,
+                                         sides[1][0][0]), {}, {}};
   };
   if (among == nullptr) return check({});
   return in_pieces(one, *among, check);

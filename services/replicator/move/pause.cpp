@@ -1,4 +1,5 @@
-// How a move_runner waits while the tables of the shards are not alike, and goes on when they are:
+// How a move_runner waits while the tables of the shards are not alike, and goes on when they are
+// (with the copy from the first row, if that is what they have ended):
 // DDL that came past pgsled on one shard, which is to come to the others or to be taken back.
 
 #include <fmt/format.h>
@@ -33,10 +34,8 @@ bool move_runner::may_be_of_tables(step what, const pg_error& why) const {
   const bool of_tables = why.sqlstate.starts_with("42") || why.sqlstate == "55000" ||
                          why.sqlstate == "23502" || why.sqlstate == "22P02" ||
                          why.sqlstate == "XX001";
-  if (!of_tables) return false;
-  if (what == step::copy) return !copying_;   // what was copied cannot be told from what was not
-  return what == step::catch_up || what == step::compare || what == step::fence ||
-         what == step::verify;
+  return of_tables && (what == step::copy || what == step::catch_up || what == step::compare ||
+                       what == step::fence || what == step::verify);
 }
 
 trouble move_runner::pause() {
@@ -45,7 +44,7 @@ trouble move_runner::pause() {
   for (auto delay = first_wait;; delay = std::min(delay * 2, longest_wait)) {
     const auto now = look_at_tables(scene_);
     if (!now) return now.error();
-    if (now->end) {
+    if (now->end && !job_.begins_again()) {
       return pg_error{"55000", "tables were changed during the move: " + *now->end, "Begin again.",
                       {}};
     }
@@ -79,6 +78,13 @@ trouble move_runner::go_on_with(const tables_now& first, bool& gone_on) {
   const bool of_columns = std::any_of(streams_.begin(), streams_.end(),
                                       [](const auto& one) { return one->columns_changed(); });
   if (first.tables == scene_.tables && !of_columns && paused_by_) return paused_by_;
+  if (job_.begins_again()) {
+    progress_.sqlstate.clear();
+    progress_.error.clear();
+    log::info("move", "{}: begins again, from the first row", order_.job);
+    gone_on = true;
+    return std::nullopt;
+  }
   std::map<shard_number, moving::lsn> agreed;
   for (const shard_number source : scene_.sources) {
     const auto at = one_value(scene_.link(source), "SELECT pg_current_wal_insert_lsn()");

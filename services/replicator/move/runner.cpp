@@ -181,7 +181,7 @@ void move_runner::play(step what) {
     if (!stopped_ && may_be_of_tables(what, *error)) {
       log::warn("move", "{}: {}: {}", order_.job, name_of(what), error->message);
       paused_by_ = *error;
-      return job_.pause(*error);
+      return job_.pause(*error, what == step::copy && copying_);
     }
     if (!bad(*error)) job_.failed(*error, is_transient(what, *error));
     return;
@@ -444,7 +444,19 @@ trouble move_runner::compare_once(bool all) {
   return finish_all(std::move(under_way), [this] { return write_markers(); }, go_on);
 }
 
+// Asks once what will be asked under the fence: its plans are made, and what is wrong already costs
+// nobody a wait.
+trouble move_runner::rehearse() {
+  if (auto error = same_tables(scene_)) return error;
+  return management::together(scene_.sources.size(), [this](std::size_t i) {
+    const shard_number source = scene_.sources[i];
+    sequence_values values;
+    return read_sequences(scene_.link(source), source, values);
+  });
+}
+
 trouble move_runner::fence() {
+  if (auto error = rehearse()) return error;
   if (auto error = ask_fence(scene_.moving)) return error;
   if (auto error = management::together(scene_.sources.size(), [this](std::size_t i) {
         const shard_number source = scene_.sources[i];

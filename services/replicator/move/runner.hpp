@@ -65,6 +65,7 @@ class move_runner : public job_runner {
   trouble validate();
   trouble watch_slots();
   trouble write_markers();
+  trouble rehearse();
   trouble fence();
   trouble verify();
   trouble sequences();

@@ -55,7 +55,7 @@ trouble carry(management::connection& link, const std::vector<std::string>& row,
 }  // namespace
 
 trouble read_sequences(management::connection& link, shard_number shard, sequence_values& found) {
-  const auto rows = link.query(query);
+  const auto rows = link.again(query);
   if (!rows) return rows.error();
   for (const auto& row : *rows) {
     const std::int64_t value = std::stoll(row[2]), step = std::stoll(row[3]);
@@ -77,7 +77,7 @@ void keep_higher(const sequence_values& of, sequence_values& found) {
 
 trouble carry_sequences(management::connection& link, const sequence_values& values,
                         const sequence_manner& how) {
-  const auto rows = link.query(query);
+  const auto rows = link.again(query);
   if (!rows) return rows.error();
   for (const auto& row : *rows) {
     const auto found = values.find({row[0], row[1]});

@@ -78,16 +78,17 @@ trouble drain_source(management::connection& link, const std::string& label,
   if (!held) return held.error();
   const auto until = clock::now() + patience;
   while (true) {
-    const auto left = one_value(link, fmt::format(
+    const auto left = link.again(
         "SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database() "
-        "AND prepared <= {0}) + (SELECT count(*) FROM pg_stat_activity WHERE datname = "
-        "current_database() AND backend_xid IS NOT NULL AND xact_start <= {0} "
-        "AND pid <> pg_backend_pid())", literal(*held)));
+        "AND prepared <= $1::timestamptz) + (SELECT count(*) FROM pg_stat_activity WHERE datname = "
+        "current_database() AND backend_xid IS NOT NULL AND xact_start <= $1::timestamptz "
+        "AND pid <> pg_backend_pid())", {*held});
     if (!left) return left.error();
-    if (*left == "0") return std::nullopt;
+    const std::string& count = left->at(0).at(0);
+    if (count == "0") return std::nullopt;
     if (clock::now() > until) {
       return pg_error{"55P03", fmt::format("{} transactions that are older than the fence are "
-                                           "still open or prepared on {}", *left, label),
+                                           "still open or prepared on {}", count, label),
                       "See pg_stat_activity and pg_prepared_xacts there.", {}};
     }
     std::this_thread::sleep_for(milliseconds(5));

@@ -125,9 +125,9 @@ const snapshot::move_table* rule_of(const found_table& of,
 
 result<found_tables> read_tables(management::connection& link,
                                  const std::vector<snapshot::move_table>& rules) {
-  const auto tables = link.query(tables_query);
+  const auto tables = link.again(tables_query);
   if (!tables) return tl::unexpected(tables.error());
-  const auto columns = link.query(columns_query);
+  const auto columns = link.again(columns_query);
   if (!columns) return tl::unexpected(columns.error());
   const auto digest = std::any_of(rules.begin(), rules.end(), by_sha1)
                           ? digest_of(link) : result<std::string>(std::string());

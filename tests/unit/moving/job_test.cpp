@@ -142,6 +142,39 @@ TEST(job, a_pause_goes_on_with_catching_up) {
   }
 }
 
+// As often as a lost runner is followed by another one.
+TEST(job, a_copy_begins_again_after_its_pause) {
+  for (const int pauses : {1, 2, 9}) {
+    job it(0, {.runs = 3});
+    int paused = 0;
+    const auto trace = run(it, [&](job& j, step s, int) {
+      if (s == step::copy && paused++ < pauses) return j.pause({"55000", "no column", {}, {}}, true);
+      well(j, s);
+    });
+    check(trace, it);
+    for (std::size_t i = 0; i + 2 < trace.size(); ++i) {
+      if (trace[i] != "paused") continue;
+      EXPECT_EQ(trace[i + 1], "undo");
+      EXPECT_EQ(trace[i + 2], "check");
+    }
+    EXPECT_EQ(it.done(), pauses < 9);
+    EXPECT_EQ(std::count(trace.begin(), trace.end(), "paused"), std::min(pauses, 3));
+  }
+  for (const bool aborted : {true, false}) {
+    job it;
+    const auto trace = run(it, [&](job& j, step s, int) {
+      if (s == step::copy) return j.pause({"55000", "no column", {}, {}}, true);
+      if (s != step::pause) return well(j, s);
+      if (aborted) j.abort();
+      j.failed({"55000", "no column", {}, {}});
+    });
+    check(trace, it);
+    EXPECT_EQ(std::vector(trace.end() - 3, trace.end()),
+              (std::vector<std::string>{"paused", "undo", "end"}));
+    EXPECT_EQ(it.reason()->sqlstate, aborted ? "57014" : "55000");
+  }
+}
+
 TEST(job, a_pause_ends_with_an_abort_or_for_a_reason) {
   for (const step at : {step::copy, step::catch_up, step::compare, step::fence, step::verify}) {
     for (const bool aborted : {true, false}) {
