@@ -48,7 +48,7 @@ class connection {
   // keep the server's SQLSTATE.
   result<rows> query(const std::string& sql);
   // As query(), of one statement that is asked again and again on this connection: it is planned
-  // once. A constant of the program, since the server keeps its plan; `values` are those of $1, $2, …
+  // once. A constant of the program, since the server keeps its plan. `values`: of $1, $2, …
   result<rows> again(const char* sql, const std::vector<std::string>& values = {});
   // As query(); how many rows each statement has touched (0 for those that touch none).
   result<std::vector<std::int64_t>> run(const std::string& sql);

@@ -148,7 +148,9 @@ TEST(job, a_copy_begins_again_after_its_pause) {
     job it(0, {.runs = 3});
     int paused = 0;
     const auto trace = run(it, [&](job& j, step s, int) {
-      if (s == step::copy && paused++ < pauses) return j.pause({"55000", "no column", {}, {}}, true);
+      if (s == step::copy && paused++ < pauses) {
+        return j.pause({"55000", "no column", {}, {}}, true);
+      }
       well(j, s);
     });
     check(trace, it);
