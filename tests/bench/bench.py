@@ -19,10 +19,10 @@ from support.certificates import Authority  # noqa: E402
 from support.machine import short_folder  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
 from support.probes import run_pgbench  # noqa: E402
-from targets import PASSWORD_USER, POOL_SIZE, USER, Direct, PgBouncer, Pgsled  # noqa: E402
+from targets import (  # noqa: E402
+    PASSWORD_USER, SHARD_POOL, SHARDS, USER, Direct, PgBouncer, Pgsled)
 
-SHARDS, POINTS, SHAPES = 3, 100_000, 300_000
-SHARD_POOL = 5   # server connections of each shard
+POINTS, SHAPES = 100_000, 300_000
 PROTOCOLS = ("simple", "extended", "prepared")
 CLIENTS = (1, 16, 64, 256)
 GOAL_CLIENTS = (1, 16, 64)   # a few percent decide

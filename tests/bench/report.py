@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 
-from targets import POOL_SIZE
+from targets import POOL_SIZE, SHARD_POOL, SHARDS
 
 # (cell, over which target, at least / at most, bound)
 GOALS = [
@@ -137,7 +137,7 @@ def page(bench, found, arguments):
 Written by `{command}` on {datetime.date.today()}, on {machine()}, with {versions}.
 Everything runs on that one machine: pgbench, PostgreSQL, PgBouncer and the suite. Values are
 medians of {bench.runs} runs (fewer of what takes long, twice as many where a few percent decide), one second each, in which the targets take turns; ratios the
-medians of the ratios of each turn; unless another unit is named values are transactions a second. Pools have {POOL_SIZE} server connections (point queries: 15 unsharded, 5 on each of 3 shards); "64" is the number of clients.
+medians of the ratios of each turn; unless another unit is named values are transactions a second. Pools have {POOL_SIZE} server connections, those of the sharded database {SHARD_POOL} on each of {SHARDS} shards, and the one its point queries are compared with {SHARDS * SHARD_POOL}; "64" is the number of clients.
 "First copy of a whole table" is that of a move to another database beside `pg_dump | psql` of the
 same table into the same table without indexes. Of "a new shard" only the rows that move are counted,
 while the old shards read and hash all they have; `pg_dump` beside it copies one shard's table.

@@ -470,18 +470,25 @@ def check_large_table(server):
                                                                 database=ONE))
 
 
+@contextlib.contextmanager
+def copying_large_table(server):
+    """A move that has begun to copy parts of it; the third says what check_tidy() wants back."""
+    with grown(server, resharding_copy_rate=3_000_000) as suite:
+        make_large_table(suite, server)
+        before = identities(server, OLD[0])
+        command = begin_to_add(suite)
+        wait_until(lambda: set_aside(server), 30, 0.01)
+        time.sleep(0.3)
+        yield suite, command, before
+
+
 # What of a table has been copied cannot be told from what has not.
 @pytest.mark.thorough
 @pytest.mark.seconds(120)
 @pytest.mark.parametrize("then", sanitized_only_for(["mended"], ["mended", "aborted"]))
 def test_a_copy_that_cannot_go_on_pauses_and_begins_again(server, then):
     rename = "ALTER TABLE wide RENAME note TO remark"
-    with grown(server, resharding_copy_rate=4_000_000) as suite:
-        make_large_table(suite, server)
-        before = identities(server, OLD[0])
-        command = begin_to_add(suite)
-        wait_until(lambda: set_aside(server), 30, 0.01)
-        time.sleep(0.3)
+    with copying_large_table(server) as (suite, command, before):
         server.run(rename, database=OLD[0])
         wait_until(lambda: paused(suite), 60, because=suite.log_text()[-5000:])
         move = moves(suite)[-1]
@@ -508,12 +515,7 @@ def test_a_copy_that_cannot_go_on_pauses_and_begins_again(server, then):
 @pytest.mark.release_only
 @pytest.mark.seconds(90)
 def test_a_large_table_is_rewritten_meanwhile(server):
-    with grown(server, resharding_copy_rate=3_000_000) as suite:
-        make_large_table(suite, server)
-        before = identities(server, OLD[0])
-        command = begin_to_add(suite)
-        wait_until(lambda: set_aside(server), 30, 0.01)
-        time.sleep(0.3)
+    with copying_large_table(server) as (suite, command, before):
         server.run("VACUUM FULL wide", database=OLD[0])
         said, _ = command.communicate(timeout=60)
         assert command.returncode == 1 and "rewritten" in said, said

@@ -1,6 +1,6 @@
-// How a move_runner waits while the tables of the shards are not alike, and goes on when they are
-// (with the copy from the first row, if that is what they have ended):
-// DDL that came past pgsled on one shard, which is to come to the others or to be taken back.
+// How a move_runner waits while the tables of the shards are not alike, and goes on when they are, or
+// begins again, if the copy was ended by it: DDL that came past pgsled on one shard, which is to come
+// to the others or to be taken back.
 
 #include <fmt/format.h>
 
@@ -30,7 +30,7 @@ pg_error waiting_for(const std::vector<std::string>& differ) {
 }  // namespace
 
 // An error that tables which are not what they were may be the reason of: pause() finds out.
-bool move_runner::may_be_of_tables(step what, const pg_error& why) const {
+bool move_runner::may_be_of_tables(step what, const pg_error& why) {
   const bool of_tables = why.sqlstate.starts_with("42") || why.sqlstate == "55000" ||
                          why.sqlstate == "23502" || why.sqlstate == "22P02" ||
                          why.sqlstate == "XX001";
@@ -51,8 +51,12 @@ trouble move_runner::pause() {
     if (now->differ.empty()) {
       bool gone_on = false;
       if (auto error = go_on_with(*now, gone_on)) return error;
-      if (gone_on) return std::nullopt;
-      continue;
+      if (!gone_on) continue;
+      progress_.sqlstate.clear();
+      progress_.error.clear();
+      log::info("move", "{}: {}", order_.job,
+                job_.begins_again() ? "begins again, from the first row" : "goes on");
+      return std::nullopt;
     }
     paused_by_.reset();   // this is why; when it is mended there is nothing left of it
     const auto why = waiting_for(now->differ);
@@ -78,10 +82,7 @@ trouble move_runner::go_on_with(const tables_now& first, bool& gone_on) {
   const bool of_columns = std::any_of(streams_.begin(), streams_.end(),
                                       [](const auto& one) { return one->columns_changed(); });
   if (first.tables == scene_.tables && !of_columns && paused_by_) return paused_by_;
-  if (job_.begins_again()) {
-    progress_.sqlstate.clear();
-    progress_.error.clear();
-    log::info("move", "{}: begins again, from the first row", order_.job);
+  if (job_.begins_again()) {   // nothing of what there is is gone on with
     gone_on = true;
     return std::nullopt;
   }
@@ -101,9 +102,6 @@ trouble move_runner::go_on_with(const tables_now& first, bool& gone_on) {
     }
   }
   compared_ = false;   // all of it, with the columns of now
-  progress_.sqlstate.clear();
-  progress_.error.clear();
-  log::info("move", "{}: goes on", order_.job);
   gone_on = true;
   return std::nullopt;
 }

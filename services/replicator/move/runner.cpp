@@ -444,8 +444,8 @@ trouble move_runner::compare_once(bool all) {
   return finish_all(std::move(under_way), [this] { return write_markers(); }, go_on);
 }
 
-// Asks once what will be asked under the fence: its plans are made, and what is wrong already costs
-// nobody a wait.
+// Asks once what takes longest of what the sources are asked under the fence: its plans are made, and
+// what is wrong already costs nobody a wait.
 trouble move_runner::rehearse() {
   if (auto error = same_tables(scene_)) return error;
   return management::together(scene_.sources.size(), [this](std::size_t i) {

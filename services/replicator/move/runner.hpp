@@ -70,7 +70,7 @@ class move_runner : public job_runner {
   trouble verify();
   trouble sequences();
   trouble settle(moving::stored& found);
-  bool may_be_of_tables(moving::step, const pg_error&) const;
+  static bool may_be_of_tables(moving::step, const pg_error&);
   trouble pause();
   trouble go_on_with(const tables_now&, bool& gone_on);
   trouble let_go(const char* what);
