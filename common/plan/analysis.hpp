@@ -93,6 +93,8 @@ class analysis {
   void update(const PgQuery__UpdateStmt&, const scope& outer);
   void remove(const PgQuery__DeleteStmt&, const scope& outer);
   void merge(const PgQuery__MergeStmt&);
+  bool keeps_keys(const PgQuery__RangeVar& changed, const relation&, node_list targets,
+                  const char* verb);
   void with(const PgQuery__WithClause*, scope& names);
   void from(node_list items, scope& block);
   void from_item(const node*, scope& block, scope& joined);

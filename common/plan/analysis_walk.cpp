@@ -369,14 +369,9 @@ void analysis::insert(const PgQuery__InsertStmt& s, const scope& outer) {
   walk(as_message(s.select_stmt), names);
   if (s.on_conflict_clause) {
     const auto& conflict = *s.on_conflict_clause;
-    for (const node* each : list(conflict.n_target_list, conflict.target_list)) {
-      if (each->node_case == PG_QUERY__NODE__NODE_RES_TARGET &&
-          found.table && text(each->res_target->name) == found.table->column) {
-        return refuse("ON CONFLICT DO UPDATE changes the sharding key " +
-                          in_quotes(found.table->column) + " of table " +
-                          shown_name(*s.relation),
-                      "Delete the row and insert it anew.");
-      }
+    if (!keeps_keys(*s.relation, found, list(conflict.n_target_list, conflict.target_list),
+                    "ON CONFLICT DO UPDATE")) {
+      return;
     }
     item excluded;
     excluded.alias = "excluded";
@@ -450,6 +445,30 @@ void analysis::insert_row(const PgQuery__InsertStmt& s, const relation& found, i
   occurrences_[static_cast<std::size_t>(of)].sources.push_back(*source);
 }
 
+// Whether all rows stay where they are when `targets` are set.
+bool analysis::keeps_keys(const PgQuery__RangeVar& changed, const relation& found,
+                          node_list targets, const char* verb) {
+  for (const node* each : targets) {
+    if (each->node_case != PG_QUERY__NODE__NODE_RES_TARGET) continue;
+    const std::string column = text(each->res_target->name);
+    if (found.table && column == found.table->column) {
+      refuse(std::string(verb) + " changes the sharding key " + in_quotes(column) + " of table " +
+                 shown_name(changed) + ", which may move rows to other shards",
+             "Delete the row and insert it anew.");
+      return false;
+    }
+    if (const auto* by = tables_.followed(changed, column)) {
+      refuse(std::string(verb) + " of column " + in_quotes(column) + " of table " +
+                 shown_name(changed) + " changes sharding keys of table " + in_quotes(by->of) +
+                 " by foreign key " + in_quotes(by->foreign_key) +
+                 ", which may move its rows to other shards",
+             "Insert the row anew, and what refers to it, and then delete the old ones.");
+      return false;
+    }
+  }
+  return true;
+}
+
 void analysis::update(const PgQuery__UpdateStmt& s, const scope& outer) {
   if (!s.relation) return refuse("UPDATE without a table");
   scope names;
@@ -462,15 +481,7 @@ void analysis::update(const PgQuery__UpdateStmt& s, const scope& outer) {
   block.items.push_back(target(*s.relation, found, "UPDATE"));
   if (refusal_) return;
   if (s.relation == written_) rows_.returning = s.n_returning_list > 0;
-  for (const node* each : list(s.n_target_list, s.target_list)) {
-    if (each->node_case == PG_QUERY__NODE__NODE_RES_TARGET && found.table &&
-        text(each->res_target->name) == found.table->column) {
-      return refuse("UPDATE changes the sharding key " + in_quotes(found.table->column) +
-                        " of table " + shown_name(*s.relation) +
-                        ", which may move rows to other shards",
-                    "Delete the row and insert it anew.");
-    }
-  }
+  if (!keeps_keys(*s.relation, found, list(s.n_target_list, s.target_list), "UPDATE")) return;
   conditions(s.where_clause, block, occurrences_of(block));
   walk_list(list(s.n_target_list, s.target_list), block);
   walk(as_message(s.where_clause), block);
@@ -487,6 +498,12 @@ void analysis::remove(const PgQuery__DeleteStmt& s, const scope& outer) {
   from(list(s.n_using_clause, s.using_clause), block);
   relation found;
   block.items.push_back(target(*s.relation, found, "DELETE"));
+  if (const auto* by = tables_.followed(*s.relation)) {
+    return refuse("DELETE from table " + shown_name(*s.relation) +
+                      " changes sharding keys of table " + in_quotes(by->of) + " by foreign key " +
+                      in_quotes(by->foreign_key) + ", which may move its rows to other shards",
+                  "Let the foreign key say ON DELETE CASCADE or RESTRICT.");
+  }
   if (s.relation == written_) rows_.returning = s.n_returning_list > 0;
   conditions(s.where_clause, block, occurrences_of(block));
   walk(as_message(s.where_clause), block);

@@ -228,6 +228,16 @@ const sharded_table* names::listed(const PgQuery__RangeVar& range) const {
   return by_name(text(range.schemaname), text(range.relname));
 }
 
+const catalog::followed_column* names::followed(const PgQuery__RangeVar& range,
+                                                const std::string& column) const {
+  const std::string schema = text(range.schemaname), name = text(range.relname);
+  for (const auto& one : database_.catalog.followed) {
+    if (one.table != name || one.column != column) continue;
+    if (schema.empty() ? !path_ || in_path(one.schema) : one.schema == schema) return &one;
+  }
+  return nullptr;
+}
+
 bool names::temporary_in_path() const {
   return path_ && std::any_of(path_->begin(), path_->end(), [](const auto& schema) {
            return schema.starts_with("pg_temp");

@@ -48,6 +48,9 @@ class names {
   bool has_usual_operators() const;
   // The entry that names such a table, whether there is one or not.
   const sharded_table* listed(const PgQuery__RangeVar&) const;
+  // By which foreign key a sharding key follows this column; without a column: the rows themselves.
+  const catalog::followed_column* followed(const PgQuery__RangeVar&,
+                                           const std::string& column = {}) const;
   // Is what gets no schema made in the temporary one of its connection, perhaps?
   bool temporary_in_path() const;
   // Does an entry without a table shard every table with such a column?

@@ -55,6 +55,13 @@ struct catalog {
   std::map<std::string, std::string> paths;
   std::vector<std::string> key_triggers;  // that may give a row another key than its INSERT says,
                                           // for people
+  // A foreign key takes what statements do to this table along to a sharding key.
+  struct followed_column {
+    std::string schema, table;
+    std::string column;                      // that is changed; empty: a row that is deleted
+    std::string foreign_key, of;             // for people; schema.name of the sharded table
+  };
+  std::vector<followed_column> followed;
   std::string path_of(const std::string& role) const;
 };
 

@@ -375,6 +375,51 @@ def without(server, *statements):
         server.run(*statements, database=name)
 
 
+FOLLOWED = """
+CREATE TABLE groups (id bigint PRIMARY KEY, name text);
+CREATE TABLE owners (id bigint PRIMARY KEY REFERENCES groups ON UPDATE CASCADE ON DELETE CASCADE,
+                     country text, UNIQUE (id, country));
+"""
+BY_ID = "ALTER TABLE t ADD CONSTRAINT t_owner FOREIGN KEY (id) REFERENCES owners "
+BY_BOTH = "ALTER TABLE t ADD CONSTRAINT t_owner FOREIGN KEY (id, country) " \
+          "REFERENCES owners (id, country) "
+MOVES = ["UPDATE owners SET id = 3", "UPDATE owners o SET (country, id) = ('x', 3)",
+         "INSERT INTO owners VALUES (42) ON CONFLICT (id) DO UPDATE SET id = 3",
+         "UPDATE groups SET id = 3 WHERE id = 42"]
+
+
+# What these do to the sharding key would leave the row on a shard where nobody looks for it.
+@pytest.mark.parametrize("constraint, refused, done", [
+    (BY_ID + "ON UPDATE CASCADE", MOVES,
+     ["UPDATE groups SET name = 'x'", "UPDATE owners SET country = 'x'",
+      "DELETE FROM t WHERE id = 42", "DELETE FROM groups"]),
+    (BY_ID + "ON DELETE SET DEFAULT", ["DELETE FROM owners WHERE id = 42", "DELETE FROM groups"],
+     ["UPDATE groups SET name = 'x'"]),
+    (BY_BOTH + "ON UPDATE CASCADE ON DELETE SET NULL (country)", MOVES,
+     ["UPDATE owners SET country = 'de'", "DELETE FROM owners"]),
+    (BY_BOTH + "ON UPDATE SET NULL", MOVES + ["UPDATE owners SET country = 'de'"],
+     ["UPDATE groups SET name = 'x'"])])
+def test_sharding_keys_that_follow_another_table(both, server, constraint, refused, done):
+    through, direct = both
+    try:
+        for sql in [FOLLOWED, "INSERT INTO groups VALUES (42)",
+                    "INSERT INTO owners VALUES (42, 'it')", "INSERT INTO t VALUES (42, 'it')",
+                    constraint]:
+            assert say(through, sql) == say(direct, sql), sql
+        for sql in refused:
+            got, _ = say(through, sql)
+            assert got[0][0] == "0A000" and '"t_owner"' in got[0][1], (sql, got)
+        for sql in done:
+            assert say(through, sql) == say(direct, sql), sql
+        for table in ("t", "owners", "groups"):
+            assert say(through, f"SELECT * FROM {table} WHERE id = 42") == say(
+                direct, f"SELECT * FROM {table} WHERE id = 42")
+    finally:
+        without(server, "ALTER TABLE t DROP CONSTRAINT IF EXISTS t_owner",
+                "DROP TABLE IF EXISTS owners, groups")
+        say(through, "COMMENT ON TABLE t IS NULL")   # the catalog is read again
+
+
 def test_sequences_that_are_there_go_on(both, server):
     """CREATE TABLE IF NOT EXISTS finds the table, and must not set its sequence back."""
     through, direct = both

@@ -1,6 +1,6 @@
 #pragma once
-// What the router does on shards by libpq: read and store the shard map, and read the catalog
-// that the planner needs. Blocking (bounded); called on the shard worker's thread.
+// What the router does on shards by libpq: read and store the shard map. Blocking (bounded); called
+// on the shard worker's thread.
 
 #include <atomic>
 #include <cstdint>
@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "common/management/connection.hpp"
-#include "common/plan/planner.hpp"
 #include "common/snapshot/move.hpp"
 #include "services/router/move_desk.hpp"
 #include "services/router/names/cluster_names.hpp"
@@ -45,16 +44,5 @@ map_decision settle_map(const map_job&, kept_links, const std::atomic<bool>& sto
 // set.
 result<bool> do_move_work(const map_job&, const move_work&, kept_links& keep,
                           const std::atomic<bool>& stop);
-
-struct catalog_job {
-  std::string database;
-  std::vector<management::address> shards;
-  // Those that have rows; they are compared with shard 0. One that cannot be reached is left out:
-  // nothing can be placed there.
-  std::vector<std::uint32_t> holding;
-  std::vector<plan::sharded_table> tables;
-  management::tls tls;
-};
-result<plan::catalog> read_catalog(const catalog_job&, const std::atomic<bool>& stop);
 
 }  // namespace pgsled::router

@@ -6,6 +6,7 @@
 #include "common/log/log.hpp"
 #include "services/router/control/configuration.hpp"
 #include "services/router/control/placement_change.hpp"
+#include "services/router/shards/catalog.hpp"
 
 namespace pgsled::router {
 
@@ -242,8 +243,8 @@ void shard_service::tell_triggers(const std::string& database,
   if (std::exchange(told_triggers_[database], triggers) == triggers) return;
   for (const auto& one : triggers) {
     log::warn("router",
-              "database \"{}\": a trigger or a foreign key may change the sharding key of rows whose "
-              "shard has been chosen before, which would leave them on the wrong one: {}",
+              "database \"{}\": a trigger may change the sharding key of rows whose shard has been "
+              "chosen before, which would leave them on the wrong one: {}",
               database, one);
   }
 }

@@ -767,6 +767,31 @@ TEST(planner, the_first_of_that_name_in_the_path) {
   EXPECT_EQ(plan_of("public"), "#0");
 }
 
+TEST(planner, keys_that_follow_another_table) {
+  auto database = messenger();
+  database.catalog.followed = {{"public", "users", "id", "a_user", "public.a"},
+                               {"public", "users", "", "a_user", "public.a"},
+                               {"app", "users", "code", "a_code", "public.a"}};
+  const auto plan_of = [&](const std::string& sql, const std::string& path = "") {
+    return show(planned(sql, database, {}, path));
+  };
+  EXPECT_EQ(plan_of("UPDATE users SET id = 5"), "no");
+  EXPECT_EQ(plan_of("UPDATE public.users u SET (name, id) = ('x', 5)"), "no");
+  EXPECT_EQ(plan_of("INSERT INTO users VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 2"), "no");
+  EXPECT_EQ(plan_of("DELETE FROM users WHERE id = 5"), "no");
+  EXPECT_EQ(plan_of("WITH gone AS (DELETE FROM users) SELECT 1"), "no");
+  EXPECT_EQ(plan_of("UPDATE users SET name = 'x'"), "all \"users\" \"users\"");
+  EXPECT_EQ(plan_of("UPDATE users SET code = 'x'"), "all \"users\" \"users\"");
+  EXPECT_EQ(plan_of("UPDATE users SET code = 'x'", "app"), "no");
+  EXPECT_EQ(plan_of("UPDATE app.users SET id = 5"), "all \"app\".\"users\" \"users\"");
+  EXPECT_EQ(plan_of("UPDATE users SET code = 'x'", std::string(unknown_path)), "no");
+  const auto refused = planned("UPDATE users SET id = 5", database);
+  EXPECT_EQ(refused.error.sqlstate, "0A000");
+  EXPECT_EQ(refused.error.message,
+            "UPDATE of column \"id\" of table \"users\" changes sharding keys of table \"public.a\" "
+            "by foreign key \"a_user\", which may move its rows to other shards");
+}
+
 TEST(planner, a_path_that_is_not_known) {
   auto database = messenger();
   const auto plan_of = [&](const std::string& sql) {
