@@ -478,8 +478,13 @@ def test_rows_that_would_be_equal_on_the_new_shard_are_found_before(growing, ser
 
 
 @pytest.mark.seconds(60)
-def test_the_schema_is_copied_to_a_shard_without_tables(growing, server):
+@pytest.mark.parametrize("first", sanitized_only_for([1], [1, 5000]))
+def test_the_schema_is_copied_to_a_shard_without_tables(growing, server, first):
     server.run('DROP TABLE accounts, orders, tokens, "Names", countries', database=NEW)
+    for number, name in enumerate(OLD):
+        if first > 1:
+            server.run(f"ALTER SEQUENCE orders_id_seq START WITH {first + number} RESTART",
+                       database=name)
     for name in OLD:   # a restored definition is not written as the one that was dumped
         server.run("ALTER TABLE accounts ADD kind varchar(9) DEFAULT 'a' CHECK (kind IN ('a', 'b'))",
                    "CREATE UNIQUE INDEX kinds ON accounts (user_id) WHERE kind IN ('a', 'b')",
@@ -494,11 +499,11 @@ def test_the_schema_is_copied_to_a_shard_without_tables(growing, server):
         writers.stop()
         # Sequences of the new shard keep to values of their own.
         assert server.run("SELECT start_value, increment_by FROM pg_sequences",
-                          database=NEW) == [(3, 1024)]
+                          database=NEW) == [(first + 2, 1024)]
         key = next(key for key, in server.run("SELECT user_id FROM accounts", database=NEW))
         made = connection.execute("INSERT INTO orders (user_id, item, price) VALUES (%s, 'own', 1) "
                                   "RETURNING id", (key,)).fetchone()[0]
-        assert made % 1024 == 3 and made > before[0][0]
+        assert made % 1024 == (first + 2) % 1024 and made > before[0][0]
         connection.execute("DELETE FROM orders WHERE user_id = %s AND item = 'own'", (key,))
     check_rows(server, writers, OLD + [NEW])
     check_nothing_left(server, OLD + [NEW])

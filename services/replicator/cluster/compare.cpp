@@ -2,38 +2,51 @@
 
 #include <fmt/format.h>
 
+#include "common/management/together.hpp"
+
 namespace pgsled::replicator {
 
 namespace {
 
 constexpr std::chrono::milliseconds long_wait{3'600'000};
+
 // Number of rows and checksum of one table on all sources together and on the destination.
-class together {
+class comparing_together {
  public:
-  together(const move_scene& scene, const std::vector<management::connection*>& sources,
-           management::connection& there, const std::vector<rows_of_tables>& waiting)
+  comparing_together(const move_scene& scene,
+                     const std::vector<management::connection*>& sources,
+                     management::connection& there, const std::vector<rows_of_tables>& waiting)
       : scene_(scene), sources_(sources), there_(there), waiting_(waiting) {}
 
   trouble same(const moving::table& one, std::span<const std::string> some) {
     const auto sql = moving::checksum(one, *scene_.gets, some);
-    std::string rows = "0", sum = "0";
+    std::vector<std::size_t> having;
     for (std::size_t i = 0; i < sources_.size(); ++i) {
-      if (!has(i, one)) continue;
-      const auto here = sources_[i]->query(sql);
-      if (!here) return here.error();
-      rows += " + " + here->at(0).at(0);
-      sum += fmt::format(" + ({})::numeric", here->at(0).at(1));   // more than a bigint
-      if (auto error = without_waiting(i, one, some, rows, sum)) return error;
+      if (has(i, one)) having.push_back(i);
+    }
+    std::vector<management::connection::rows> said(having.size() + 1);   // at last the destination
+    if (auto error = management::together(said.size(), [&](std::size_t i) -> trouble {
+          auto got = (i < having.size() ? *sources_[having[i]] : there_).query(sql);
+          if (!got) return got.error();
+          said[i] = std::move(*got);
+          return std::nullopt;
+        })) {
+      return error;
+    }
+    std::string rows = "0", sum = "0";
+    for (std::size_t i = 0; i < having.size(); ++i) {
+      rows += " + " + said[i].at(0).at(0);
+      sum += fmt::format(" + ({})::numeric", said[i].at(0).at(1));   // more than a bigint
+      if (auto error = without_waiting(having[i], one, some, rows, sum)) return error;
     }
     const auto added = there_.query(fmt::format("SELECT ({})::bigint, ({})::numeric", rows, sum));
     if (!added) return added.error();
-    const auto now = there_.query(sql);
-    if (!now) return now.error();
-    if (*added == *now) return std::nullopt;
+    const auto& now = said.back();
+    if (*added == now) return std::nullopt;
     return pg_error{"XX001", fmt::format("table {}: {} rows of {} servers were compared with {} on "
                                          "{}:{}/{}, and they differ; nothing was switched over",
                                          one.label(), (*added)[0][0], sources_.size(),
-                                         (*now)[0][0], at().host, at().port, at().database),
+                                         now[0][0], at().host, at().port, at().database),
                     {}, {}};
   }
 
@@ -114,7 +127,7 @@ rows_of_tables waiting_of(const move_scene& scene, const move_stream& stream) {
 trouble same_together(const move_scene& scene, const std::vector<management::connection*>& sources,
                       management::connection& there, const rows_of_tables* among,
                       const std::vector<rows_of_tables>& waiting) {
-  together both(scene, sources, there, waiting);
+  comparing_together both(scene, sources, there, waiting);
   const auto tables = scene.tables.find(0);   // the first source has all of them
   if (tables == scene.tables.end()) return std::nullopt;
   for (const moving::table& one : tables->second) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/commit/statements.hpp"
+#include "common/management/together.hpp"
 #include "services/replicator/cluster/check.hpp"
 #include "services/replicator/move/indexes.hpp"
 #include "services/replicator/move/sequences.hpp"
@@ -106,10 +107,10 @@ trouble cluster_flow::pump(milliseconds wait) {
 trouble cluster_flow::write_markers() {
   marked_ = clock::now();
   marker_ = fmt::format("{} {}", scene_.runner, ++markers_);
-  for (auto& link : scene_.side(from()).links) {
-    if (auto error = write_marker(link, marker_)) return error;
-  }
-  return std::nullopt;
+  auto& links = scene_.side(from()).links;
+  return management::together(links.size(), [&](std::size_t shard) {
+    return write_marker(links[shard], marker_);
+  });
 }
 
 trouble cluster_flow::move_on() {
@@ -192,10 +193,9 @@ trouble cluster_flow::compare_some(std::size_t first, std::size_t end, bool all)
 
 trouble cluster_flow::drain(milliseconds patience) {
   auto& here = scene_.side(from());
-  for (std::size_t shard = 0; shard < here.links.size(); ++shard) {
-    if (auto error = drain_source(here.links[shard], here.label(shard), patience)) return error;
-  }
-  return std::nullopt;
+  return management::together(here.links.size(), [&](std::size_t shard) {
+    return drain_source(here.links[shard], here.label(shard), patience);
+  });
 }
 
 trouble cluster_flow::verify() {
@@ -248,31 +248,30 @@ trouble cluster_flow::place_all() {
 
 // Several shards that count alike would give out the same values.
 trouble cluster_flow::sequences() {
-  sequence_values values;
-  shard_number shard = 0;
-  for (auto& link : scene_.side(from()).links) {
-    if (auto error = read_sequences(link, shard++, values)) return error;
+  auto& links = scene_.side(from()).links;
+  std::vector<sequence_values> read(links.size());
+  if (auto error = management::together(links.size(), [&](std::size_t shard) {
+        return read_sequences(links[shard], static_cast<shard_number>(shard), read[shard]);
+      })) {
+    return error;
   }
+  sequence_values values;
+  for (const auto& one : read) keep_higher(one, values);
   auto& there = scene_.side(to_).gets;
-  for (std::size_t d = 0; d < there.size(); ++d) {
+  return management::together(there.size(), [&](std::size_t d) {
     const sequence_manner how{static_cast<shard_number>(d), false,
                               to_ == cluster_side::fresh && there.size() > 1};
-    if (auto error = carry_sequences(there[d]->link(there[d]->destination), values, how)) {
-      return error;
-    }
-  }
-  return std::nullopt;
+    return carry_sequences(there[d]->link(there[d]->destination), values, how);
+  });
 }
 
 trouble cluster_flow::flush() {
-  for (auto& one : scene_.side(to_).gets) {
-    if (auto error = execute(one->link(one->destination), fmt::format(
-            "{}; SET LOCAL synchronous_commit = on; UPDATE pgsled.job SET changed_at = now() "
-            "WHERE id = {}", hold_job(*one), literal(scene_.job)))) {
-      return error;
-    }
-  }
-  return std::nullopt;
+  auto& there = scene_.side(to_).gets;
+  return management::together(there.size(), [&](std::size_t d) {
+    return execute(there[d]->link(there[d]->destination), fmt::format(
+        "{}; SET LOCAL synchronous_commit = on; UPDATE pgsled.job SET changed_at = now() "
+        "WHERE id = {}", hold_job(*there[d]), literal(scene_.job)));
+  });
 }
 
 // What a row refers to may still be on its way in the stream of another source.

@@ -10,6 +10,7 @@
 
 #include "common/commit/statements.hpp"
 #include "common/log/log.hpp"
+#include "common/management/together.hpp"
 #include "services/replicator/cluster/check.hpp"
 #include "services/replicator/cluster/runner.hpp"
 #include "services/replicator/move/collisions.hpp"
@@ -181,22 +182,30 @@ trouble cluster_runner::copy() {
 }
 
 result<std::vector<definitions>> cluster_runner::read_old_definitions() {
-  std::vector<definitions> all;
-  for (auto& link : scene_.side(cluster_side::old).links) {
-    auto read = read_definitions(link);
-    if (!read) return tl::unexpected(read.error());
-    all.push_back(std::move(*read));
+  auto& links = scene_.side(cluster_side::old).links;
+  std::vector<definitions> all(links.size());
+  if (auto error = management::together(links.size(), [&](std::size_t shard) -> trouble {
+        auto read = read_definitions(links[shard]);
+        if (!read) return read.error();
+        all[shard] = std::move(*read);
+        return std::nullopt;
+      })) {
+    return tl::unexpected(std::move(*error));
   }
   return all;
 }
 
 // Whether nothing was touched since they were read in ready(): under the fence there is no time.
 result<bool> cluster_runner::untouched() {
-  std::vector<std::string> now;
-  for (auto& link : scene_.side(cluster_side::old).links) {
-    auto read = definitions_stamp(link);
-    if (!read) return tl::unexpected(read.error());
-    now.push_back(std::move(*read));
+  auto& links = scene_.side(cluster_side::old).links;
+  std::vector<std::string> now(links.size());
+  if (auto error = management::together(links.size(), [&](std::size_t shard) -> trouble {
+        auto read = definitions_stamp(links[shard]);
+        if (!read) return read.error();
+        now[shard] = std::move(*read);
+        return std::nullopt;
+      })) {
+    return tl::unexpected(std::move(*error));
   }
   const auto before = std::exchange(stamps_, std::move(now));
   return before == stamps_;

@@ -109,9 +109,9 @@ class copying {
         const auto file = one_value(*link, "SELECT " + file_of(one.name));
         if (!file) return file.error();
         if (*file == one.file) continue;
-        return pg_error{"55000", fmt::format("table {} of shard {} was truncated or rewritten "
-                                             "while parts of it were copied", one.label,
-                                             one.source), "Begin again.", {}};
+        return pg_error{rewritten, fmt::format("table {} of shard {} was truncated or rewritten "
+                                               "while parts of it were copied", one.label,
+                                               one.source), "Begin again.", {}};
       }
     }
     return std::nullopt;

@@ -18,6 +18,9 @@ struct source_snapshot {
   std::string snapshot;                // whoever exported it is still there
 };
 
+// SQLSTATE of a copy that is worth nothing because a table was rewritten or truncated meanwhile.
+constexpr const char* rewritten = "40001";
+
 // Called about every 100 ms with the rows and bytes copied since the last call; an error ends the
 // work.
 using copy_watcher = std::function<trouble(std::int64_t rows, std::int64_t bytes)>;

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "common/log/log.hpp"
+#include "services/replicator/move/copy.hpp"
 #include "services/replicator/move/runner.hpp"
 
 namespace pgsled::replicator {
@@ -33,7 +34,7 @@ pg_error waiting_for(const std::vector<std::string>& differ) {
 bool move_runner::may_be_of_tables(step what, const pg_error& why) {
   const bool of_tables = why.sqlstate.starts_with("42") || why.sqlstate == "55000" ||
                          why.sqlstate == "23502" || why.sqlstate == "22P02" ||
-                         why.sqlstate == "XX001";
+                         why.sqlstate == "XX001" || why.sqlstate == rewritten;
   return of_tables && (what == step::copy || what == step::catch_up || what == step::compare ||
                        what == step::fence || what == step::verify);
 }

@@ -12,6 +12,7 @@
 #include "common/management/together.hpp"
 #include "services/replicator/move/changes.hpp"
 #include "services/replicator/move/collisions.hpp"
+#include "services/replicator/move/copy.hpp"
 #include "services/replicator/move/flip.hpp"
 #include "services/replicator/move/indexes.hpp"
 #include "services/replicator/move/schema.hpp"
@@ -181,6 +182,7 @@ void move_runner::play(step what) {
     if (!stopped_ && may_be_of_tables(what, *error)) {
       log::warn("move", "{}: {}: {}", order_.job, name_of(what), error->message);
       paused_by_ = *error;
+      if (error->sqlstate == rewritten) paused_by_.reset();   // nothing has to be mended
       return job_.pause(*error, what == step::copy && copying_);
     }
     if (!bad(*error)) job_.failed(*error, is_transient(what, *error));
