@@ -108,6 +108,27 @@ def extended_conversations():
         "sync only": [(SYNC + SYNC + SYNC, 3)],
         "query ends the batch": [(parse("", "SELECT 1") + bind() + execute() + query("SELECT 2"),
                                   1)],
+        "a query takes the unnamed statement": [
+            (parse("", "SELECT 5") + SYNC, 1), (query("SELECT 1"), 1), (bind() + execute() + SYNC, 1),
+            (parse("", "SELECT 6") + SYNC, 1), (query("SELEC"), 1), (describe("S") + SYNC, 1)],
+        "what is skipped leaves the unnamed statement": [
+            (parse("", "SELECT 5") + SYNC, 1),
+            (parse("bad", "SELEC") + query("SELECT 1") + SYNC, 1), (bind() + execute() + SYNC, 1),
+            (parse("bad", "SELEC") + FLUSH + parse("", "SELECT 6") + close("S", "") + SYNC, 1),
+            (bind() + execute() + SYNC, 1), (parse("", "SELEC") + SYNC, 1),
+            (bind() + execute() + SYNC, 1)],
+        "what was skipped again later is not what was before": [
+            (parse("", "SELECT 5") + bind("", "no") + query("SELECT 1") + SYNC +
+             query("SELECT 2") + SYNC, 3), (bind() + execute() + SYNC, 1)],
+        "one text with and without a name": [
+            (parse("s", "SELECT 5") + SYNC + bind("", "no") + parse("", "SELECT 5") + SYNC, 2),
+            (bind("", "s") + execute() + SYNC, 1)],
+        "a name that was not given up": [
+            (parse("s", "SELECT 5") + bind("", "no") + close("S", "s") + SYNC +
+             parse("s", "SELECT 6") + SYNC, 2), (bind("", "s") + SYNC, 1)],
+        "a wait for what only the proxy owes": [
+            (parse("", "SELECT 1") + bind("", "no") + SYNC + query("SELECT 1") +
+             close("S", "b") + bind("p", "") + SYNC, 3)],
         "copy in": [(query("COPY corpus_rows FROM STDIN") + copy_data(b"1\ta\n2\tb\n") +
                      copy_data(b"3\tc\n") + COPY_DONE, 1), (query("TABLE corpus_rows"), 1),
                     (query("DELETE FROM corpus_rows"), 1)],

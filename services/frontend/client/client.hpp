@@ -181,6 +181,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   struct output;
   bool message(char type, byte_span body, byte_span whole, output& out);
   bool query(byte_span body, output& out);
+  bool repeats_unnamed(const wire::parse_message&) const;
   statement_ref cached_statement(const wire::parse_message& sent);
   std::string_view parse_context(std::string& own) const;
   static bool changes_parsing(const sql::statement& ran);   // SET LOCAL
@@ -208,6 +209,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void prepare_on_server(const statement_ref&, std::string_view name, output& out, bool proxy,
                          std::uint32_t mark = 0);
   bool make_room(const statement_ref&, output& out);
+  bool ensure_unnamed(output& out);
   void ensure_prepared(const statement_ref&, output& out);
   statement_ref* find_prepared(std::string_view name);
   void start_again(const sql::statement&, output& out);
@@ -329,6 +331,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
     bool repeated = false;  // the name was in use: nothing has changed
   };
   std::unique_ptr<std::vector<note>> unconfirmed_;
+  bool closes_unconfirmed_ = false;         // some of them are closed
+  void unnamed_was(std::size_t first, statement_ref what);
   std::uint32_t note_change(std::string_view name, statement_ref statement, bool closed);
   statement_ref unnamed_;
   std::string pending_;                     // read, not yet processed

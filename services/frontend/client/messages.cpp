@@ -38,6 +38,13 @@ bool client::changes_parsing(const sql::statement& ran) {
          (ran.name.empty() || session::decides_parsing(ran.name));
 }
 
+// Drivers say one Parse again and again: then it need not be looked for.
+bool client::repeats_unnamed(const wire::parse_message& sent) const {
+  return sent.name.empty() && unnamed_ && !local_settings_ && unnamed_->sql == sent.sql &&
+         unnamed_->types == as_text(sent.parameter_types) &&
+         unnamed_->context == shadow_->current()->parse_context;
+}
+
 statement_ref client::cached_statement(const wire::parse_message& sent) {
   std::string own;
   return worker_.statements().find_or_add(sent.sql, sent.parameter_types, parse_context(own),
@@ -231,9 +238,14 @@ bool client::query(byte_span body, output& out) {
   ++server_->pool().stats.queries;
   worker_.counters().queries.add();
   touched();
-  unnamed_.reset();
-  server_->unnamed.reset();
   session::entry sent{owed::query};
+  if (!server_->ledger.skipping()) {
+    // It takes the unnamed statement away, should it not be skipped.
+    if (unnamed_ != nullptr || is_unconfirmed("")) {
+      sent.mark = note_change("", std::exchange(unnamed_, nullptr), false);
+    }
+    server_->unnamed.reset();
+  }
   if (sql::may_affect_session(*text)) {
     auto found = std::make_shared<std::vector<sql::statement>>();
     sql::find_statements(*text, standard_strings(), *found);

@@ -29,7 +29,7 @@ void client::prepare_on_server(const statement_ref& wanted, std::string_view nam
                                                          : present_statements::surely;
   session::entry sent{owed::parse, proxy, true};
   sent.mark = mark;
-  sent.tag = reinterpret_cast<std::uint64_t>(wanted.get());
+  sent.tag = server::tag_of(*wanted, name.empty());
   if (server_->ledger.add(std::move(sent))) {
     if (name.empty()) {
       server_->unnamed = wanted;
@@ -68,6 +68,25 @@ bool client::make_room(const statement_ref& wanted, output& out) {
   return true;
 }
 
+// For a message about the unnamed statement: the session's is there, and nobody else's, which may be
+// also when nothing is known of it, because the message that took it away was skipped. False: what
+// has become of it says the server first; the message comes again.
+bool client::ensure_unnamed(output& out) {
+  if (unnamed_ != nullptr) {
+    if (server_->unnamed != unnamed_) prepare_on_server(as_used(unnamed_), "", out, true);
+    return true;
+  }
+  if (is_unconfirmed("") && !server_->ledger.empty()) {
+    out.flush(server_);
+    settle();
+    return false;
+  }
+  wire::write_close(out.own(), 'S', "");
+  server_->ledger.add({owed::close, true});
+  server_->unnamed.reset();
+  return true;
+}
+
 // After make_room().
 void client::ensure_prepared(const statement_ref& wanted, output& out) {
   if (server_->present.contains(wanted->server_name())) return;
@@ -91,12 +110,13 @@ bool client::parse(byte_span body, output& out) {
         cached_statement(*sent);
     return true;
   }
-  auto wanted = cached_statement(*sent);
+  auto wanted = repeats_unnamed(*sent) ? unnamed_ : cached_statement(*sent);
   statement_ref repeated_as;
   if (!sent->name.empty()) {
     const auto* known = find_prepared(sent->name);
     if (known != nullptr) repeated_as = as_used(*known);
-    if (known != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) {
+    if ((known != nullptr || closes_unconfirmed_) && is_unconfirmed(sent->name) &&
+        !server_->ledger.empty()) {
       // Whether the name is taken is not known before the server has answered.
       out.flush(server_);
       settle();
@@ -123,13 +143,16 @@ bool client::parse(byte_span body, output& out) {
   }
   if (sent->name.empty()) {
     session::entry entry{owed::parse, false, true};
-    if (!server_->ledger.skipping()) {
-      // What the unnamed statement was, should this Parse be skipped.
+    const bool noted = unnamed_ != wanted || !server_->ledger.empty() || is_unconfirmed("");
+    if (noted && !server_->ledger.skipping()) {
+      // What the unnamed statement was, should this Parse be skipped. Most are what it was, alone.
       entry.mark = note_change("", std::move(unnamed_), false);
       unnamed_ = wanted;
     }
-    entry.tag = reinterpret_cast<std::uint64_t>(wanted.get());
-    if (server_->ledger.add(std::move(entry))) server_->unnamed = wanted;
+    entry.tag = server::tag_of(*wanted, true);
+    if (server_->ledger.add(std::move(entry)) && server_->unnamed != wanted) {
+      server_->unnamed = std::move(wanted);
+    }
     out.pass(whole);
     return true;
   }
@@ -187,27 +210,18 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
   if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(prepared, out)) {
     return false;
   }
+  if (name.empty() && !ensure_unnamed(out)) return false;
   ++server_->pool().stats.binds;
   touched();
   statement_ref target;
   if (name.empty()) {
-    if (unnamed_ == nullptr) {
-      if (server_->unnamed != nullptr) {
-        // Somebody else's must not be found.
-        wire::write_close(out.own(), 'S', "");
-        server_->ledger.add({owed::close, true});
-        server_->unnamed.reset();
-      }
-    } else if (server_->unnamed != unnamed_) {
-      prepare_on_server(as_used(unnamed_), "", out, true);
-    }
-    target = unnamed_;
+    if (unnamed_ && unnamed_->effects) target = unnamed_;
   } else if (prepared != nullptr) {
     target = std::move(prepared);
     if (endpoint_->mode != pool_mode::session) ensure_prepared(target, out);
   }
   if (portal.empty()) {
-    server_->unnamed_portal = target;
+    server_->unnamed_portal = target && target->effects ? target : nullptr;
   } else if (target && target->effects) {
     server_->portals[std::string(portal)] = target;
   }
@@ -245,14 +259,7 @@ bool client::describe(byte_span body, output& out) {
     return true;
   }
   if (target->name.empty()) {
-    if (unnamed_ && server_->unnamed != unnamed_) {
-      prepare_on_server(as_used(unnamed_), "", out, true);
-    }
-    if (!unnamed_ && server_->unnamed) {
-      wire::write_close(out.own(), 'S', "");
-      server_->ledger.add({owed::close, true});
-      server_->unnamed.reset();
-    }
+    if (!ensure_unnamed(out)) return false;
   } else if (auto* prepared = find_prepared(target->name);
              prepared != nullptr && endpoint_->mode != pool_mode::session) {
     const auto used = as_used(*prepared);

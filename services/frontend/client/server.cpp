@@ -36,6 +36,7 @@ void client::settle() {
 std::uint32_t client::note_change(std::string_view name, statement_ref statement, bool closed) {
   if (!unconfirmed_) unconfirmed_ = std::make_unique<std::vector<note>>();
   unconfirmed_->push_back({std::string(name), std::move(statement), closed, false});
+  closes_unconfirmed_ = closes_unconfirmed_ || closed;
   return static_cast<std::uint32_t>(unconfirmed_->size());
 }
 
@@ -116,7 +117,8 @@ bool client::rewrite_error(const session::entry* head, byte_span body, std::stri
   const auto length = std::min(fields->message.find('"', at), fields->message.size()) - at;
   const auto server_name = fields->message.substr(at, length);
   const std::string* own = nullptr;
-  if (unconfirmed_ && head != nullptr && head->mark != 0 && head->mark <= unconfirmed_->size()) {
+  const bool marked = head != nullptr && head->mark != 0 && head->kind != session::owed::query;
+  if (unconfirmed_ && marked && head->mark <= unconfirmed_->size()) {
     own = &(*unconfirmed_)[head->mark - 1].name;
   } else if (unconfirmed_) {
     for (const auto& [name, prepared, closed, repeated] : *unconfirmed_) {
@@ -136,21 +138,37 @@ bool client::rewrite_error(const session::entry* head, byte_span body, std::stri
   return true;
 }
 
+// Before the first change of it that stands at `first` or behind in unconfirmed_; now, if there is
+// none.
+void client::unnamed_was(std::size_t first, statement_ref what) {
+  for (auto i = first; unconfirmed_ && i < unconfirmed_->size(); ++i) {
+    if (note& one = (*unconfirmed_)[i]; one.name.empty()) {
+      one.statement = std::move(what);
+      return;
+    }
+  }
+  unnamed_ = std::move(what);
+}
+
 void client::entry_dropped(const session::entry& gone) {
   const bool failed_itself = std::exchange(error_is_fresh_, false);
-  if (gone.mark == 0 || !unconfirmed_ || gone.mark > unconfirmed_->size()) return;
-  if (!settled_names_) settled_names_ = std::make_unique<std::vector<std::string>>();
+  if (gone.mark == 0) {
+    // One that was there already has no note, as the first of all that were sent together.
+    if (failed_itself && gone.prepares && !gone.proxy && server::of_unnamed(gone.tag)) {
+      unnamed_was(0, nullptr);
+    }
+    return;
+  }
+  if (!unconfirmed_ || gone.mark > unconfirmed_->size()) return;
   const auto& [name, prepared, closed, repeated] = (*unconfirmed_)[gone.mark - 1];
   if (repeated) return;
+  // A Parse that failed leaves no unnamed statement; what was skipped leaves the one before.
+  if (name.empty()) return unnamed_was(gone.mark, failed_itself ? nullptr : prepared);
+  if (!settled_names_) settled_names_ = std::make_unique<std::vector<std::string>>();
   // The first change of a name that is taken back decides: it says what was before all of them.
   if (std::find(settled_names_->begin(), settled_names_->end(), name) != settled_names_->end())
     return;
   settled_names_->push_back(name);
-  if (name.empty()) {
-    // A Parse that failed leaves no unnamed statement; one that was skipped leaves the one before.
-    unnamed_ = failed_itself ? nullptr : prepared;
-    return;
-  }
   if (closed) {
     if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
     prepared_->insert_or_assign(name, prepared);
@@ -209,6 +227,7 @@ void client::server_ready(char server_status, bool proxy) {
       prepared->proven_endpoint = endpoint_;
       prepared->proven_settings = shadow_->current();
     }
+    closes_unconfirmed_ = false;
     if (unconfirmed_->capacity() > 4) {
       unconfirmed_.reset();
     } else {
@@ -223,6 +242,8 @@ bool client::may_let_go() const {
 }
 
 void client::server_read_done() {
+  // What only we owe, behind what the server owed, makes nobody come here again.
+  if (state_ == state::settling && server_ != nullptr) server_->flush_virtual();
   flush_to_client();
   if (state_ == state::closed || server_ == nullptr) return;
   if (!server_->usable()) {

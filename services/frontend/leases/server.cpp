@@ -38,7 +38,7 @@ void server::attach(server_user* user) {
 void server::detach() {
   user_ = nullptr;
   unnamed_portal.reset();
-  portals.clear();
+  if (!portals.empty()) portals.clear();
   watch();
 }
 
@@ -153,9 +153,12 @@ void server::dropped(const session::entry& gone) {
   if (gone.proxy && gone.kind == session::owed::close) dirty = true;
   if (gone.prepares) {
     // It was taken for prepared when the Parse was sent.
-    const auto* lost_statement = reinterpret_cast<const statement*>(gone.tag);
-    present.remove(lost_statement);
-    if (unnamed.get() == lost_statement) unnamed.reset();
+    const auto* lost_statement = reinterpret_cast<const statement*>(gone.tag & ~std::uint64_t{1});
+    if (!of_unnamed(gone.tag)) {
+      present.remove(lost_statement);
+    } else if (unnamed.get() == lost_statement) {
+      unnamed.reset();
+    }
   }
   if (user_ != nullptr) user_->entry_dropped(gone);
 }

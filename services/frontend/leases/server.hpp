@@ -88,6 +88,12 @@ class server final : private server_stream_user, private session::ledger_events 
   bool orphan = false;               // its pooler has died
   bool unheard = false;              // its pooler lives, and does nothing: cancels would not come
 
+  // Of a Parse in the ledger: its statement, and whether it is for the unnamed slot.
+  static std::uint64_t tag_of(const statement& parsed, bool unnamed) {
+    return reinterpret_cast<std::uintptr_t>(&parsed) | (unnamed ? 1u : 0u);
+  }
+  static bool of_unnamed(std::uint64_t tag) { return (tag & 1) != 0; }
+
   // Prepared statements on it.
   present_statements present;        // those that have a name
   statement_ref unnamed;             // in the unnamed slot; null: unknown or none
