@@ -13,7 +13,8 @@ constexpr auto settings = std::to_array<setting>({
     port("port", "6432", "TCP port for clients. Read at start only."),
     count("workers", "", 0, 1024,
           "Threads of each frontend, each with an event loop of its own; 0 counts as 1, none: half "
-          "as many as it has processors, but 2 where there are 2. Read at start only."),
+          "as many as it has processors, but 2 where there are 2 (1 if `lane` is `relay`). Read at "
+          "start only."),
     text("openmetrics_host", "0.0.0.0", "Address of the port with the series of all processes."),
     port("openmetrics_port", "",
          "HTTP port on which the router serves the series of all processes; none: only each "

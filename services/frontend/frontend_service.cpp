@@ -77,9 +77,11 @@ class service {
  private:
   void start_workers(snapshot::frontend first) {
     // More threads than that find less to do each time they are woken; but a single one leaves a
-    // second processor idle as often as it waits for its turn.
+    // second processor idle as often as it waits for its turn. On the relay lane the threads that
+    // carry what it says use that.
     const auto processors = std::max(1u, std::thread::hardware_concurrency());
-    const auto by_processors = std::max(std::min(processors, 2u), processors / 2);
+    const auto least = first.settings.lane == "relay" ? 1u : std::min(processors, 2u);
+    const auto by_processors = std::max(least, processors / 2);
     const auto count = first.settings.workers > 0 ? first.settings.workers : by_processors;
     for (unsigned i = 0; i < count; ++i) {
       workers_.push_back(std::make_unique<worker>(shared_, i, first));
