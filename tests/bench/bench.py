@@ -3,6 +3,7 @@ cell in turn within each of its runs; a value is the median of its runs."""
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ from support.machine import short_folder  # noqa: E402
 from support.postgres import Postgres  # noqa: E402
 from support.probes import run_pgbench  # noqa: E402
 from targets import (  # noqa: E402
-    PASSWORD_USER, SHARD_POOL, SHARDS, USER, Direct, PgBouncer, Pgsled)
+    EARLIER, PASSWORD_USER, SHARD_POOL, SHARDS, USER, Direct, PgBouncer, Pgsled)
 
 POINTS, SHAPES = 100_000, 300_000
 PROTOCOLS = ("simple", "extended", "prepared")
@@ -66,9 +67,11 @@ class Bench:
     def cell(self, name, targets, measure, runs=None):
         """measure(target, run) → number; kept by target, in turn."""
         values, failed = {target.name: [] for target in targets}, {}
+        orders = list(itertools.permutations(targets))
         for run in range(runs or self.runs):
-            # Whoever comes first is not always the same: a machine has moods, too.
-            for target in targets[::1 if run % 2 else -1]:
+            # Whoever comes first, or after whom, is not always the same: what one leaves behind
+            # (64 servers that end, say) is paid by the next. And a machine has moods, too.
+            for target in orders[run % len(orders)]:
                 if target.name in failed:
                     continue
                 try:
@@ -98,6 +101,20 @@ class Bench:
                         "pgbouncer": {"failed": "not supported"}}
             for clients in CLIENTS:
                 self.select_cell(protocol, clients, targets)
+
+    def earlier(self, server):
+        """Both versions before the same databases."""
+        whole = self.sharded_suite()
+        with Pgsled(server, EARLIER, programs=self.options.earlier, **whole) as old, \
+                Pgsled(server, **whole) as new:
+            for protocol in PROTOCOLS:
+                for clients in GOAL_CLIENTS:
+                    self.cell(f"-S {protocol}, {clients}, beside earlier", [old, new],
+                              lambda target, _, p=protocol, c=clients: pgbench(
+                                  target, "-S", "-M", p, "-c", c, "-j", min(2, c), "-T",
+                                  self.seconds)["tps"], 2 * self.runs)
+                self.cell(f"point query, {protocol}, 16, beside earlier", [old, new],
+                          self.point_query(protocol), 2 * self.runs)
 
     def select_cell(self, protocol, clients, targets):
         latency = {target.name: [] for target in targets}
@@ -145,13 +162,18 @@ class Bench:
         self.cell("statements of new shape, sharded, 16", [pgsled], run_with("app"))
 
     def sharded(self, _direct, _bouncer, pgsled):
+        for protocol in PROTOCOLS:
+            query = self.point_query(protocol)
+            sides = [Side(pgsled, "unsharded", "wide"), Side(pgsled, "sharded", "app")]
+            self.cell(f"point query, {protocol}, 16", sides,
+                      lambda side, run, q=query: q(side.target, run, side.database), 2 * self.runs)
+
+    def point_query(self, protocol):
         script = self.folder / "points"
         script.write_text(POINT_SCRIPT)
-        for protocol in PROTOCOLS:
-            sides = [Side(pgsled, "unsharded", "wide"), Side(pgsled, "sharded", "app")]
-            self.cell(f"point query, {protocol}, 16", sides, lambda side, _, p=protocol: pgbench(
-                side.target, "-f", script, "-M", p, "-c", 16, "-j", 2, "-T", self.seconds,
-                database=side.database)["tps"], 2 * self.runs)
+        return lambda target, _, database="app": pgbench(
+            target, "-f", script, "-M", protocol, "-c", 16, "-j", 2, "-T", self.seconds,
+            database=database)["tps"]
 
     def copy(self, direct, _bouncer, pgsled):
         """Rows a second of one COPY through the suite, commit over the shards included, and of one
@@ -261,17 +283,14 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 direct = Direct(server)
                 bouncer = stack.enter_context(PgBouncer(server))
-                pgsled = stack.enter_context(Pgsled(server, databases=self.databases(),
-                                                    sharded_tables=[
-                                                        {"database": "app", "name": name,
-                                                         "column": column, "data_type": "bigint"}
-                                                        for name, column in
-                                                        (("points", "id"), ("accounts", "aid"))]))
+                pgsled = stack.enter_context(Pgsled(server, **self.sharded_suite()))
                 for section in ("select", "tpcb", "sharded", "shapes", "copy"):
                     if self.wanted(section):
                         getattr(self, section)(direct, bouncer, pgsled)
                 self.attempt("relay", self.relay, server, bouncer)
                 self.attempt("threads", self.threads, server, bouncer)
+            if self.options.earlier:
+                self.attempt("earlier", self.earlier, server)
             self.attempt("connect", self.connect, server, direct)
             self.attempt("tls", self.tls, server, certificate)
             self.attempt("memory", self.memory, server, certificate)
@@ -290,14 +309,18 @@ class Bench:
             self.say(f"{section}: {why}")
 
     @staticmethod
-    def databases():
+    def sharded_suite():
         # As many server connections on one side as on the other, and fewer than clients, so that
         # both use all of theirs: what is compared is sharding, not how many processes share the
         # processors' caches.
-        return [{"name": "postgres"}, {"name": "plain"},
-                {"name": "wide", "database_name": "plain", "pool_size": SHARDS * SHARD_POOL}] + [
-            {"name": "app", "shard": number, "database_name": f"shard_{number}",
-             "pool_size": SHARD_POOL} for number in range(SHARDS)]
+        databases = [
+            {"name": "postgres"}, {"name": "plain"},
+            {"name": "wide", "database_name": "plain", "pool_size": SHARDS * SHARD_POOL}]
+        databases += [{"name": "app", "shard": number, "database_name": f"shard_{number}",
+                       "pool_size": SHARD_POOL} for number in range(SHARDS)]
+        tables = [{"database": "app", "name": name, "column": column, "data_type": "bigint"}
+                  for name, column in (("points", "id"), ("accounts", "aid"))]
+        return {"databases": databases, "sharded_tables": tables}
 
     def prepare(self, server):
         self.say("preparing PostgreSQL")
@@ -329,9 +352,11 @@ def main():
     parser.add_argument("--json", action="store_true", help="the results as JSON on the output")
     parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
     parser.add_argument("--runs", type=int, help="runs of each cell (11)")
+    parser.add_argument("--earlier", metavar="DIR", help="programs of an earlier version, to be "
+                        "compared with those of now")
     parser.add_argument("--only", nargs="+", choices=[
-        "select", "tpcb", "connect", "sharded", "shapes", "copy", "relay", "threads", "tls",
-        "memory", "commit", "moving"])
+        "select", "tpcb", "earlier", "connect", "sharded", "shapes", "copy", "relay", "threads",
+        "tls", "memory", "commit", "moving"])
     options = parser.parse_args()
     bench = Bench(options).run()
     goals = report.goals(bench.results)

@@ -12,6 +12,7 @@ from support.raw_client import RawClient
 from support.suite import Suite
 
 POOL_SIZE = 10
+EARLIER = "earlier"         # pgsled of another version
 SHARDS, SHARD_POOL = 3, 5   # of the sharded database; server connections of each shard
 # pgbench counts the time of connecting against its duration: where connecting is not what is
 # measured, nobody asks for a password.

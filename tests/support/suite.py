@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -43,11 +44,11 @@ def toml_text(sections):
 
 class Suite:
     """`databases` and `users` are lists of dicts as the files have them; host, port and
-    password are filled in when missing."""
+    password are filled in when missing. `programs`: a folder with those of another version."""
 
     def __init__(self, server, databases=None, users=None, general=None, pgsled=None,
-                 sharded_tables=(), poolers=1, frontends=1, extra=(), arguments=()):
-        self.server = server
+                 sharded_tables=(), poolers=1, frontends=1, extra=(), arguments=(), programs=None):
+        self.server, self.programs = server, programs
         self.port, self.metrics_port = free_port(), free_port()
         self.folder = short_folder("pgsled-t-")
         self.run_dir = self.folder / "run"
@@ -110,9 +111,12 @@ class Suite:
         path.chmod(0o600)
 
     def command(self):
-        return [binaries() / "pgsled", "up", "--config", self.folder / "pgdog.toml",
+        return [self.program(), "up", "--config", self.folder / "pgdog.toml",
                 "--users", self.folder / "users.toml", "--run-dir", self.run_dir,
                 "--poolers", self.poolers, "--frontends", self.frontends] + self.arguments
+
+    def program(self):
+        return pathlib.Path(self.programs or binaries()) / "pgsled"
 
     def start(self, wait=True):
         self.write_configuration()
@@ -191,7 +195,7 @@ class Suite:
         wait_until(another, seconds, because=f"{service} is not started again")
 
     def cli(self, *arguments, check=True):
-        done = subprocess.run([str(binaries() / "pgsled")] + [str(a) for a in arguments],
+        done = subprocess.run([str(self.program())] + [str(a) for a in arguments],
                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               timeout=30, check=False)
         if check and done.returncode != 0:
