@@ -109,8 +109,9 @@ def extended_conversations():
         "query ends the batch": [(parse("", "SELECT 1") + bind() + execute() + query("SELECT 2"),
                                   1)],
         "a query takes the unnamed statement": [
-            (parse("", "SELECT 5") + SYNC, 1), (query("SELECT 1"), 1), (bind() + execute() + SYNC, 1),
-            (parse("", "SELECT 6") + SYNC, 1), (query("SELEC"), 1), (describe("S") + SYNC, 1)],
+            (parse("", "SELECT 5") + SYNC, 1), (query("SELECT 1"), 1),
+            (bind() + execute() + SYNC, 1), (parse("", "SELECT 6") + SYNC, 1),
+            (query("SELEC"), 1), (describe("S") + SYNC, 1)],
         "what is skipped leaves the unnamed statement": [
             (parse("", "SELECT 5") + SYNC, 1),
             (parse("bad", "SELEC") + query("SELECT 1") + SYNC, 1), (bind() + execute() + SYNC, 1),

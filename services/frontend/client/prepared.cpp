@@ -68,9 +68,9 @@ bool client::make_room(const statement_ref& wanted, output& out) {
   return true;
 }
 
-// For a message about the unnamed statement: the session's is there, and nobody else's, which may be
-// also when nothing is known of it, because the message that took it away was skipped. False: what
-// has become of it says the server first; the message comes again.
+// For a message about the unnamed statement: the session's is there, and nobody else's, which may
+// be also when nothing is known of it, because the message that took it away was skipped. False:
+// what has become of it says the server first; the message comes again.
 bool client::ensure_unnamed(output& out) {
   if (unnamed_ != nullptr) {
     if (server_->unnamed != unnamed_) prepare_on_server(as_used(unnamed_), "", out, true);
