@@ -52,11 +52,6 @@ std::string well_formed(byte_span beginning) {
   return whole;
 }
 
-bool is_asynchronous(char type) {
-  return type == be::notice_response || type == be::parameter_status ||
-         type == be::notification_response;
-}
-
 bool is_virtual(owed kind) { return kind == owed::virtual_parse || kind == owed::virtual_close; }
 
 bool may_raise_event(char type) {
@@ -110,6 +105,7 @@ void ledger::pop() {
 }
 
 void ledger::flush_virtual(ledger_events& events) {
+  if (streaming_ != 0) return;   // not into the middle of a message
   while (!queue_.empty()) {
     const auto kind = queue_.front().kind;
     if (kind == owed::virtual_parse) {
@@ -194,7 +190,7 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
       beginning = well_formed(body);
       body = as_bytes(beginning);
     }
-    if (!is_asynchronous(frame.type)) at.flush_ours(*this);
+    at.flush_ours(*this);
     bool forwarded = true;
     // What is behind us must have left before an event may inject something.
     if (may_raise_event(frame.type)) at.flush();
@@ -216,6 +212,8 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
     }
   }
   at.flush();
+  // What only we owe behind that must not wait for more of the server, which may never come.
+  if (streaming_ == 0 && !violated_) flush_virtual(events);
   return at.position;
 }
 

@@ -297,6 +297,14 @@ std::uint64_t plan_desk::version(const std::string& database) const {
       hash.add(value);
     }
   }
+  hash.mark(6);
+  for (const auto& followed : one.database.catalog.followed) {
+    for (const auto* text : {&followed.schema, &followed.table, &followed.column,
+                             &followed.foreign_key, &followed.of}) {
+      hash.add(*text);
+    }
+  }
+  hash.mark(7);
   for (const auto& name : one.database.catalog.hides_sharded) hash.add(name);
   hash.mark(4);
   for (const auto& name : one.database.catalog.namesakes) hash.add(name);

@@ -358,6 +358,8 @@ def main():
         "select", "tpcb", "earlier", "connect", "sharded", "shapes", "copy", "relay", "threads",
         "tls", "memory", "commit", "moving"])
     options = parser.parse_args()
+    if "earlier" in (options.only or []) and not options.earlier:
+        parser.error("earlier: --earlier DIR says which")
     bench = Bench(options).run()
     goals = report.goals(bench.results)
     if options.json:

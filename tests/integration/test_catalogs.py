@@ -140,8 +140,12 @@ def test_a_foreign_key_that_changes_the_key_is_seen(suite, server):
     """Of what others refer to: parents.id is nobody's sharding key, a.id is a's own."""
     for name in SHARDS:
         server.run("CREATE TABLE parents (id bigint PRIMARY KEY, v int)", "TRUNCATE plain, a",
-                   "ALTER TABLE a ADD UNIQUE (id)",
-                   "ALTER TABLE plain ADD CONSTRAINT following FOREIGN KEY (id) REFERENCES parents "
+                   "ALTER TABLE a ADD UNIQUE (id)", database=name)
+    changed(suite)
+    with suite.connect("app") as connection:
+        connection.execute("UPDATE parents SET id = 5")   # there is a plan for it now
+    for name in SHARDS:
+        server.run("ALTER TABLE plain ADD CONSTRAINT following FOREIGN KEY (id) REFERENCES parents "
                    "ON UPDATE CASCADE, ADD CONSTRAINT together FOREIGN KEY (id) REFERENCES a (id) "
                    "ON UPDATE CASCADE", database=name)
     changed(suite)

@@ -7,7 +7,7 @@ import pytest
 
 import corpus
 from support.suite import Suite
-from support.wire import query
+from support.wire import SYNC, bind, error_codes, execute, parse, query
 
 
 def hold(client, steps):
@@ -88,6 +88,19 @@ def test_random_conversations(prepared, server):
             compare(prepared, server, corpus.random_conversation(seed), clients)
         except BaseException as failure:
             raise AssertionError(f"PGSLED_SEED={seed}: {failure!r}") from failure
+
+
+def test_the_unnamed_statement_of_somebody_else(server, dispatch):
+    """On the only connection there is another client's, where the own one was skipped."""
+    with Suite(server, general={"default_pool_size": 1}, pgsled={"dispatch": dispatch}) as suite:
+        with suite.raw() as other, suite.raw() as client:
+            other.send(parse("", "SELECT 'secret'"), bind(), execute(), SYNC)
+            other.receive_until_ready()
+            client.send(parse("bad", "SELEC"), parse("", "SELECT 1"), SYNC,
+                        bind(), execute(), SYNC)
+            assert error_codes(client.receive_until_ready(2)) == ["42601", "26000"]
+            client.send(parse("bad", "SELEC"), bind(), SYNC, bind(), execute(), SYNC)
+            assert error_codes(client.receive_until_ready(2)) == ["42601", "26000"]
 
 
 @pytest.mark.seconds(60)

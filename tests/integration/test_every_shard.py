@@ -375,6 +375,19 @@ def without(server, *statements):
         server.run(*statements, database=name)
 
 
+def test_an_unnamed_statement_that_was_not_closed(both):
+    """The Close was skipped: what is bound behind it is still there, and goes where its key says."""
+    for key in KEY.values():
+        got = []
+        for client in both:
+            got.append([answers(client, wire.parse("", "INSERT INTO t VALUES ($1)"), wire.SYNC)])
+            client.send(wire.bind("", "no"), wire.close("S"), wire.SYNC,
+                        wire.bind("", "", [str(key)]), wire.execute(), wire.SYNC)
+            got[-1].append([kind for kind, _ in client.receive_until_ready(2)])
+            got[-1].append(say(client, f"SELECT id FROM t WHERE id = {key}"))
+        assert got[0] == got[1]
+
+
 FOLLOWED = """
 CREATE TABLE groups (id bigint PRIMARY KEY, name text);
 CREATE TABLE owners (id bigint PRIMARY KEY REFERENCES groups ON UPDATE CASCADE ON DELETE CASCADE,

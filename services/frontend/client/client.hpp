@@ -190,7 +190,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void settle();
   void run_effects(const session::effects&);
   bool standard_strings() const;
-  bool discard_all(const sql::statement&, byte_span body, session::effects, output& out);
+  bool discard_all(const sql::statement&, byte_span body, session::entry, output& out);
   std::string with_start_again(std::string_view text, std::vector<sql::statement>& all);
   std::string rewritten_deallocate(const sql::statement&, output& out, bool simple);
   // One statement; the session goes on. `simple`: it came by Query or FunctionCall.
@@ -209,7 +209,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void prepare_on_server(const statement_ref&, std::string_view name, output& out, bool proxy,
                          std::uint32_t mark = 0);
   bool make_room(const statement_ref&, output& out);
-  bool ensure_unnamed(output& out);
+  bool in_doubt(std::string_view name) const;
+  void ensure_unnamed(output& out);
+  void unnamed_goes();
   void ensure_prepared(const statement_ref&, output& out);
   statement_ref* find_prepared(std::string_view name);
   void start_again(const sql::statement&, output& out);
@@ -322,7 +324,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::unique_ptr<session::shadow> shadow_;
   session::pair_set_ref reported_;          // ParameterStatus values the client knows
   std::unique_ptr<std::unordered_map<std::string, statement_ref>> prepared_;
-  // What Parse and Close have changed since the server last said that all is well, to be taken back
+  // What Parse, Close and Query have changed since the server last said that all is well, to be taken back
   // should it skip them. Name empty: the unnamed statement, and what it was before.
   struct note {
     std::string name;

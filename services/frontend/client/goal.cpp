@@ -33,6 +33,7 @@ bool client::read_unit(byte_span bytes, unit& into) {
     for (auto it = parsed.rbegin(); it != parsed.rend(); ++it) {
       if (it->first == name) return it->second;
     }
+    into.in_doubt = into.in_doubt || in_doubt(name);
     if (name.empty()) return unnamed_;
     const auto* known = find_prepared(name);
     return known != nullptr ? *known : nullptr;

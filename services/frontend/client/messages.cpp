@@ -217,9 +217,7 @@ void client::run_effects(const session::effects& effects) {
         // connection has: it is cleaned before anybody else gets it.
         pins_when_discarded_ = pins_;
         prepared_.reset();
-        unnamed_.reset();
         server_->present.clear();
-        server_->unnamed.reset();
         server_->dirty = true;
         break;
       default:
@@ -244,7 +242,7 @@ bool client::query(byte_span body, output& out) {
     if (unnamed_ != nullptr || is_unconfirmed("")) {
       sent.mark = note_change("", std::exchange(unnamed_, nullptr), false);
     }
-    server_->unnamed.reset();
+    unnamed_goes();
   }
   if (sql::may_affect_session(*text)) {
     auto found = std::make_shared<std::vector<sql::statement>>();
@@ -268,7 +266,8 @@ bool client::query(byte_span body, output& out) {
       run_effects(found);
       const auto& first = found->front();
       if (found->size() == 1 && first.effect == sql::effect::discard_all) {
-        return discard_all(first, body, std::move(found), out);
+        sent.effects = found;
+        return discard_all(first, body, std::move(sent), out);
       }
       const auto longer = with_start_again(*text, *found);
       sent.effects = std::move(found);
@@ -286,10 +285,8 @@ bool client::query(byte_span body, output& out) {
 }
 
 // It does not run among others.
-bool client::discard_all(const sql::statement& done, byte_span body, session::effects effects,
+bool client::discard_all(const sql::statement& done, byte_span body, session::entry sent,
                          output& out) {
-  session::entry sent{owed::query};
-  sent.effects = std::move(effects);
   server_->ledger.add(std::move(sent));
   out.pass(wire::header_size + body.size());
   const auto again = shadow_->behind(done);

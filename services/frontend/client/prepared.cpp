@@ -33,6 +33,7 @@ void client::prepare_on_server(const statement_ref& wanted, std::string_view nam
   if (server_->ledger.add(std::move(sent))) {
     if (name.empty()) {
       server_->unnamed = wanted;
+      server_->unnamed_batch = server_->ledger.batch();
     } else {
       server_->present.add(wanted->server_name(), wanted, batch);
     }
@@ -68,23 +69,29 @@ bool client::make_room(const statement_ref& wanted, output& out) {
   return true;
 }
 
-// For a message about the unnamed statement: the session's is there, and nobody else's, which may
-// be also when nothing is known of it, because the message that took it away was skipped. False:
-// what has become of it says the server first; the message comes again.
-bool client::ensure_unnamed(output& out) {
+// Whether what the session has under that name can only be told when the server has answered.
+bool client::in_doubt(std::string_view name) const {
+  if (server_ == nullptr || server_->ledger.empty() || server_->ledger.copying_in()) return false;
+  if (name.empty()) return server_->unnamed_in_doubt();
+  return closes_unconfirmed_ && is_unconfirmed(name);
+}
+
+// For a message about the unnamed statement that is not in doubt: the session's is there, and nobody
+// else's, which may be also when nothing is known of it: what took it away may have been skipped.
+void client::ensure_unnamed(output& out) {
   if (unnamed_ != nullptr) {
     if (server_->unnamed != unnamed_) prepare_on_server(as_used(unnamed_), "", out, true);
-    return true;
-  }
-  if (is_unconfirmed("") && !server_->ledger.empty()) {
-    out.flush(server_);
-    settle();
-    return false;
+    return;
   }
   wire::write_close(out.own(), 'S', "");
   server_->ledger.add({owed::close, true});
+  unnamed_goes();
+}
+
+// With what is sent now, or not, should the server skip that.
+void client::unnamed_goes() {
   server_->unnamed.reset();
-  return true;
+  server_->unnamed_batch = server_->ledger.batch();
 }
 
 // After make_room().
@@ -115,8 +122,8 @@ bool client::parse(byte_span body, output& out) {
   if (!sent->name.empty()) {
     const auto* known = find_prepared(sent->name);
     if (known != nullptr) repeated_as = as_used(*known);
-    if ((known != nullptr || closes_unconfirmed_) && is_unconfirmed(sent->name) &&
-        !server_->ledger.empty()) {
+    if ((known != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) ||
+        in_doubt(sent->name)) {
       // Whether the name is taken is not known before the server has answered.
       out.flush(server_);
       settle();
@@ -135,8 +142,9 @@ bool client::parse(byte_span body, output& out) {
     if (!rewritten.empty()) {
       auto stand_in = std::make_shared<statement>();
       stand_in->sql = rewritten;
+      const auto mark = note_change("", std::move(unnamed_), false);
       unnamed_ = stand_in;
-      prepare_on_server(unnamed_, "", out, false);
+      prepare_on_server(unnamed_, "", out, false, mark);
       out.skip(whole);
       return true;
     }
@@ -150,8 +158,9 @@ bool client::parse(byte_span body, output& out) {
       unnamed_ = wanted;
     }
     entry.tag = server::tag_of(*wanted, true);
-    if (server_->ledger.add(std::move(entry)) && server_->unnamed != wanted) {
-      server_->unnamed = std::move(wanted);
+    if (server_->ledger.add(std::move(entry))) {
+      server_->unnamed_batch = server_->ledger.batch();
+      if (server_->unnamed != wanted) server_->unnamed = std::move(wanted);
     }
     out.pass(whole);
     return true;
@@ -205,12 +214,17 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     violate("malformed Bind message");
     return false;
   }
+  if (in_doubt(name)) {
+    out.flush(server_);
+    settle();
+    return false;
+  }
   statement_ref prepared;
   if (const auto* known = name.empty() ? nullptr : find_prepared(name)) prepared = as_used(*known);
   if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(prepared, out)) {
     return false;
   }
-  if (name.empty() && !ensure_unnamed(out)) return false;
+  if (name.empty()) ensure_unnamed(out);
   ++server_->pool().stats.binds;
   touched();
   statement_ref target;
@@ -258,8 +272,13 @@ bool client::describe(byte_span body, output& out) {
     out.pass(whole);
     return true;
   }
+  if (in_doubt(target->name)) {
+    out.flush(server_);
+    settle();
+    return false;
+  }
   if (target->name.empty()) {
-    if (!ensure_unnamed(out)) return false;
+    ensure_unnamed(out);
   } else if (auto* prepared = find_prepared(target->name);
              prepared != nullptr && endpoint_->mode != pool_mode::session) {
     const auto used = as_used(*prepared);
@@ -289,7 +308,7 @@ bool client::close_object(byte_span body, output& out) {
     if (name.empty()) {
       entry.mark = note_change("", std::move(unnamed_), true);
       unnamed_ = nullptr;
-      server_->unnamed.reset();
+      unnamed_goes();
     } else if (const auto* known = find_prepared(name)) {
       entry.mark = note_change(name, *known, true);
       prepared_->erase(name);

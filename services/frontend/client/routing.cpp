@@ -28,6 +28,7 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   if (endpoint_->sharded && meaning_in_doubt()) return settle_first();
   unit now;
   if (!read_unit(bytes, now)) return routed::need_more;
+  if (now.in_doubt) return settle_first();
   if (batch_ && now.parts.front().type == fe::sync) return end_batch(now, bytes);
   if ((batch_ || stepwise) && !now.simple) cut_unit(now, bytes);
   worker_.set_shaped({});

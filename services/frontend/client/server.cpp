@@ -222,8 +222,9 @@ void client::server_ready(char server_status, bool proxy) {
   }
   if (server_->ledger.empty() && unconfirmed_) {
     for (const auto& [name, prepared, closed, repeated] : *unconfirmed_) {
-      if (closed || repeated || name.empty() || find_prepared(name) == nullptr)
-        continue;  // the latter: it has failed
+      if (closed || repeated || name.empty()) continue;
+      const auto* now = find_prepared(name);
+      if (now == nullptr || *now != prepared) continue;   // it has failed, perhaps
       prepared->proven_endpoint = endpoint_;
       prepared->proven_settings = shadow_->current();
     }
@@ -242,8 +243,6 @@ bool client::may_let_go() const {
 }
 
 void client::server_read_done() {
-  // What only we owe, behind what the server owed, makes nobody come here again.
-  if (state_ == state::settling && server_ != nullptr) server_->flush_virtual();
   flush_to_client();
   if (state_ == state::closed || server_ == nullptr) return;
   if (!server_->usable()) {

@@ -24,6 +24,7 @@ struct unit {
   std::size_t bytes = 0;
   bool simple = false;           // Query or FunctionCall
   bool ends_with_sync = false;
+  bool in_doubt = false;         // means a statement of which the server has to answer first
   std::size_t executes = 0;
   // Its statements that write to every shard, with the plan of each; set by routing. A Bind, or the
   // Query.

@@ -34,7 +34,8 @@ pg_error waiting_for(const std::vector<std::string>& differ) {
 bool move_runner::may_be_of_tables(step what, const pg_error& why) {
   const bool of_tables = why.sqlstate.starts_with("42") || why.sqlstate == "55000" ||
                          why.sqlstate == "23502" || why.sqlstate == "22P02" ||
-                         why.sqlstate == "XX001" || why.sqlstate == rewritten;
+                         why.sqlstate == "XX001";
+  if (why.sqlstate == rewritten) return what == step::copy;
   return of_tables && (what == step::copy || what == step::catch_up || what == step::compare ||
                        what == step::fence || what == step::verify);
 }

@@ -221,20 +221,34 @@ TEST(ledger, replies_nobody_sends_come_in_order) {
   script s({plain(owed::virtual_parse), plain(owed::bind), plain(owed::virtual_close),
       plain(owed::execute),
             plain(owed::virtual_parse), plain(owed::virtual_close), plain(owed::sync)});
-  EXPECT_EQ(s.gets(empty('2')), "+12");
-  EXPECT_EQ(s.gets(row() + command("SELECT 1")), "+3DC");
+  EXPECT_EQ(s.gets(empty('2')), "+12+3");
+  EXPECT_EQ(s.gets(row() + command("SELECT 1")), "DC+1+3");
   EXPECT_EQ(s.gets(notice()), "N");
-  EXPECT_EQ(s.gets(ready()), "+1+3Z<Z:I>");
+  EXPECT_EQ(s.gets(ready()), "Z<Z:I>");
   EXPECT_QUIET(s);
+}
+
+TEST(ledger, replies_nobody_sends_come_before_a_notice_and_never_inside_a_message) {
+  script s({plain(owed::virtual_close), plain(owed::query), plain(owed::virtual_parse)});
+  EXPECT_EQ(s.gets(notice()), "+3N");
+  // A large one is done for the book when it begins.
+  const auto large = message('T', std::string(ledger::max_inspected, 'x'));
+  script t({plain(owed::describe_portal), plain(owed::virtual_parse)});
+  EXPECT_EQ(t.gets(large.substr(0, 50)), "");
+  t.book.flush_virtual(t.to);
+  EXPECT_EQ(t.gets(large.substr(50)), "T+1");
+  EXPECT_EQ(s.gets(command("SELECT 1") + ready()), "CZ<Z:I>+1");
+  EXPECT_TRUE(s.book.empty());
 }
 
 TEST(ledger, flush_makes_replies_only_when_their_turn_has_come) {
   script s({plain(owed::bind), plain(owed::virtual_close)});
   s.book.flush_virtual(s.to);
   EXPECT_EQ(s.to.seen, "");
-  EXPECT_EQ(s.gets(empty('2')), "2");
+  EXPECT_EQ(s.gets(empty('2')), "2+3");   // without being asked: who waits for it may send nothing
+  EXPECT_TRUE(s.book.add(plain(owed::virtual_parse)));
   s.book.flush_virtual(s.to);
-  EXPECT_EQ(s.to.seen, "2+3");
+  EXPECT_EQ(s.to.seen, "2+3+1");
   EXPECT_TRUE(s.book.empty());
 }
 
