@@ -152,6 +152,7 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
       at.take(count, streaming_forward_);
       continue;
     }
+    at.flush_ours(*this);
     wire::frame frame;
     const auto state = wire::peek(rest, frame);
     if (state == wire::frame_state::partial_header) break;
@@ -161,7 +162,6 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
     }
     const bool whole = rest.size() >= frame.total();
     if (frame.type == be::data_row || frame.type == be::copy_data) {
-      at.flush_ours(*this);
       if (!head_runs()) {
         violated_ = true;
         break;
@@ -190,7 +190,6 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
       beginning = well_formed(body);
       body = as_bytes(beginning);
     }
-    at.flush_ours(*this);
     bool forwarded = true;
     // What is behind us must have left before an event may inject something.
     if (may_raise_event(frame.type)) at.flush();
