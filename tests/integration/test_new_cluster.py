@@ -158,7 +158,8 @@ class Keepers(Writers):
                 connection.execute("INSERT INTO orders VALUES (%s, %s, %s, 'new')",
                                    (new, key, tenant))
             self.users[key] = [tenant, count + 1, note]
-            self.orders[new] = (key, tenant, "new")
+            with self.lock:   # another one may be going through them
+                self.orders[new] = (key, tenant, "new")
         elif what < 0.8:
             connection.execute("DELETE FROM orders WHERE user_id = %s AND tenant = %s",
                                (key, tenant))
