@@ -212,7 +212,7 @@ std::size_t ledger::receive(byte_span bytes, ledger_events& events) {
   }
   at.flush();
   // What only we owe behind that must not wait for more of the server, which may never come.
-  if (streaming_ == 0 && !violated_) flush_virtual(events);
+  if (!violated_) flush_virtual(events);
   return at.position;
 }
 

@@ -129,6 +129,9 @@ class ledger {
   // below answered() every reply has come.
   std::uint64_t batch() const { return batch_; }
   std::uint64_t answered() const { return answered_; }
+  // What was sent in that batch may have been skipped because of an error before it, and this batch
+  // is a later one: within the same what needs it would be skipped as well.
+  bool in_doubt(std::uint64_t batch) const { return batch < batch_ && batch >= answered_; }
   // In doubt what the server still owes (a Sync sent inside a COPY that then failed).
   bool doubtful() const { return doubtful_; }
   char status() const { return status_; }

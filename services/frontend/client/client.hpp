@@ -208,6 +208,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool execute(byte_span body, output& out);
   void prepare_on_server(const statement_ref&, std::string_view name, output& out, bool proxy,
                          std::uint32_t mark = 0);
+  bool wait_for_answers(output& out);
   bool make_room(const statement_ref&, output& out);
   bool in_doubt(std::string_view name) const;
   void ensure_unnamed(output& out);
@@ -324,8 +325,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::unique_ptr<session::shadow> shadow_;
   session::pair_set_ref reported_;          // ParameterStatus values the client knows
   std::unique_ptr<std::unordered_map<std::string, statement_ref>> prepared_;
-  // What Parse, Close and Query have changed since the server last said that all is well, to be taken back
-  // should it skip them. Name empty: the unnamed statement, and what it was before.
+  // What Parse, Close and Query have changed since the server last said that all is well, to be
+  // taken back should it skip them. Name empty: the unnamed statement, and what it was before.
   struct note {
     std::string name;
     statement_ref statement;

@@ -41,15 +41,18 @@ void client::prepare_on_server(const statement_ref& wanted, std::string_view nam
   }
 }
 
+// False, as what the caller says: the message in hand comes again when the server owes nothing.
+bool client::wait_for_answers(output& out) {
+  out.flush(server_);
+  settle();
+  return false;
+}
+
 // False: the message that needs the statement has to wait, and comes again.
 bool client::make_room(const statement_ref& wanted, output& out) {
   auto& present = server_->present;
   const std::size_t limit = worker_.settings().prepared_statements_per_connection;
-  if (present.in_doubt(wanted->server_name(), server_->ledger)) {
-    out.flush(server_);
-    settle();
-    return false;
-  }
+  if (present.in_doubt(wanted->server_name(), server_->ledger)) return wait_for_answers(out);
   // While the server skips to a Sync nothing is prepared, and nothing would be closed.
   if (present.use(wanted->server_name()) || present.size() < limit ||
       server_->ledger.skipping()) {
@@ -57,11 +60,7 @@ bool client::make_room(const statement_ref& wanted, output& out) {
   }
   // Were something before it to fail the server would skip a Close, and nobody could say any more
   // what is there: so nothing may be owed. Several are closed at once, to wait seldom.
-  if (!server_->ledger.empty()) {
-    out.flush(server_);
-    settle();
-    return false;
-  }
+  if (!server_->ledger.empty()) return wait_for_answers(out);
   for (const auto& name : present.take_oldest(present.size() - limit + 1 + limit / 16)) {
     wire::write_close(out.own(), 'S', name);
     server_->ledger.add({owed::close, true});
@@ -72,7 +71,7 @@ bool client::make_room(const statement_ref& wanted, output& out) {
 // Whether what the session has under that name can only be told when the server has answered.
 bool client::in_doubt(std::string_view name) const {
   if (server_ == nullptr || server_->ledger.empty() || server_->ledger.copying_in()) return false;
-  if (name.empty()) return server_->unnamed_in_doubt();
+  if (name.empty()) return server_->ledger.in_doubt(server_->unnamed_batch);
   return closes_unconfirmed_ && is_unconfirmed(name);
 }
 
@@ -125,9 +124,7 @@ bool client::parse(byte_span body, output& out) {
     if ((known != nullptr && is_unconfirmed(sent->name) && !server_->ledger.empty()) ||
         in_doubt(sent->name)) {
       // Whether the name is taken is not known before the server has answered.
-      out.flush(server_);
-      settle();
-      return false;
+      return wait_for_answers(out);
     }
     if (!make_room(repeated_as ? repeated_as : wanted, out)) return false;
   }
@@ -214,11 +211,7 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     violate("malformed Bind message");
     return false;
   }
-  if (in_doubt(name)) {
-    out.flush(server_);
-    settle();
-    return false;
-  }
+  if (in_doubt(name)) return wait_for_answers(out);
   statement_ref prepared;
   if (const auto* known = name.empty() ? nullptr : find_prepared(name)) prepared = as_used(*known);
   if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(prepared, out)) {
@@ -272,11 +265,7 @@ bool client::describe(byte_span body, output& out) {
     out.pass(whole);
     return true;
   }
-  if (in_doubt(target->name)) {
-    out.flush(server_);
-    settle();
-    return false;
-  }
+  if (in_doubt(target->name)) return wait_for_answers(out);
   if (target->name.empty()) {
     ensure_unnamed(out);
   } else if (auto* prepared = find_prepared(target->name);

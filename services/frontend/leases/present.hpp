@@ -30,12 +30,10 @@ class present_statements {
   void add(const std::string& name, statement_ref what, std::uint64_t batch = surely) {
     known_[name] = {std::move(what), ++uses_, batch};
   }
-  // It has been prepared in an earlier batch that may still turn out to have been skipped. Within
-  // one batch what needs it would be skipped as well.
+  // It has been prepared in an earlier batch that may still turn out to have been skipped.
   bool in_doubt(const std::string& name, const session::ledger& replies) const {
     const auto found = known_.find(name);
-    return found != known_.end() && found->second.batch < replies.batch() &&
-           found->second.batch >= replies.answered();
+    return found != known_.end() && replies.in_doubt(found->second.batch);
   }
   void remove(const statement* what) {
     std::erase_if(known_, [&](const auto& one) { return one.second.what.get() == what; });

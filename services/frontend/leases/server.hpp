@@ -97,13 +97,8 @@ class server final : private server_stream_user, private session::ledger_events 
   // Prepared statements on it.
   present_statements present;        // those that have a name
   statement_ref unnamed;             // in the unnamed slot; null: unknown or none
-  // The batch of the last message that was to change the slot. What is there cannot be told from a
-  // later one before all of that is answered: an error may have made the server skip it. Within the
-  // same batch what needs it would be skipped as well.
+  // The batch of the last message that was to change the slot.
   std::uint64_t unnamed_batch = present_statements::surely;
-  bool unnamed_in_doubt() const {
-    return unnamed_batch < ledger.batch() && unnamed_batch >= ledger.answered();
-  }
   std::unordered_map<std::string, statement_ref> portals;  // only those whose statement matters
   statement_ref unnamed_portal;
 

@@ -248,20 +248,17 @@ trouble cluster_flow::place_all() {
 
 // Several shards that count alike would give out the same values.
 trouble cluster_flow::sequences() {
-  auto& links = scene_.side(from()).links;
-  std::vector<sequence_values> read(links.size());
-  if (auto error = management::together(links.size(), [&](std::size_t shard) {
-        return read_sequences(links[shard], static_cast<shard_number>(shard), read[shard]);
-      })) {
-    return error;
+  std::vector<sequence_source> sources;
+  for (auto& link : scene_.side(from()).links) {
+    sources.emplace_back(static_cast<shard_number>(sources.size()), &link);
   }
-  sequence_values values;
-  for (const auto& one : read) keep_higher(one, values);
+  const auto values = read_sequences(sources);
+  if (!values) return values.error();
   auto& there = scene_.side(to_).gets;
   return management::together(there.size(), [&](std::size_t d) {
     const sequence_manner how{static_cast<shard_number>(d), false,
                               to_ == cluster_side::fresh && there.size() > 1};
-    return carry_sequences(there[d]->link(there[d]->destination), values, how);
+    return carry_sequences(there[d]->link(there[d]->destination), *values, how);
   });
 }
 

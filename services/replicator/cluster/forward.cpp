@@ -34,6 +34,22 @@ constexpr milliseconds slot_wait{600'000};     // a slot waits for old transacti
 constexpr milliseconds a_moment{50};
 constexpr std::size_t most_named = 20;         // definitions, in a message
 
+// What each of several servers says, all asked at once.
+template <class Value>
+result<std::vector<Value>> of_each(std::vector<management::connection>& links,
+                                   result<Value> (*read)(management::connection&)) {
+  std::vector<Value> all(links.size());
+  if (auto error = management::together(links.size(), [&](std::size_t i) -> trouble {
+        auto got = read(links[i]);
+        if (!got) return got.error();
+        all[i] = std::move(*got);
+        return std::nullopt;
+      })) {
+    return tl::unexpected(std::move(*error));
+  }
+  return all;
+}
+
 }  // namespace
 
 trouble cluster_runner::check() {
@@ -182,32 +198,14 @@ trouble cluster_runner::copy() {
 }
 
 result<std::vector<definitions>> cluster_runner::read_old_definitions() {
-  auto& links = scene_.side(cluster_side::old).links;
-  std::vector<definitions> all(links.size());
-  if (auto error = management::together(links.size(), [&](std::size_t shard) -> trouble {
-        auto read = read_definitions(links[shard]);
-        if (!read) return read.error();
-        all[shard] = std::move(*read);
-        return std::nullopt;
-      })) {
-    return tl::unexpected(std::move(*error));
-  }
-  return all;
+  return of_each(scene_.side(cluster_side::old).links, read_definitions);
 }
 
 // Whether nothing was touched since they were read in ready(): under the fence there is no time.
 result<bool> cluster_runner::untouched() {
-  auto& links = scene_.side(cluster_side::old).links;
-  std::vector<std::string> now(links.size());
-  if (auto error = management::together(links.size(), [&](std::size_t shard) -> trouble {
-        auto read = definitions_stamp(links[shard]);
-        if (!read) return read.error();
-        now[shard] = std::move(*read);
-        return std::nullopt;
-      })) {
-    return tl::unexpected(std::move(*error));
-  }
-  const auto before = std::exchange(stamps_, std::move(now));
+  auto now = of_each(scene_.side(cluster_side::old).links, definitions_stamp);
+  if (!now) return tl::unexpected(now.error());
+  const auto before = std::exchange(stamps_, std::move(*now));
   return before == stamps_;
 }
 

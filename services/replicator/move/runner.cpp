@@ -16,7 +16,6 @@
 #include "services/replicator/move/flip.hpp"
 #include "services/replicator/move/indexes.hpp"
 #include "services/replicator/move/schema.hpp"
-#include "services/replicator/move/sequences.hpp"
 #include "services/replicator/move/sizes.hpp"
 #include "services/replicator/move/source.hpp"
 
@@ -450,11 +449,8 @@ trouble move_runner::compare_once(bool all) {
 // what is wrong already costs nobody a wait.
 trouble move_runner::rehearse() {
   if (auto error = same_tables(scene_)) return error;
-  return management::together(scene_.sources.size(), [this](std::size_t i) {
-    const shard_number source = scene_.sources[i];
-    sequence_values values;
-    return read_sequences(scene_.link(source), source, values);
-  });
+  const auto values = read_source_sequences();
+  return values ? trouble() : trouble(values.error());
 }
 
 trouble move_runner::fence() {
@@ -496,17 +492,18 @@ trouble move_runner::verify() {
   return sequences();
 }
 
-trouble move_runner::sequences() {
-  std::vector<sequence_values> read(scene_.sources.size());
-  if (auto error = management::together(read.size(), [&](std::size_t i) {
-        const shard_number source = scene_.sources[i];
-        return read_sequences(scene_.link(source), source, read[i]);
-      })) {
-    return error;
+result<sequence_values> move_runner::read_source_sequences() {
+  std::vector<sequence_source> sources;
+  for (const shard_number source : scene_.sources) {
+    sources.emplace_back(source, &scene_.link(source));
   }
-  sequence_values values;
-  for (const auto& one : read) keep_higher(one, values);
-  return carry_sequences(scene_.link(scene_.destination), values,
+  return read_sequences(sources);
+}
+
+trouble move_runner::sequences() {
+  const auto values = read_source_sequences();
+  if (!values) return values.error();
+  return carry_sequences(scene_.link(scene_.destination), *values,
                          {scene_.destination, scene_.destination_owns()});
 }
 

@@ -17,6 +17,7 @@
 #include "services/replicator/move/job_runner.hpp"
 #include "services/replicator/move/progress.hpp"
 #include "services/replicator/move/scene.hpp"
+#include "services/replicator/move/sequences.hpp"
 #include "services/replicator/move/stream.hpp"
 
 namespace pgsled::replicator {
@@ -68,6 +69,7 @@ class move_runner : public job_runner {
   trouble rehearse();
   trouble fence();
   trouble verify();
+  result<sequence_values> read_source_sequences();
   trouble sequences();
   trouble settle(moving::stored& found);
   static bool may_be_of_tables(moving::step, const pg_error&);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/commit/statements.hpp"
+#include "common/management/together.hpp"
 
 namespace pgsled::replicator {
 
@@ -52,9 +53,7 @@ trouble carry(management::connection& link, const std::vector<std::string>& row,
   return execute(link, sql + fmt::format("SELECT setval({}, {}, false)", literal(name), next));
 }
 
-}  // namespace
-
-trouble read_sequences(management::connection& link, shard_number shard, sequence_values& found) {
+trouble read_one(management::connection& link, shard_number shard, sequence_values& found) {
   const auto rows = link.again(query);
   if (!rows) return rows.error();
   for (const auto& row : *rows) {
@@ -63,16 +62,28 @@ trouble read_sequences(management::connection& link, shard_number shard, sequenc
     if (step % residues == 0) {
       one.base = std::stoll(row[5]) - std::int64_t{shard} * (step / residues);
     }
-    keep_higher({{{row[0], row[1]}, one}}, found);
+    found[{row[0], row[1]}] = one;
   }
   return std::nullopt;
 }
 
-void keep_higher(const sequence_values& of, sequence_values& found) {
-  for (const auto& [name, one] : of) {
-    auto& to = found.try_emplace(name, one).first->second;
-    to.highest = std::max(to.highest, one.highest);
+}  // namespace
+
+result<sequence_values> read_sequences(const std::vector<sequence_source>& sources) {
+  std::vector<sequence_values> read(sources.size());
+  if (auto error = management::together(sources.size(), [&](std::size_t i) {
+        return read_one(*sources[i].second, sources[i].first, read[i]);
+      })) {
+    return tl::unexpected(std::move(*error));
   }
+  sequence_values all;
+  for (const auto& of_one : read) {
+    for (const auto& [name, one] : of_one) {
+      auto& to = all.try_emplace(name, one).first->second;
+      to.highest = std::max(to.highest, one.highest);
+    }
+  }
+  return all;
 }
 
 trouble carry_sequences(management::connection& link, const sequence_values& values,

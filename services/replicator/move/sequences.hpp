@@ -19,9 +19,9 @@ struct sequence_value {
 // By schema and name.
 using sequence_values = std::map<std::pair<std::string, std::string>, sequence_value>;
 
-// Of a shard of this number. Keeps the higher value of each.
-trouble read_sequences(management::connection&, shard_number, sequence_values& found);
-void keep_higher(const sequence_values& of, sequence_values& found);
+// Of several shards, each of its number, all at once: the highest value of each.
+using sequence_source = std::pair<shard_number, management::connection*>;
+result<sequence_values> read_sequences(const std::vector<sequence_source>&);
 
 struct sequence_manner {
   shard_number shard = 0;    // whose values it gets where sequences step by a multiple of 1024

@@ -130,17 +130,23 @@ FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 JOIN pg_namespace n ON n.oid = p.pronamespace
 GROUP BY p.proname)sql";
 
+// The sharding keys as they are there: c is the table, n its schema, a the column and t the entry.
+std::string key_columns(const management::connection& link,
+                        const std::vector<plan::sharded_table>& tables) {
+  return fmt::format(R"sql((VALUES {}) AS t (schema, name, col)
+JOIN pg_class c ON t.name = '' OR c.relname = t.name
+JOIN pg_namespace n ON n.oid = c.relnamespace AND (t.schema = '' OR n.nspname = t.schema)
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.col AND a.attnum > 0)sql",
+                     values_of(link, tables));
+}
+
 // Functions of BEFORE triggers that may give a row another key than its statement says: where it is
 // stored was decided before.
 std::string key_triggers_query(const management::connection& link,
                                const std::vector<plan::sharded_table>& tables) {
-  const auto values = values_of(link, tables);
   return fmt::format(R"sql(
 SELECT DISTINCT n.nspname || '.' || c.relname || ': trigger ' || g.tgname || ', column ' || t.col
-FROM (VALUES {0}) AS t (schema, name, col)
-JOIN pg_class c ON t.name = '' OR c.relname = t.name
-JOIN pg_namespace n ON n.oid = c.relnamespace AND (t.schema = '' OR n.nspname = t.schema)
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.col AND a.attnum > 0
+FROM {0}
 JOIN pg_trigger g ON g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
   AND g.tgtype & 3 = 3 AND g.tgtype & 20 <> 0
 JOIN pg_proc p ON p.oid = g.tgfoid JOIN pg_language l ON l.oid = p.prolang
@@ -150,7 +156,7 @@ WHERE n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'pgsled'
      regexp_replace(t.col, '(\W)', '\\\1', 'g') || '"?\s*:?=|\minto\M[^;]*\mnew\s*\.\s*"?' ||
      regexp_replace(t.col, '(\W)', '\\\1', 'g')))
 ORDER BY 1)sql",
-                     values);
+                     key_columns(link, tables));
 }
 
 // What other tables' statements would change sharding keys by foreign keys, step by step back from
@@ -160,10 +166,7 @@ std::string followed_query(const management::connection& link,
                            const std::vector<plan::sharded_table>& tables) {
   return fmt::format(R"sql(
 WITH RECURSIVE keys AS (
-  SELECT c.oid AS rel, a.attnum AS att FROM (VALUES {0}) AS t (schema, name, col)
-  JOIN pg_class c ON t.name = '' OR c.relname = t.name
-  JOIN pg_namespace n ON n.oid = c.relnamespace AND (t.schema = '' OR n.nspname = t.schema)
-  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.col AND a.attnum > 0
+  SELECT c.oid AS rel, a.attnum AS att FROM {0}
 ), followed (rel, att, by) AS (
   SELECT rel, att, NULL::oid FROM keys
   UNION
@@ -188,7 +191,7 @@ JOIN pg_namespace child_schema ON child_schema.oid = child.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = f.rel AND a.attnum = f.att AND f.att > 0
 WHERE NOT EXISTS (SELECT FROM keys WHERE keys.rel = f.rel AND keys.att = f.att)
 ORDER BY n.nspname, c.relname, f.att, k.conname)sql",
-                     values_of(link, tables));
+                     key_columns(link, tables));
 }
 
 // What connections of a role begin with, the most particular first: the role in this database, the
