@@ -54,6 +54,10 @@ std::string well_formed(byte_span beginning) {
 
 bool is_virtual(owed kind) { return kind == owed::virtual_parse || kind == owed::virtual_close; }
 
+bool ends_batch(owed kind) {
+  return kind == owed::sync || kind == owed::query || kind == owed::function_call;
+}
+
 bool may_raise_event(char type) {
   return type == be::error_response || type == be::ready_for_query ||
          type == be::parameter_status || type == be::copy_in_response;
@@ -73,7 +77,7 @@ bool ledger::add(entry sent) {
   } else if (skipping_) {
     return false;
   }
-  if (sent.kind == owed::sync || sent.kind == owed::query || sent.kind == owed::function_call) {
+  if (ends_batch(sent.kind)) {
     unsynced_ = false;
   } else if (!is_virtual(sent.kind)) {
     unsynced_ = true;
@@ -282,6 +286,7 @@ bool ledger::handle(char type, byte_span body, bool whole, ledger_events& events
 // ignored there; those behind it count.
 void ledger::begin_copy(ledger_events& events) {
   head_copies_ = client_copies_ = true;
+  bool ignored = false;
   for (auto it = queue_.begin() + 1; it != queue_.end();) {
     if (it->kind == owed::copy_end) {
       client_copies_ = false;
@@ -289,14 +294,27 @@ void ledger::begin_copy(ledger_events& events) {
       break;
     }
     if (it->kind == owed::sync) {
-      sync_inside_copy_ = true;
+      sync_inside_copy_ = ignored = true;
       ++answered_;
       it = queue_.erase(it);
     } else {
       ++it;
     }
   }
+  if (ignored) {
+    // It has not ended the implicit transaction, then.
+    const auto last = std::find_if(queue_.rbegin(), queue_.rend(), [](const entry& one) {
+      return !is_virtual(one.kind) && one.kind != owed::copy_end;
+    });
+    unsynced_ = !ends_batch(last->kind);
+  }
   events.copy_in();
+}
+
+bool ledger::may_hold_back() const {
+  return unsynced_ || std::any_of(queue_.begin(), queue_.end(), [](const entry& one) {
+           return one.kind == owed::copy_end;   // Syncs before it may be read inside the COPY
+         });
 }
 
 bool ledger::complete(byte_span body, ledger_events& events, bool& forwarded) {

@@ -125,6 +125,8 @@ class ledger {
   // The server has taken messages of the extended protocol since the last Sync or Query: its
   // implicit transaction is open although it owes nothing and its status is 'I'.
   bool unsynced() const { return unsynced_; }
+  // What it owes it may keep to itself until a Sync or Flush.
+  bool may_hold_back() const;
   // Batches are what Syncs end, numbered from 0. What is sent now belongs to this one; of those
   // below answered() every reply has come.
   std::uint64_t batch() const { return batch_; }

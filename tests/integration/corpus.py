@@ -140,6 +140,25 @@ def extended_conversations():
         "copy extended": [(parse("", "COPY corpus_rows FROM STDIN") + bind() + execute() + SYNC +
                            copy_data(b"1\ta\n") + COPY_DONE + SYNC, 1),
                           (query("DELETE FROM corpus_rows"), 1)],
+        "deallocate behind an error": [
+            (parse("a", "SELECT 1") + SYNC, 1),
+            (bind("", "nobody") + query("DEALLOCATE a") + parse("", "INSERT INTO corpus_rows"
+             " VALUES (7, 'skipped')") + bind() + execute() + SYNC + query("TABLE corpus_rows"), 2),
+            (bind("", "a") + execute() + SYNC + query("DEALLOCATE a"), 2),
+            (bind("", "a") + SYNC + query("DEALLOCATE a"), 2)],
+        "deallocate that is not run": [
+            (parse("a", "SELECT 1") + parse("b", "DEALLOCATE a") + parse("", "DEALLOCATE a") +
+             bind() + SYNC + bind("", "a") + execute() + SYNC, 2),
+            (bind("", "b") + bind("", "nobody") + execute() + SYNC + bind("", "a") + SYNC, 2),
+            (bind("p", "b") + execute("p") + bind("", "a") + SYNC + bind("", "a") + SYNC, 2),
+            (parse("a", "SELECT 2") + bind("", "b") + execute() + bind("", "b") + execute() + SYNC +
+             bind("", "a") + SYNC, 2), (query("DEALLOCATE b") + query("DEALLOCATE b"), 2)],
+        "names whose parse may have failed": [
+            (parse("a", "SELEC") + SYNC + parse("b", "SELEC") + SYNC + bind("", "b") + SYNC, 3),
+            (parse("a", "SELECT $1::int") + bind("", "a", ["x"]) + parse("b", "SELECT $1::int") +
+             SYNC + bind("", "b", ["1"]) + SYNC, 2),
+            (bind("", "a", ["x"]) + parse("c", "SELECT 2") + SYNC + bind("", "nobody") +
+             close("S", "c") + SYNC + bind("", "c") + SYNC, 3)],
         "copy out extended": [(parse("", "COPY corpus TO STDOUT") + bind() + execute() + SYNC, 1)],
         "function call": [(function_call(1598, []), 1), (function_call(0, []), 1)],
         "sets in a batch": [(parse("", "SET work_mem = '6MB'") + bind() + execute() +
@@ -160,10 +179,10 @@ def random_conversation(seed):
     statements = ["SELECT 1", "SELECT $1::int + 1", "SELECT generate_series(1, 5)", "SELECT 1/0",
                   "INSERT INTO corpus_rows VALUES (1, 'r')", "BEGIN", "COMMIT", "ROLLBACK",
                   "SAVEPOINT s", "ROLLBACK TO s", "SET work_mem = '3MB'", "SHOW work_mem",
-                  "SELECT count(*) FROM corpus_rows", "SELEC", "RESET work_mem"]
+                  "SELECT count(*) FROM corpus_rows", "SELEC", "RESET work_mem", "DEALLOCATE a"]
     names = ["", "", "a", "b"]
     for _ in range(chance.randint(3, 40)):
-        kind = chance.choice("PPBBBEEEDCSSSHQ")
+        kind = chance.choice("PPPBBBBEEEEDDCCSSSSHHQQK")
         name, portal = chance.choice(names), chance.choice(["", "", "p"])
         sql = chance.choice(statements)
         if kind == "P":
@@ -180,6 +199,12 @@ def random_conversation(seed):
             sent += FLUSH
         elif kind == "Q":
             sent += query(sql)
+        elif kind == "K":
+            # What comes between is read inside the COPY, and ignored there.
+            sent += parse("", "COPY corpus_rows FROM STDIN") + bind() + execute()
+            sent += chance.choice([b"", SYNC, FLUSH, SYNC + SYNC])
+            sent += copy_data(b"2\tc\n") * chance.randint(0, 2) + chance.choice([b"", SYNC])
+            sent += COPY_DONE + chance.choice([b"", b"", FLUSH]) + parse("", "SELECT 1")
         else:
             sent += SYNC
             if chance.random() < 0.5:

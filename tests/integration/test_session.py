@@ -261,6 +261,27 @@ def test_prepared_survives_schema_change(two, server):
     assert first.rows(first.receive_until_ready()) == [["2"]]
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["sync inside", "sync before"])
+def test_a_copy_is_not_over_before_its_sync(two, server, early):
+    """A Sync that is read inside a COPY ends nothing: although all is answered the transaction is
+    open, and nobody else may be let into it."""
+    server.run("DROP TABLE IF EXISTS copied; CREATE TABLE copied (a text)")
+    first, second = two
+    first.send(wire.parse("", "COPY copied FROM STDIN") + wire.bind() + wire.execute() +
+               (wire.SYNC if early else wire.FLUSH))
+    while first.receive()[0] != "G":
+        pass
+    first.send((b"" if early else wire.SYNC) + wire.copy_data(b"a\nb\n") + wire.COPY_DONE +
+               wire.FLUSH)
+    assert first.receive() == ("C", b"COPY 2\0")
+    second.send(query("SELECT 1/0"))
+    assert not second.receive_quiet(0.2)
+    first.send(wire.SYNC)
+    assert first.receive() == ("Z", b"I")
+    assert wire.error_codes(second.receive_until_ready()) == ["22012"]
+    assert second.query("SELECT count(*) FROM copied") == [["2"]]
+
+
 MOST = 5
 
 

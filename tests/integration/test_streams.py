@@ -1,5 +1,6 @@
 """A lot of data, a lot of clients, and clients that do not read: memory stays bounded."""
 
+import collections
 import threading
 import time
 
@@ -162,6 +163,60 @@ def test_client_that_never_reads_its_many_answers(stream):
     assert memory.most < 16 * MEBIBYTE
     client.reset()
     stream.check_no_leaks()
+
+
+LAST = wire.query("SELECT 'the last'")
+
+
+def flood(suite, one, count):
+    """How often each tag came in the answers, and the memory that it took. The server sleeps at
+    first: what is behind that is owed."""
+    client = suite.raw(timeout=40)
+    warm(suite)
+    everything = wire.query("SELECT pg_sleep(0.5)") + one * count + LAST
+    sender = threading.Thread(target=client.send, args=(everything,))
+    tags, readies = collections.Counter(), 2 + (count if one == wire.SYNC else 0)
+    with Highest(suite) as memory:
+        sender.start()
+        while tags["Z"] < readies:
+            tag, body = client.receive()
+            assert tag != "E", wire.error_fields(body)
+            tags[tag] += 1
+        sender.join()
+    assert client.query("SELECT 1") == [["1"]]
+    client.close()
+    return tags, memory.most
+
+
+@pytest.mark.seconds(90)
+@pytest.mark.parametrize("one, count, answers", [
+    (wire.SYNC, 600_000, {"Z": 600_002}),
+    (wire.parse("", "SELECT 1") + wire.parse("", "SELECT 2"), 100_000, {"1": 200_000}),
+    (wire.close("S", "nobody"), 300_000, {"3": 300_000}),
+    (wire.COPY_DONE, 600_000, {"C": 2}),
+])
+def test_more_replies_owed_than_are_kept(stream, one, count, answers):
+    """Small messages by the hundred thousand behind a slow statement: they wait, nothing is lost,
+    and what is kept of each does not add up."""
+    tags, most = flood(stream, one, count)
+    assert {tag: tags[tag] for tag in answers} == answers
+    assert most < 6 * MEBIBYTE
+    assert stream.metric("pgsled_pipelines_held_total") > 0
+
+
+def test_a_copy_when_no_more_replies_are_kept(stream):
+    """The data of a COPY cannot wait for its answer, nor can a Sync in it."""
+    copy = "COPY streamed FROM STDIN"
+    data = wire.copy_data(b"a\nb\n") + wire.COPY_DONE
+    extended = wire.parse("", copy) + wire.bind() + wire.execute()
+    for count in range(4088, 4099):
+        client = stream.raw(timeout=10)
+        for begun in (wire.query(copy) + data, extended + wire.SYNC + data + wire.SYNC):
+            client.send(wire.query("SELECT pg_sleep(0.05)") + wire.SYNC * count + begun + LAST)
+            said = client.receive_until_ready(count + 3)
+            assert (("C", b"COPY 2\0") in said) and said[-3][1].endswith(b"the last")
+        client.close()
+    assert stream.raw().query("SELECT count(*) FROM streamed") == [["44"]]
 
 
 @pytest.mark.seconds(90)

@@ -192,7 +192,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool standard_strings() const;
   bool discard_all(const sql::statement&, byte_span body, session::entry, output& out);
   std::string with_start_again(std::string_view text, std::vector<sql::statement>& all);
-  std::string rewritten_deallocate(const sql::statement&, output& out, bool simple);
+  bool forgets_prepared(const std::vector<sql::statement>&);
+  void prepare_stand_in(const std::string& name, output& out);
   // One statement; the session goes on. `simple`: it came by Query or FunctionCall.
   // `fields`: the ErrorResponse's body, if it is a server's.
   void refuse(const pg_error& why, bool simple, std::string_view fields = {});
@@ -210,7 +211,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
                          std::uint32_t mark = 0);
   bool wait_for_answers(output& out);
   bool make_room(const statement_ref&, output& out);
-  bool in_doubt(std::string_view name) const;
+  bool in_doubt(std::string_view name, bool changes = false) const;
   void ensure_unnamed(output& out);
   void unnamed_goes();
   void ensure_prepared(const statement_ref&, output& out);
@@ -332,10 +333,17 @@ class client final : public net::watcher, public lease_waiter, public server_use
     statement_ref statement;
     bool closed = false;
     bool repeated = false;  // the name was in use: nothing has changed
+    bool unseen = false;    // a Parse that the server need not see
+    std::uint64_t batch = 0;
   };
   std::unique_ptr<std::vector<note>> unconfirmed_;
   bool closes_unconfirmed_ = false;         // some of them are closed
+  std::uint64_t unseen_since_ = present_statements::surely;  // the first batch of an unseen one
   void unnamed_was(std::size_t first, statement_ref what);
+  void confirm_changes();
+  // Above it the client is not served until the server owes nothing.
+  static constexpr std::size_t max_owed = 4096;
+  bool pipeline_full() const;
   std::uint32_t note_change(std::string_view name, statement_ref statement, bool closed);
   statement_ref unnamed_;
   std::string pending_;                     // read, not yet processed

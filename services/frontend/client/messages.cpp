@@ -80,6 +80,10 @@ bool client::message(char type, byte_span body, byte_span whole, output& out) {
     return false;
   }
   if (server_ == nullptr && unattached(type, body)) return true;
+  if (type != fe::copy_data && pipeline_full()) {
+    worker_.counters().pipelines_held.add();
+    return wait_for_answers(out);
+  }
   switch (type) {
     case fe::query:
     case fe::parse:
@@ -232,6 +236,13 @@ bool client::query(byte_span body, output& out) {
     violate("malformed Query message");
     return false;
   }
+  std::shared_ptr<std::vector<sql::statement>> found;
+  if (sql::may_affect_session(*text)) {
+    found = std::make_shared<std::vector<sql::statement>>();
+    sql::find_statements(*text, standard_strings(), *found);
+    // Once it is sent it must not be skipped.
+    if (forgets_prepared(*found) && !server_->ledger.empty()) return wait_for_answers(out);
+  }
   ++counts_.queries;
   ++server_->pool().stats.queries;
   worker_.counters().queries.add();
@@ -244,9 +255,7 @@ bool client::query(byte_span body, output& out) {
     }
     unnamed_goes();
   }
-  if (sql::may_affect_session(*text)) {
-    auto found = std::make_shared<std::vector<sql::statement>>();
-    sql::find_statements(*text, standard_strings(), *found);
+  if (found) {
     const bool matters = std::any_of(found->begin(), found->end(),
                                      [](const auto& s) { return s.effect != sql::effect::none; });
     if (endpoint_->mode == pool_mode::statement && any_effect(found, sql::effect::begin)) {
@@ -254,14 +263,11 @@ bool client::query(byte_span body, output& out) {
       return true;
     }
     if (matters) {
-      if (found->size() == 1 && found->front().effect == sql::effect::deallocate) {
-        const auto rewritten = rewritten_deallocate(found->front(), out, true);
-        if (!rewritten.empty()) {
-          wire::write_query(out.own(), rewritten);
-          server_->ledger.add(std::move(sent));
-          out.skip(wire::header_size + body.size());
-          return true;
-        }
+      if (forgets_prepared(*found) && server_->ledger.status() != 'E' &&
+          !server_->ledger.skipping()) {
+        const auto& name = found->front().name;
+        prepared_->erase(name);
+        prepare_stand_in(name, out);
       }
       run_effects(found);
       const auto& first = found->front();
@@ -314,22 +320,18 @@ std::string client::with_start_again(std::string_view text, std::vector<sql::sta
   return longer;
 }
 
-// DEALLOCATE of a name that was prepared by the extended protocol. On the server the statement has
-// another name and stays for the next client; an empty one is prepared and deallocated instead, so
-// that the answer is the server's own.
-std::string client::rewritten_deallocate(const sql::statement& statement, output& out,
-                                         bool simple) {
-  auto* prepared = statement.name.empty() ? nullptr : find_prepared(statement.name);
-  if (prepared == nullptr || server_->ledger.status() == 'E') return {};
-  prepared_->erase(statement.name);
-  const std::string stand_in = "__pgsled_gone_" + std::to_string(counts_.queries);
-  wire::write_parse(out.own(), stand_in, "", {});
+// DEALLOCATE of a name that was prepared by the extended protocol.
+bool client::forgets_prepared(const std::vector<sql::statement>& all) {
+  return all.size() == 1 && all.front().effect == sql::effect::deallocate &&
+         !all.front().name.empty() && find_prepared(all.front().name) != nullptr;
+}
+
+// On the server the statement has another name and stays for the next client: it gets an empty one
+// of this name to deallocate, so that the answer is its own.
+void client::prepare_stand_in(const std::string& name, output& out) {
+  if (endpoint_->mode == pool_mode::session) return;
+  wire::write_parse(out.own(), name, "", {});
   server_->ledger.add({owed::parse, true});
-  if (simple) {
-    wire::write_sync(out.own());
-    server_->ledger.add({owed::sync, true});
-  }
-  return "DEALLOCATE " + stand_in;
 }
 
 // One statement is refused, the session goes on as after an error of the server.

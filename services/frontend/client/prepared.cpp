@@ -69,10 +69,16 @@ bool client::make_room(const statement_ref& wanted, output& out) {
 }
 
 // Whether what the session has under that name can only be told when the server has answered.
-bool client::in_doubt(std::string_view name) const {
+bool client::in_doubt(std::string_view name, bool changes) const {
   if (server_ == nullptr || server_->ledger.empty() || server_->ledger.copying_in()) return false;
-  if (name.empty()) return server_->ledger.in_doubt(server_->unnamed_batch);
-  return closes_unconfirmed_ && is_unconfirmed(name);
+  const auto& ledger = server_->ledger;
+  if (name.empty()) return ledger.in_doubt(server_->unnamed_batch);
+  if (closes_unconfirmed_ && is_unconfirmed(name)) return true;
+  // Whether a Parse that it has seen was skipped the server itself says to who uses it.
+  const bool some = changes ? unconfirmed_ != nullptr : unseen_since_ < ledger.batch();
+  return some && std::any_of(unconfirmed_->begin(), unconfirmed_->end(), [&](const note& one) {
+           return one.name == name && (changes || one.unseen) && ledger.in_doubt(one.batch);
+         });
 }
 
 // For a message about the unnamed statement that is not in doubt: the session's is there, and nobody
@@ -127,24 +133,17 @@ bool client::parse(byte_span body, output& out) {
       return wait_for_answers(out);
     }
     if (!make_room(repeated_as ? repeated_as : wanted, out)) return false;
+    // It is there by another name, whose Parse may have failed.
+    if (unconfirmed_ && std::any_of(unconfirmed_->begin(), unconfirmed_->end(), [&](const note& n) {
+          return n.statement == wanted && server_->ledger.in_doubt(n.batch);
+        })) {
+      return wait_for_answers(out);
+    }
   }
   ++server_->pool().stats.parses;
   if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
     refuse(no_transactions(), false);
     return true;
-  }
-  if (wanted->effects && wanted->effects->size() == 1 &&
-      wanted->effects->front().effect == sql::effect::deallocate) {
-    const auto rewritten = rewritten_deallocate(wanted->effects->front(), out, false);
-    if (!rewritten.empty()) {
-      auto stand_in = std::make_shared<statement>();
-      stand_in->sql = rewritten;
-      const auto mark = note_change("", std::move(unnamed_), false);
-      unnamed_ = stand_in;
-      prepare_on_server(unnamed_, "", out, false, mark);
-      out.skip(whole);
-      return true;
-    }
   }
   if (sent->name.empty()) {
     session::entry entry{owed::parse, false, true};
@@ -188,6 +187,10 @@ bool client::parse(byte_span body, output& out) {
   if (server_->present.contains(wanted->server_name()) && server_->ledger.status() != 'E') {
     session::entry entry{owed::virtual_parse};
     entry.mark = mark;
+    if (mark != 0) {
+      unconfirmed_->back().unseen = true;
+      unseen_since_ = std::min(unseen_since_, server_->ledger.batch());
+    }
     server_->ledger.add(std::move(entry));
   } else if (server_->present.contains(wanted->server_name())) {
     // In a failed transaction the server refuses it before it looks at the name.
@@ -290,6 +293,9 @@ bool client::close_object(byte_span body, output& out) {
     return false;
   }
   const auto whole = wire::header_size + body.size();
+  if (target->what == 'S' && !target->name.empty() && in_doubt(target->name, true)) {
+    return wait_for_answers(out);
+  }
   ++server_->pool().stats.closes;
   session::entry entry{owed::close};
   if (target->what == 'S' && !server_->ledger.skipping()) {
@@ -333,6 +339,13 @@ bool client::execute(byte_span body, output& out) {
     entry.effects = portal->second->effects;
   }
   run_effects(entry.effects);
+  if (entry.effects && !server_->ledger.skipping() && server_->ledger.status() != 'E' &&
+      forgets_prepared(*entry.effects)) {
+    const auto& name = entry.effects->front().name;
+    entry.mark = note_change(name, std::move(*find_prepared(name)), true);
+    prepared_->erase(name);
+    prepare_stand_in(name, out);
+  }
   const auto effects = entry.effects;
   server_->ledger.add(std::move(entry));
   out.pass(wire::header_size + body.size());

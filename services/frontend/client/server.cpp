@@ -21,12 +21,13 @@ void client::settle() {
     worker_.schedule([this] {
       if (state_ != state::settling) return;
       set_state(state::ready);
+      confirm_changes();
       consume({});
       watch();
     });
     return;
   }
-  if (server_->ledger.unsynced()) {
+  if (server_->ledger.may_hold_back()) {
     std::string flush;
     wire::write_empty(flush, wire::frontend::flush);
     server_->send(flush);
@@ -35,9 +36,38 @@ void client::settle() {
 
 std::uint32_t client::note_change(std::string_view name, statement_ref statement, bool closed) {
   if (!unconfirmed_) unconfirmed_ = std::make_unique<std::vector<note>>();
-  unconfirmed_->push_back({std::string(name), std::move(statement), closed, false});
+  unconfirmed_->push_back({.name = std::string(name),
+                           .statement = std::move(statement),
+                           .closed = closed,
+                           .batch = server_->ledger.batch()});
   closes_unconfirmed_ = closes_unconfirmed_ || closed;
   return static_cast<std::uint32_t>(unconfirmed_->size());
+}
+
+// The server owes nothing: what it has not taken back is so.
+void client::confirm_changes() {
+  if (!unconfirmed_) return;
+  for (const note& one : *unconfirmed_) {
+    if (one.closed || one.repeated || one.name.empty()) continue;
+    const auto* now = find_prepared(one.name);
+    if (now == nullptr || *now != one.statement) continue;   // it has failed, perhaps
+    one.statement->proven_endpoint = endpoint_;
+    one.statement->proven_settings = shadow_->current();
+  }
+  closes_unconfirmed_ = false;
+  unseen_since_ = present_statements::surely;
+  if (unconfirmed_->capacity() > 4) {
+    unconfirmed_.reset();
+  } else {
+    unconfirmed_->clear();
+  }
+}
+
+// So many replies are owed, or so many changes not confirmed, that what comes next has to wait. In
+// a COPY the server waits for the client.
+bool client::pipeline_full() const {
+  return server_ != nullptr && !server_->ledger.copying_in() &&
+         (server_->ledger.size() >= max_owed || (unconfirmed_ && unconfirmed_->size() >= max_owed));
 }
 
 bool client::is_unconfirmed(std::string_view name) const {
@@ -121,8 +151,9 @@ bool client::rewrite_error(const session::entry* head, byte_span body, std::stri
   if (unconfirmed_ && marked && head->mark <= unconfirmed_->size()) {
     own = &(*unconfirmed_)[head->mark - 1].name;
   } else if (unconfirmed_) {
-    for (const auto& [name, prepared, closed, repeated] : *unconfirmed_) {
-      if (!repeated && !name.empty() && prepared->server_name() == server_name) own = &name;
+    for (const note& one : *unconfirmed_) {
+      if (!one.repeated && !one.name.empty() && one.statement->server_name() == server_name)
+        own = &one.name;
     }
   }
   if (own == nullptr && prepared_) {
@@ -160,8 +191,12 @@ void client::entry_dropped(const session::entry& gone) {
     return;
   }
   if (!unconfirmed_ || gone.mark > unconfirmed_->size()) return;
-  const auto& [name, prepared, closed, repeated] = (*unconfirmed_)[gone.mark - 1];
-  if (repeated) return;
+  const note& taken_back = (*unconfirmed_)[gone.mark - 1];
+  if (taken_back.repeated) return;
+  // A DEALLOCATE that has not run leaves its stand-in behind.
+  if (gone.kind == session::owed::execute && server_ != nullptr) server_->dirty = true;
+  const std::string& name = taken_back.name;
+  const statement_ref& prepared = taken_back.statement;
   // A Parse that failed leaves no unnamed statement; what was skipped leaves the one before.
   if (name.empty()) return unnamed_was(gone.mark, failed_itself ? nullptr : prepared);
   if (!settled_names_) settled_names_ = std::make_unique<std::vector<std::string>>();
@@ -169,7 +204,7 @@ void client::entry_dropped(const session::entry& gone) {
   if (std::find(settled_names_->begin(), settled_names_->end(), name) != settled_names_->end())
     return;
   settled_names_->push_back(name);
-  if (closed) {
+  if (taken_back.closed) {
     if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
     prepared_->insert_or_assign(name, prepared);
     return;
@@ -220,21 +255,7 @@ void client::server_ready(char server_status, bool proxy) {
     ++server_->pool().stats.transactions;
     worker_.counters().transactions.add();
   }
-  if (server_->ledger.empty() && unconfirmed_) {
-    for (const auto& [name, prepared, closed, repeated] : *unconfirmed_) {
-      if (closed || repeated || name.empty()) continue;
-      const auto* now = find_prepared(name);
-      if (now == nullptr || *now != prepared) continue;   // it has failed, perhaps
-      prepared->proven_endpoint = endpoint_;
-      prepared->proven_settings = shadow_->current();
-    }
-    closes_unconfirmed_ = false;
-    if (unconfirmed_->capacity() > 4) {
-      unconfirmed_.reset();
-    } else {
-      unconfirmed_->clear();
-    }
-  }
+  if (server_->ledger.empty()) confirm_changes();
 }
 
 bool client::may_let_go() const {
@@ -286,10 +307,16 @@ void client::server_read_done() {
     }
     if (state_ == state::settling) {
       set_state(state::ready);
+      confirm_changes();
       if (may_let_go()) let_go();
       resume();
       return;
     }
+  } else if (state_ == state::settling && server_->ledger.copying_in()) {
+    // It waits for what we hold back.
+    set_state(state::ready);
+    resume();
+    return;
   }
   if (may_let_go()) {
     let_go();

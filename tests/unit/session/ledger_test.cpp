@@ -527,10 +527,37 @@ TEST(ledger, knows_whether_a_batch_is_open) {
 }
 
 TEST(ledger, a_sync_ignored_by_a_copy_does_not_close_the_batch) {
+  for (const bool before_response : {true, false}) {
+    script s({plain(owed::execute)});
+    if (before_response) {
+      EXPECT_TRUE(s.book.add(plain(owed::sync)));
+    }
+    s.gets(copy_in);
+    if (!before_response) {
+      EXPECT_FALSE(s.book.add(plain(owed::sync)));
+    }
+    EXPECT_TRUE(s.book.unsynced());
+    s.book.copy_ended();
+    s.gets(command("COPY 1"));
+    EXPECT_TRUE(s.book.empty() && s.book.unsynced()) << "its transaction is open";
+    EXPECT_TRUE(s.book.add(plain(owed::sync)));
+    s.gets(ready());
+    EXPECT_QUIET(s);
+  }
+  script simple({plain(owed::query), plain(owed::sync)});
+  simple.gets(copy_in);
+  simple.book.copy_ended();
+  simple.gets(command("COPY 1") + ready());
+  EXPECT_QUIET(simple);
+}
+
+TEST(ledger, what_is_held_back_until_a_sync_or_flush) {
   script s({plain(owed::execute)});
-  s.gets(copy_in);
-  EXPECT_FALSE(s.book.add(plain(owed::sync)));
-  EXPECT_TRUE(s.book.unsynced());
+  EXPECT_TRUE(s.book.may_hold_back());
+  EXPECT_TRUE(s.book.add(plain(owed::sync)));
+  EXPECT_FALSE(s.book.may_hold_back());
+  s.book.copy_ended();
+  EXPECT_TRUE(s.book.may_hold_back()) << "the Sync was read inside the COPY, perhaps";
 }
 
 // --- large messages ------------------------------------------------------------------------------
