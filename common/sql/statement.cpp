@@ -253,6 +253,9 @@ void finder::classify() {
   if (word == "deallocate") {
     const bool skip = facts_.at(1).is("prepare"_w) && facts_.at(2).kind != token_kind::end;
     const std::size_t at = skip ? 2 : 1;
+    const bool well_formed = facts_.at(at).kind != token_kind::end &&
+                             facts_.at(at + 1).kind == token_kind::end;
+    if (!well_formed) return;
     return found(effect::deallocate, facts_.at(at).is("all"_w) ? std::string{} : name_at(at));
   }
   classify_calls();

@@ -153,6 +153,41 @@ def extended_conversations():
             (bind("p", "b") + execute("p") + bind("", "a") + SYNC + bind("", "a") + SYNC, 2),
             (parse("a", "SELECT 2") + bind("", "b") + execute() + bind("", "b") + execute() + SYNC +
              bind("", "a") + SYNC, 2), (query("DEALLOCATE b") + query("DEALLOCATE b"), 2)],
+        "deallocate that is none": [
+            (parse("a", "SELECT 1") + SYNC + query("DEALLOCATE a, b") + query("DEALLOCATE"), 3),
+            (bind("", "a") + execute() + SYNC + query("DEALLOCATE a"), 2),
+            (query("BEGIN") + parse("a", "SELECT 1") + SYNC + query("SELECT 1/0") +
+             query("DEALLOCATE ALL") + query("DISCARD ALL") + query("DEALLOCATE a"), 6),
+            (query("ROLLBACK") + bind("", "a") + execute() + SYNC, 2),
+            (bind("", "nobody") + query("DEALLOCATE ALL") + SYNC + bind("", "a") + SYNC, 2),
+            (query("BEGIN") + query("SELECT 1/0") + query("ROLLBACK; DEALLOCATE ALL"), 3),
+            (bind("", "a") + SYNC, 1)],
+        "deallocate of names in doubt": [
+            (parse("b", "DEALLOCATE a") + SYNC, 1),
+            (parse("a", "SELEC") + SYNC + bind("", "b") + execute() + SYNC, 2),
+            (bind("", "nobody") + parse("a", "SELECT 1") + SYNC + bind("", "b") + execute() +
+             SYNC, 2), (parse("a", "SELECT 1") + SYNC, 1),
+            (bind("", "nobody") + close("S", "a") + SYNC + query("DEALLOCATE a"), 2),
+            (parse("a", "SELECT 1") + SYNC, 1),
+            (bind("", "nobody") + close("S", "a") + SYNC + bind("", "b") + execute() + SYNC, 2),
+            (bind("", "a") + SYNC, 1)],
+        "deallocate that fails": [
+            (query("BEGIN") + query("SAVEPOINT s") + parse("a", "SELECT 1") +
+             parse("b", "DEALLOCATE a") + bind("p", "b") + execute("p") +
+             parse("a", "SELECT 2") + execute("p") + SYNC, 3),
+            (query("ROLLBACK TO s") + query("DEALLOCATE a") + bind("", "a") + SYNC, 3),
+            (query("ROLLBACK"), 1)],
+        "portal that is another": [
+            (parse("a", "SELECT 1") + parse("b", "DEALLOCATE a") + parse("c", "SELECT 3") +
+             bind("p", "b") + close("P", "p") + bind("p", "c") + execute("p") + SYNC, 1),
+            (bind("", "a") + execute() + SYNC, 1),
+            (bind("p", "b") + SYNC + bind("p", "c") + execute("p") + SYNC, 2),
+            (bind("", "a") + execute() + SYNC, 1)],
+        "copy that fails, with its sync inside": [
+            (parse("a", "SELECT 1") + parse("", "COPY corpus_rows FROM STDIN") + bind() +
+             execute() + SYNC + copy_data(b"x\ty\tz\n") + COPY_DONE + query("DEALLOCATE a") +
+             parse("", "INSERT INTO corpus_rows VALUES (7, 'skipped')") + bind() + execute() +
+             SYNC, 1), (query("TABLE corpus_rows"), 1), (bind("", "a") + SYNC, 1)],
         "names whose parse may have failed": [
             (parse("a", "SELEC") + SYNC + parse("b", "SELEC") + SYNC + bind("", "b") + SYNC, 3),
             (parse("a", "SELECT $1::int") + bind("", "a", ["x"]) + parse("b", "SELECT $1::int") +

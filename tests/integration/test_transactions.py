@@ -307,6 +307,112 @@ def test_a_batch_in_a_transaction_goes_where_its_parts_belong(both, server, batc
         assert spread == single
 
 
+def run(sql, *values, name=""):
+    return wire.parse(name, sql) + wire.bind("", name, values) + wire.execute()
+
+
+ROW, AGAIN = "INSERT INTO t VALUES ($1, 1, NULL)", "INSERT INTO t VALUES (3, 1, NULL)"
+OTHER_0 = 48   # another key of shard 0
+ALIKE = {
+    "work behind COMMIT fails": [
+        wire.query("BEGIN"), wire.query("UPDATE t SET v = 7 WHERE id = 42"),
+        run("COMMIT") + run(ROW, OTHER_0) + run(AGAIN) + wire.SYNC],
+    "work behind ROLLBACK fails": [
+        wire.query("BEGIN"), wire.query("UPDATE t SET v = 7 WHERE id = 42"),
+        run("ROLLBACK") + run(ROW, OTHER_0) + run(AGAIN) + wire.SYNC],
+    "work behind a whole transaction fails": [
+        run("BEGIN") + run("UPDATE t SET v = 7 WHERE id = 42") + run("COMMIT") +
+        run(ROW, OTHER_0) + run(AGAIN) + wire.SYNC],
+    "COMMIT AND CHAIN": [wire.query(sql) for sql in (
+        "BEGIN", "COMMIT AND CHAIN", "INSERT INTO t VALUES (48, 1, NULL)", "ROLLBACK")],
+    "ROLLBACK AND CHAIN": [wire.query(sql) for sql in (
+        "BEGIN", "ROLLBACK AND CHAIN", "INSERT INTO t VALUES (48, 1, NULL)", "ROLLBACK")],
+    "COMMIT AND NO CHAIN": [wire.query(sql) for sql in (
+        "BEGIN", "COMMIT AND NO CHAIN", "INSERT INTO t VALUES (48, 1, NULL)")],
+    "BEGIN and a Parse that fails": [
+        run("BEGIN") + wire.parse("s", "SELEC") + wire.SYNC, wire.query(ROW.replace("$1", "48")),
+        wire.query("COMMIT")],
+    "BEGIN and a description": [
+        run("BEGIN") + wire.parse("s", "SELECT v FROM t WHERE id = $1") + wire.describe("S", "s") +
+        wire.SYNC, wire.bind("", "s", [42]) + wire.execute() + wire.SYNC, wire.query("COMMIT")],
+    "DDL without Sync": [
+        run("CREATE TABLE never (id bigint)") + wire.FLUSH + run("SELECT 1/0") + wire.SYNC],
+    "DDL behind a Parse that fails": [
+        wire.parse("s", "SELEC") + run("CREATE TABLE never (id bigint)") + wire.SYNC],
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_batch_is_one_transaction(both, suite, server, name):
+    """Refused or not: what is there behind it is what one server would have."""
+    through, answers = both[0], []
+    for client in both:
+        answers.append([])
+        for step in ALIKE[name]:
+            client.send(step)
+            answers[-1] += client.receive_until_ready()
+    if "0A000" not in wire.error_codes(answers[0]):
+        assert [kind for kind, _ in answers[0]] == [kind for kind, _ in answers[1]]
+        assert wire.error_codes(answers[0]) == wire.error_codes(answers[1])
+        assert [body for kind, body in answers[0] if kind in "tTZC"] == [
+            body for kind, body in answers[1] if kind in "tTZC"] or "description" in name
+    rows = sorted(row for shard in SHARDS
+                  for row in server.run("SELECT id, v FROM t", database=shard))
+    assert rows == sorted(server.run("SELECT id, v FROM t", database="whole"))
+    for shard in SHARDS:
+        assert server.run("SELECT to_regclass('never')", database=shard) == [(None,)]
+    assert through.status == "I" and through.query("SELECT 1") == [["1"]]
+
+
+@pytest.mark.parametrize("asks", [
+    wire.parse("", "SELECT 1") + wire.SYNC,
+    wire.parse("", "SELECT 1") + wire.describe("S") + wire.FLUSH + wire.SYNC,
+    run("INSERT INTO t VALUES (48, 1, NULL)") + wire.SYNC], ids=["parse", "describe", "run"])
+def test_a_transaction_that_failed_before_it_came_to_a_server(both, server, asks):
+    through = both[0]
+    through.query("BEGIN")
+    assert say(through, "SELECT v FROM t ORDER BY v + id")[0] == ["0A000"]
+    through.send(asks)
+    assert wire.error_codes(through.receive_until_ready()) == ["25P02"] and through.status == "E"
+    assert say(through, "INSERT INTO t VALUES (48, 1, NULL)")[0] == ["25P02"]
+    through.send(wire.parse("", "ROLLBACK") + wire.describe("S") + wire.SYNC)
+    assert [kind for kind, _ in through.receive_until_ready()] == ["1", "t", "n", "Z"]
+    through.send(wire.bind() + wire.execute() + wire.SYNC)
+    assert not wire.error_codes(through.receive_until_ready()) and through.status == "I"
+    assert server.run("SELECT count(*) FROM t WHERE id = 48", database=SHARDS[0]) == [(0,)]
+
+
+def test_the_unnamed_statement_behind_a_refused_one(both):
+    """A Bind that was sent before the refusal was known does not run the one before."""
+    through = both[0]
+    through.send(run("DELETE FROM t WHERE id = $1", 7) + wire.SYNC)
+    through.receive_until_ready()
+    through.send(run("SELECT id FROM t WHERE v = $1 ORDER BY v + id", 42) + wire.SYNC +
+                 wire.bind("", "", [42]) + wire.execute() + wire.SYNC)
+    assert wire.error_codes(through.receive_until_ready(2)) == ["0A000", "26000"]
+    assert through.query("SELECT id FROM t WHERE id = 42") == [["42"]]
+
+
+def test_described_on_one_shard_and_run_on_another(suite, both):
+    """By sessions that share connections: what one has parsed where, and taken away, the other
+    knows."""
+    clients = [suite.raw(database="app") for _ in range(6)]
+    for turn in range(3):
+        for client in clients:
+            client.query("BEGIN")
+            for key in list(KEY.values())[turn:] + list(KEY.values())[:turn]:
+                client.send(wire.parse("", "SELECT id FROM t WHERE id = $1") + wire.describe("S") +
+                            wire.SYNC)
+                client.receive_until_ready()
+                client.send(wire.bind("", "", [key]) + wire.execute() + wire.SYNC)
+                assert client.rows(client.receive_until_ready()) == [[str(key)]]
+                if turn == 2:
+                    break
+            client.query("COMMIT")
+    for client in clients:
+        client.close()
+
+
 def test_cursors_and_portals_stay_where_they_are(both):
     through, whole = both
     for client in both:

@@ -13,7 +13,18 @@ namespace pgsled::frontend {
 
 namespace fe = wire::frontend;
 
+namespace {
+bool parses_unnamed(const unit::part& part) {
+  const auto sent = part.type == fe::parse ? wire::read_parse(part.body) : std::nullopt;
+  return sent && sent->name.empty();
+}
+}  // namespace
+
 void client::refuse_unit(const unit& refused, const pg_error& why, std::string_view fields) {
+  // Whatever it would have been: not the one before.
+  if (refused.simple || std::any_of(refused.parts.begin(), refused.parts.end(), parses_unnamed)) {
+    unnamed_ = nullptr;
+  }
   if (refused.simple) {
     refuse(why, true, fields);
     return;

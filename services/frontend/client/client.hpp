@@ -66,7 +66,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
     applying,    // settings and BEGIN are on their way to the new server
     planning,    // for an answer of the router
     fenced,      // for rows that are being moved to be where they belong
-    settling,    // for the server to owe nothing: the next unit goes elsewhere
+    settling,    // for the server to owe nothing: what comes next depends on it
     refusing,    // the transaction on the server is being failed, too
     spreading,   // something happens to all shards of the transaction
     copying,     // a COPY runs on several shards
@@ -192,7 +192,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool standard_strings() const;
   bool discard_all(const sql::statement&, byte_span body, session::entry, output& out);
   std::string with_start_again(std::string_view text, std::vector<sql::statement>& all);
-  bool forgets_prepared(const std::vector<sql::statement>&);
+  static bool forgets(const std::vector<sql::statement>&);
+  bool has_stand_in(const sql::statement&);
   void prepare_stand_in(const std::string& name, output& out);
   // One statement; the session goes on. `simple`: it came by Query or FunctionCall.
   // `fields`: the ErrorResponse's body, if it is a server's.
@@ -211,7 +212,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
                          std::uint32_t mark = 0);
   bool wait_for_answers(output& out);
   bool make_room(const statement_ref&, output& out);
+  bool has_room_for_name();
   bool in_doubt(std::string_view name, bool changes = false) const;
+  bool text_in_doubt(const statement_ref&, std::string_view name) const;
   void ensure_unnamed(output& out);
   void unnamed_goes();
   void ensure_prepared(const statement_ref&, output& out);
@@ -265,6 +268,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   routed take_apart(const unit&, std::string_view text, const session::effects& executed);
   bool next_step();
   void end_steps();
+  std::optional<pg_error> beyond_batch(const session::effects&, std::string_view text) const;
   bool refuse_in_steps(const unit&, const session::effects& executed, std::string_view text);
 
   // shards.cpp
@@ -326,8 +330,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::unique_ptr<session::shadow> shadow_;
   session::pair_set_ref reported_;          // ParameterStatus values the client knows
   std::unique_ptr<std::unordered_map<std::string, statement_ref>> prepared_;
-  // What Parse, Close and Query have changed since the server last said that all is well, to be
-  // taken back should it skip them. Name empty: the unnamed statement, and what it was before.
+  // What Parse, Close, Query and a DEALLOCATE have changed since the server last said that all is
+  // well, to be taken back should it skip them. Name empty: the unnamed statement, and what it was
+  // before.
   struct note {
     std::string name;
     statement_ref statement;

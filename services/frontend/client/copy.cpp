@@ -25,7 +25,8 @@ client::routed client::route_copy(const unit& now, byte_span bytes, const plan_r
       let_go();
     } else if (!spread_ && movable() && !bound) {
       return settle_elsewhere();
-    } else if (server_->ledger.unsynced() && (status() != 'I' || light_)) {
+    } else if (server_->ledger.unsynced() &&
+               ((status() != 'I' && script_.open()) || light_)) {
       return sync_first();
     }
   }

@@ -68,7 +68,7 @@ client::routed client::route_everywhere(const unit& now, byte_span bytes, const 
     } else if (movable() && !bound) {
       return settle_elsewhere();
     } else if (server_->ledger.unsynced()) {
-      if (status() == 'I' && !light_) {
+      if ((status() == 'I' || !script_.open()) && !light_) {
         return refused({"0A000",
                         "a statement for all shards cannot share a batch with other statements",
                         "Send Sync between them.",
@@ -96,10 +96,10 @@ client::routed client::route_everywhere(const unit& now, byte_span bytes, const 
                     {}});
   }
   const bool implicit = status() == 'I' && !spread_;
-  if (implicit && writes && !now.simple && !now.ends_with_sync) {
+  if (implicit && !now.simple && !now.ends_with_sync) {
     // What comes up to the Sync would belong to the same transaction.
     return refused({"0A000",
-                    "a statement that writes to every shard is not followed by Sync",
+                    "a statement for all shards is not followed by Sync",
                     "Send Sync behind it instead of Flush, or begin a transaction with BEGIN.",
                     {}});
   }

@@ -16,6 +16,14 @@ namespace pgsled::frontend {
 namespace fe = wire::frontend;
 using session::owed;
 
+namespace {
+// What a server in COPY FROM STDIN takes: anything else costs PostgreSQL's client its connection.
+bool belongs_in_copy(char type) {
+  return type == fe::copy_data || type == fe::copy_done || type == fe::copy_fail ||
+         type == fe::sync || type == fe::flush;
+}
+}  // namespace
+
 bool client::standard_strings() const {
   if (!reported_) return true;
   const auto* value = reported_->find("standard_conforming_strings");
@@ -80,6 +88,11 @@ bool client::message(char type, byte_span body, byte_span whole, output& out) {
     return false;
   }
   if (server_ == nullptr && unattached(type, body)) return true;
+  if (server_ != nullptr && server_->ledger.copying_in() && !belongs_in_copy(type)) {
+    violate("unexpected message type " + std::to_string(static_cast<int>(type)) +
+            " in a COPY from the client");
+    return false;
+  }
   if (type != fe::copy_data && pipeline_full()) {
     worker_.counters().pipelines_held.add();
     return wait_for_answers(out);
@@ -217,6 +230,8 @@ void client::run_effects(const session::effects& effects) {
         if (!each.name.empty()) break;
         [[fallthrough]];
       case sql::effect::discard_all:
+        if (server_->ledger.skipping()) break;
+        if (server_->ledger.status() == 'E' && effects->size() == 1) break;
         // Gone for what comes behind it in the pipeline. Should it fail, nobody knows what the
         // connection has: it is cleaned before anybody else gets it.
         pins_when_discarded_ = pins_;
@@ -240,8 +255,7 @@ bool client::query(byte_span body, output& out) {
   if (sql::may_affect_session(*text)) {
     found = std::make_shared<std::vector<sql::statement>>();
     sql::find_statements(*text, standard_strings(), *found);
-    // Once it is sent it must not be skipped.
-    if (forgets_prepared(*found) && !server_->ledger.empty()) return wait_for_answers(out);
+    if (forgets(*found) && !server_->ledger.empty()) return wait_for_answers(out);
   }
   ++counts_.queries;
   ++server_->pool().stats.queries;
@@ -263,11 +277,14 @@ bool client::query(byte_span body, output& out) {
       return true;
     }
     if (matters) {
-      if (forgets_prepared(*found) && server_->ledger.status() != 'E' &&
-          !server_->ledger.skipping()) {
+      if (found->size() == 1 && has_stand_in(found->front())) {
         const auto& name = found->front().name;
         prepared_->erase(name);
         prepare_stand_in(name, out);
+        // Nothing is owed: it can only end what has been answered. Should the Parse be cancelled,
+        // the statement is not skipped.
+        wire::write_sync(out.own());
+        server_->ledger.add({owed::sync, true});
       }
       run_effects(found);
       const auto& first = found->front();
@@ -320,16 +337,27 @@ std::string client::with_start_again(std::string_view text, std::vector<sql::sta
   return longer;
 }
 
-// DEALLOCATE of a name that was prepared by the extended protocol.
-bool client::forgets_prepared(const std::vector<sql::statement>& all) {
-  return all.size() == 1 && all.front().effect == sql::effect::deallocate &&
-         !all.front().name.empty() && find_prepared(all.front().name) != nullptr;
+// It takes prepared statements away: what the server skips must not be taken for done.
+bool client::forgets(const std::vector<sql::statement>& all) {
+  return std::any_of(all.begin(), all.end(), [](const sql::statement& one) {
+    return one.effect == sql::effect::deallocate || one.effect == sql::effect::discard_all;
+  });
+}
+
+// DEALLOCATE of a name that was prepared by the extended protocol, and that the server will run. In
+// session mode it has that name itself.
+bool client::has_stand_in(const sql::statement& one) {
+  return one.effect == sql::effect::deallocate && !one.name.empty() &&
+         endpoint_->mode != pool_mode::session && server_->ledger.status() != 'E' &&
+         !server_->ledger.skipping() && find_prepared(one.name) != nullptr;
 }
 
 // On the server the statement has another name and stays for the next client: it gets an empty one
-// of this name to deallocate, so that the answer is its own.
+// of this name to deallocate, so that the answer is its own. Close: one may be left there whose
+// Execute has failed.
 void client::prepare_stand_in(const std::string& name, output& out) {
-  if (endpoint_->mode == pool_mode::session) return;
+  wire::write_close(out.own(), 'S', name);
+  server_->ledger.add({owed::close, true});
   wire::write_parse(out.own(), name, "", {});
   server_->ledger.add({owed::parse, true});
 }

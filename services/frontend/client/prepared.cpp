@@ -81,6 +81,16 @@ bool client::in_doubt(std::string_view name, bool changes) const {
          });
 }
 
+// The statement is on the server by a Parse of another name, which may have failed.
+bool client::text_in_doubt(const statement_ref& wanted, std::string_view name) const {
+  return unconfirmed_ && std::any_of(unconfirmed_->begin(), unconfirmed_->end(),
+                                     [&](const note& one) {
+                                       return one.statement == wanted && !one.name.empty() &&
+                                              !one.closed && one.name != name &&
+                                              server_->ledger.in_doubt(one.batch);
+                                     });
+}
+
 // For a message about the unnamed statement that is not in doubt: the session's is there, and nobody
 // else's, which may be also when nothing is known of it: what took it away may have been skipped.
 void client::ensure_unnamed(output& out) {
@@ -105,6 +115,14 @@ void client::ensure_prepared(const statement_ref& wanted, output& out) {
   prepare_on_server(wanted, wanted->server_name(), out, true);
 }
 
+bool client::has_room_for_name() {
+  if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+  if (prepared_->size() < max_prepared) return true;
+  end(pg_error{"53200", "more than 100000 prepared statements in one session",
+               "Close those that are no longer used.", {}});
+  return false;
+}
+
 bool client::parse(byte_span body, output& out) {
   const auto sent = wire::read_parse(body);
   if (!sent) {
@@ -113,13 +131,12 @@ bool client::parse(byte_span body, output& out) {
   }
   const auto whole = wire::header_size + body.size();
   if (endpoint_->mode == pool_mode::session && !sent->name.empty()) {
+    if (!has_room_for_name()) return false;
     ++server_->pool().stats.parses;
     server_->ledger.add({owed::parse});
     out.pass(whole);
     // Effects are still looked for when it is executed.
-    if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
-    (*prepared_)[std::string(sent->name)] =
-        cached_statement(*sent);
+    (*prepared_)[std::string(sent->name)] = cached_statement(*sent);
     return true;
   }
   auto wanted = repeats_unnamed(*sent) ? unnamed_ : cached_statement(*sent);
@@ -133,12 +150,7 @@ bool client::parse(byte_span body, output& out) {
       return wait_for_answers(out);
     }
     if (!make_room(repeated_as ? repeated_as : wanted, out)) return false;
-    // It is there by another name, whose Parse may have failed.
-    if (unconfirmed_ && std::any_of(unconfirmed_->begin(), unconfirmed_->end(), [&](const note& n) {
-          return n.statement == wanted && server_->ledger.in_doubt(n.batch);
-        })) {
-      return wait_for_answers(out);
-    }
+    if (text_in_doubt(wanted, sent->name)) return wait_for_answers(out);
   }
   ++server_->pool().stats.parses;
   if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
@@ -173,12 +185,7 @@ bool client::parse(byte_span body, output& out) {
     out.skip(whole);
     return true;
   }
-  if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
-  if (prepared_->size() >= max_prepared) {
-    end(pg_error{"53200", "more than 100000 prepared statements in one session",
-                 "Close those that are no longer used.", {}});
-    return false;
-  }
+  if (!has_room_for_name()) return false;
   std::uint32_t mark = 0;
   if (!server_->ledger.skipping()) {
     prepared_->emplace(std::string(sent->name), wanted);
@@ -217,6 +224,7 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
   if (in_doubt(name)) return wait_for_answers(out);
   statement_ref prepared;
   if (const auto* known = name.empty() ? nullptr : find_prepared(name)) prepared = as_used(*known);
+  if (prepared != nullptr && text_in_doubt(prepared, name)) return wait_for_answers(out);
   if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(prepared, out)) {
     return false;
   }
@@ -234,6 +242,8 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     server_->unnamed_portal = target && target->effects ? target : nullptr;
   } else if (target && target->effects) {
     server_->portals[std::string(portal)] = target;
+  } else if (!server_->portals.empty()) {
+    server_->portals.erase(std::string(portal));
   }
   server_->ledger.add({owed::bind});
   if (name.empty() || !target || endpoint_->mode == pool_mode::session) {
@@ -316,6 +326,10 @@ bool client::close_object(byte_span body, output& out) {
       return true;
     }
   }
+  if (target->what == 'P' && target->name.empty()) server_->unnamed_portal.reset();
+  if (target->what == 'P' && !server_->portals.empty()) {
+    server_->portals.erase(std::string(target->name));
+  }
   server_->ledger.add(std::move(entry));
   out.pass(whole);
   return true;
@@ -327,10 +341,6 @@ bool client::execute(byte_span body, output& out) {
     violate("malformed Execute message");
     return false;
   }
-  ++counts_.queries;
-  ++server_->pool().stats.queries;
-  worker_.counters().queries.add();
-  touched();
   session::entry entry{owed::execute};
   if (sent->portal.empty()) {
     if (server_->unnamed_portal) entry.effects = server_->unnamed_portal->effects;
@@ -338,9 +348,15 @@ bool client::execute(byte_span body, output& out) {
              portal != server_->portals.end()) {
     entry.effects = portal->second->effects;
   }
+  if (entry.effects && forgets(*entry.effects) && !server_->ledger.empty()) {
+    return wait_for_answers(out);
+  }
+  ++counts_.queries;
+  ++server_->pool().stats.queries;
+  worker_.counters().queries.add();
+  touched();
   run_effects(entry.effects);
-  if (entry.effects && !server_->ledger.skipping() && server_->ledger.status() != 'E' &&
-      forgets_prepared(*entry.effects)) {
+  if (entry.effects && entry.effects->size() == 1 && has_stand_in(entry.effects->front())) {
     const auto& name = entry.effects->front().name;
     entry.mark = note_change(name, std::move(*find_prepared(name)), true);
     prepared_->erase(name);

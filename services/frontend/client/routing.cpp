@@ -44,6 +44,7 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   if (steps_ && !goal.refused && refuse_in_steps(now, goal.executed, goal.text)) {
     return routed::done;
   }
+  if (batch_ && !steps_ && !goal.refused) goal.refused = beyond_batch(goal.executed, goal.text);
   if (batch_ && !goal.refused && begin_in_batch(now, goal)) return routed::done;
   if (goal.refused) return refuse_goal(now, *goal.refused);
   if (endpoint_->owners->moving) {
@@ -80,6 +81,13 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
     goal.refused = {"0A000", "what concerns several shards is bound here and executed elsewhere",
                     "Send Bind and Execute of each such statement together, without Sync or Flush "
                     "between them.", {}};
+  }
+  if ((all || goal.copies || (goal.controls > 0 && spread_)) && !goal.refused && !now.simple &&
+      now.executes > 0 && !binds_what_it_parses(now)) {
+    goal.refused = {"0A000",
+                    "a batch with a statement for several shards parses or describes another, which "
+                    "it does not run",
+                    "Send Sync between them.", {}};
   }
   if (goal.copies && !now.simple && !stepwise && !batch_ && goes_on(now)) {
     // What shares a batch with COPY runs step by step, in one transaction.
@@ -169,11 +177,18 @@ client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal&
 // Of a transaction that no server knows yet. False: a server has to answer.
 bool client::answer_virtually(const unit& now, const unit_goal& goal) {
   const auto* only = only_effect(goal.executed);
-  if (only != nullptr && (now.executes == 1 || now.simple) &&
+  if (only != nullptr && (now.simple || (now.executes == 1 && binds_what_it_parses(now))) &&
       virtual_answer(now, *only, goal.text)) {
     return true;
   }
-  if (virtual_status_ != 'E' || (!now.simple && now.executes == 0)) return false;
+  if (virtual_status_ != 'E') return false;
+  if (!now.simple && now.executes == 0) {
+    if (!asks_of_statements(now)) return false;
+    if (only_prepares_an_end(now)) {
+      answer_unit(now, {});
+      return true;
+    }
+  }
   refuse_unit(now, aborted_transaction());
   return true;
 }
@@ -187,7 +202,7 @@ bool client::virtual_answer(const unit& now, const sql::statement& only, std::st
       return true;
     case sql::effect::commit:
     case sql::effect::rollback: {
-      if (virtual_status_ == 'I') return false;
+      if (virtual_status_ == 'I' || chains(text)) return false;
       const bool back = virtual_status_ == 'E' || only.effect == sql::effect::rollback;
       virtual_status_ = 'I';
       virtual_unit(now, only, back ? "ROLLBACK" : "COMMIT");
@@ -256,6 +271,7 @@ client::routed client::settle_elsewhere() {
   if (status() != 'I') {
     server_->ledger.add({session::owed::query, true});
     wire::write_query(sync, "ROLLBACK");
+    server_->unnamed.reset();
   }
   server_->send(sync);
   return routed::suspended;

@@ -194,7 +194,8 @@ void client::entry_dropped(const session::entry& gone) {
   const note& taken_back = (*unconfirmed_)[gone.mark - 1];
   if (taken_back.repeated) return;
   // A DEALLOCATE that has not run leaves its stand-in behind.
-  if (gone.kind == session::owed::execute && server_ != nullptr) server_->dirty = true;
+  if (gone.kind == session::owed::execute && failed_itself && server_ != nullptr)
+    server_->dirty = true;
   const std::string& name = taken_back.name;
   const statement_ref& prepared = taken_back.statement;
   // A Parse that failed leaves no unnamed statement; what was skipped leaves the one before.
@@ -255,7 +256,10 @@ void client::server_ready(char server_status, bool proxy) {
     ++server_->pool().stats.transactions;
     worker_.counters().transactions.add();
   }
-  if (server_->ledger.empty()) confirm_changes();
+  if (server_->ledger.empty()) {
+    confirm_changes();
+    if (server_status == 'I') server_->portals.clear();
+  }
 }
 
 bool client::may_let_go() const {
@@ -268,8 +272,11 @@ void client::server_read_done() {
   if (state_ == state::closed || server_ == nullptr) return;
   if (!server_->usable()) {
     // A FATAL error has just gone to the client, or nobody can know what the server owes.
-    if (!spread_ && server_->ledger.doubtful() && server_->ledger.empty() &&
+    if (!spread_ && !pinned_ && endpoint_->mode != pool_mode::session &&
+        server_->ledger.doubtful() && server_->ledger.empty() && !server_->ledger.skipping() &&
         server_->ledger.status() == 'I') {
+      if (state_ == state::settling) set_state(state::ready);
+      confirm_changes();
       let_go();
       resume();
       return;
@@ -444,6 +451,14 @@ void client::not_granted(const pg_error& why) {
   const bool simple =
       wire::peek(as_bytes(pending_), frame) == wire::frame_state::complete &&
       (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
+  if (pending_.size() >= frame.total()) {
+    // What could not be served leaves no unnamed statement.
+    const auto parsed = frame.type == wire::frontend::parse
+                            ? wire::read_parse(as_bytes(pending_).subspan(wire::header_size,
+                                  frame.total() - wire::header_size))
+                            : std::nullopt;
+    if (simple || (parsed && parsed->name.empty())) unnamed_ = nullptr;
+  }
   if (simple && pending_.size() >= frame.total()) {
     pending_.erase(0, frame.total());
     steps_left_ = 0;

@@ -128,7 +128,11 @@ client::routed client::grow(const unit& now, std::uint32_t shard) {
     return refused({"0A000", "in session pooling mode a transaction stays on one shard",
                     "Use pooler_mode = \"transaction\", or keys of one shard.", {}});
   }
-  if (server_->ledger.unsynced()) return sync_first();
+  if (server_->ledger.unsynced()) {
+    // A COMMIT in the batch has ended the block: what follows it is one transaction up to the Sync.
+    if (!script_.open()) return refused(two_shards(server_->pool().description().shard, shard));
+    return sync_first();
+  }
   if (pg_error why; !spread_out(false, why)) return refused(why);
   return join(shard);
 }

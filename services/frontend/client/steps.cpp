@@ -7,6 +7,7 @@
 #include "common/sql/parse.hpp"
 #include "services/frontend/client/client.hpp"
 #include "services/frontend/shards/transaction.hpp"
+#include "services/frontend/statements/effects.hpp"
 #include "services/frontend/statements/query_steps.hpp"
 #include "services/frontend/statements/unit.hpp"
 #include "services/frontend/worker/worker.hpp"
@@ -42,7 +43,7 @@ bool has_more(std::string_view text) {
 // A block that no BEGIN has begun knows no savepoints, and no chains.
 std::string_view beyond_implicit(const sql::statement& what, std::string_view text) {
   using enum sql::effect;
-  const bool chain = contains(text, "chain") && !contains(text, "no chain");
+  const bool chain = chains(text);
   switch (what.effect) {
     case savepoint: return "SAVEPOINT";
     case release: return "RELEASE SAVEPOINT";
@@ -78,7 +79,7 @@ client::routed client::take_apart(const unit& now, std::string_view text,
   }
   if (server_ != nullptr && server_->ledger.unsynced()) {
     if (movable() && !spread_) return settle_elsewhere();
-    if (status() == 'I') return routed::go;
+    if (status() == 'I' || !script_.open()) return routed::go;
     return sync_first();
   }
   flush_to_client();
@@ -155,14 +156,22 @@ void client::end_steps() {
   resume();
 }
 
+// What no implicit block takes.
+std::optional<pg_error> client::beyond_batch(const session::effects& executed,
+                                             std::string_view text) const {
+  if (!batch_ || !executed || executed->size() != 1 || status() == 'E') return std::nullopt;
+  const auto what = beyond_implicit(executed->front(), text);
+  if (what.empty()) return std::nullopt;
+  return pg_error{"25P01", std::string(what) + " can only be used in transaction blocks", {}, {}};
+}
+
 // What PostgreSQL says of the end of an implicit block. True: refused.
 bool client::refuse_in_steps(const unit& now, const session::effects& executed,
                              std::string_view text) {
   if (!batch_ || !executed || executed->size() != 1 || status() == 'E') return false;
   const auto& only = executed->front();
-  if (const auto what = beyond_implicit(only, text); !what.empty()) {
-    refuse_unit(now, {"25P01", std::string(what) + " can only be used in transaction blocks", {},
-                      {}});
+  if (const auto why = beyond_batch(executed, text)) {
+    refuse_unit(now, *why);
     return true;
   }
   if (only.effect == sql::effect::commit || only.effect == sql::effect::rollback) {

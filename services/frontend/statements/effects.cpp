@@ -26,6 +26,16 @@ bool any_effect(const session::effects& effects, sql::effect wanted) {
                                 [&](const auto& one) { return one.effect == wanted; });
 }
 
+bool chains(std::string_view text) {
+  constexpr std::string_view chain = "chain";
+  for (std::string_view before = text; text.size() >= chain.size(); text.remove_prefix(1)) {
+    if (!starts_with_word(text, chain)) continue;
+    before.remove_suffix(text.size());
+    return before.size() < 3 || !starts_with_word(before.substr(before.size() - 3), "no ");
+  }
+  return false;
+}
+
 bool starts_with_word(std::string_view text, std::string_view lower_words) {
   if (text.size() < lower_words.size()) return false;
   for (std::size_t i = 0; i < lower_words.size(); ++i) {

@@ -14,6 +14,8 @@ const sql::statement* only_effect(const session::effects&);
 bool any_effect(const session::effects&, sql::effect wanted);
 // `lower_words` in small letters; the text may have them in others.
 bool starts_with_word(std::string_view text, std::string_view lower_words);
+// A COMMIT or ROLLBACK of that text may begin the next transaction.
+bool chains(std::string_view text);
 // How many say something about the transaction as a whole.
 std::size_t count_controls(const session::effects&);
 // Behind it the same text may be about other tables, or other values.

@@ -2,9 +2,19 @@
 
 #include <algorithm>
 
+#include "services/frontend/statements/effects.hpp"
+
 namespace pgsled::frontend {
 
 namespace fe = wire::frontend;
+
+namespace {
+bool describes_statement(const unit::part& part) {
+  if (part.type != fe::describe) return false;
+  const auto sent = wire::read_described(part.body);
+  return sent && sent->what == 'S';
+}
+}  // namespace
 
 bool runs_what_it_binds(const unit& now) {
   std::optional<std::string_view> bound;
@@ -20,6 +30,33 @@ bool runs_what_it_binds(const unit& now) {
     }
   }
   return !bound;
+}
+
+bool binds_what_it_parses(const unit& now) {
+  return std::all_of(now.parts.begin(), now.parts.end(), [&](const auto& part) {
+    if (part.type != fe::parse && !describes_statement(part)) return true;
+    return std::any_of(now.parts.begin(), now.parts.end(), [&](const auto& other) {
+      return other.type == fe::bind && other.target != nullptr && other.target == part.target;
+    });
+  });
+}
+
+bool asks_of_statements(const unit& now) {
+  return std::any_of(now.parts.begin(), now.parts.end(), [](const auto& part) {
+    return part.type == fe::parse || part.type == fe::bind || part.type == fe::describe;
+  });
+}
+
+bool only_prepares_an_end(const unit& now) {
+  return std::all_of(now.parts.begin(), now.parts.end(), [](const auto& part) {
+    if (part.type == fe::bind || (part.type == fe::describe && !describes_statement(part)))
+      return false;
+    if (part.type != fe::parse && part.type != fe::describe) return true;
+    const auto* only = part.target ? only_effect(part.target->effects) : nullptr;
+    return only != nullptr && (only->effect == sql::effect::commit ||
+                               only->effect == sql::effect::rollback ||
+                               only->effect == sql::effect::rollback_to);
+  });
 }
 
 void cut_unit(unit& now, byte_span bytes) {

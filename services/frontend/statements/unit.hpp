@@ -37,6 +37,12 @@ struct unit {
 
 // Each Bind is followed by the Execute of its portal, and there is no other Execute.
 bool runs_what_it_binds(const unit&);
+// Each statement that it parses or describes is bound here, too.
+bool binds_what_it_parses(const unit&);
+// Has a Parse, a Bind or a Describe.
+bool asks_of_statements(const unit&);
+// All that it parses and describes are statements that end a transaction or a part of it; no Bind.
+bool only_prepares_an_end(const unit&);
 // Leaves what comes up to the first Execute; or, where there is none, before the Sync. `bytes`: of
 // the input, where the unit begins.
 void cut_unit(unit&, byte_span bytes);

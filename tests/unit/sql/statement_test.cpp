@@ -79,6 +79,8 @@ const statement_case cases[] = {
     {"PREPARE transaction AS SELECT 1", pin}, {"PREPARE transaction (int) AS SELECT 1", pin},
     {"DEALLOCATE x", deallocate, "x"}, {"DEALLOCATE PREPARE \"X\"", deallocate, "X"},
     {"DEALLOCATE ALL", deallocate}, {"DEALLOCATE PREPARE ALL", deallocate},
+    {"DEALLOCATE", none}, {"DEALLOCATE x, y", none}, {"DEALLOCATE ALL y", none},
+    {"DEALLOCATE PREPARE", deallocate, "prepare"}, {"DEALLOCATE PREPARE x y", none},
     {"EXECUTE x(1)", none},
     {"CREATE TEMP TABLE t (a int)", pin}, {"CREATE TEMPORARY VIEW v AS SELECT 1", pin},
     {"CREATE LOCAL TEMP TABLE t (a int)", pin}, {"CREATE GLOBAL TEMPORARY TABLE t (a int)", pin},
