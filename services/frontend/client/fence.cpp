@@ -64,6 +64,8 @@ bool client::held_back(char type, output& out) {
       type == fe::copy_done || type == fe::copy_fail) {
     return false;
   }
+  // A Sync or Flush inside a COPY stands before what the server waits for.
+  if (server_ != nullptr && server_->ledger.copying_in()) return false;
   // The rest of a batch whose beginning has been let through.
   if (server_ != nullptr && server_->ledger.unsynced() && !alone) return false;
   out.flush(server_);
