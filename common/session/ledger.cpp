@@ -378,7 +378,7 @@ bool ledger::ready(byte_span body, ledger_events&) {
   if (queue_.empty() && doubtful_) {
     // The Sync inside the failed COPY did count after all.
     skipping_ = false;
-  } else if (head_is(owed::sync) || head_is(owed::query) || head_is(owed::function_call)) {
+  } else if (!queue_.empty() && ends_batch(queue_.front().kind)) {
     if (head_is(owed::sync)) ++answered_;
     pop();
   } else {

@@ -15,7 +15,10 @@ namespace frontend {
 inline constexpr char query = 'Q', parse = 'P', bind = 'B', describe = 'D', execute = 'E',
                       close = 'C', sync = 'S', flush = 'H', function_call = 'F', copy_data = 'd',
                       copy_done = 'c', copy_fail = 'f', terminate = 'X', password = 'p';
+constexpr bool is_copy(char type) {
+  return type == copy_data || type == copy_done || type == copy_fail;
 }
+}  // namespace frontend
 // Message types a server sends.
 namespace backend {
 inline constexpr char authentication = 'R', parameter_status = 'S', backend_key_data = 'K',

@@ -17,6 +17,7 @@ from support.apart import Apart
 from support.machine import HOST, PG_BIN, wait_until
 from support.raw_client import RawClient, ServerError
 from support.suite import Suite, eventually
+from support.wire import run
 
 SHARDS = ["copied_0", "copied_1", "copied_2"]
 SCHEMA = """
@@ -464,10 +465,6 @@ def batch(client, *messages):
                       wire.data_row(body) if kind == "D" else
                       body if kind in "CZ" else None))
     return kinds
-
-
-def run(sql):
-    return wire.parse("", sql) + wire.bind() + wire.execute()
 
 
 COPIED = run("COPY t FROM STDIN") + wire.copy_data(GOOD) + wire.COPY_DONE

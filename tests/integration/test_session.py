@@ -649,6 +649,11 @@ def test_statement_mode(start):
     assert client.prepared("SELECT $1::int", [1]) == [["1"]]
     with pytest.raises(ServerError):
         client.query("BEGIN")
+    client.send(wire.run("SELECT 'before'") + wire.SYNC)
+    client.receive_until_ready()
+    client.send(wire.parse("", "BEGIN") + wire.SYNC + wire.bind() + wire.execute() + wire.SYNC)
+    codes = wire.error_codes(client.receive_until_ready(2))
+    assert len(codes) == 2 and codes[1] == "26000", "not the statement before it"
     other = suite.raw()
     assert other.query("SELECT 2") == [["2"]]
 

@@ -253,3 +253,8 @@ def test_query_size_limit(start):
     got = client.receive_quiet(0.5)
     codes = wire.error_codes(got)
     assert codes == ["54000"]
+    client.send(wire.run("SELECT 'before'") + wire.SYNC)
+    client.receive_until_ready()
+    client.send(wire.parse("", "SELECT '" + "x" * 20000 + "'") + wire.SYNC +
+                wire.bind() + wire.execute() + wire.SYNC)
+    assert wire.error_codes(client.receive_until_ready(2)) == ["54000", "26000"]

@@ -51,6 +51,11 @@ def bind(portal="", statement="", values=(), formats=(), results=()):
     return message("B", body)
 
 
+def run(sql, *values):
+    """A statement of its own, up to its Execute."""
+    return parse("", sql) + bind("", "", values) + execute()
+
+
 def describe(kind, name=""):
     return message("D", kind.encode() + cstring(name))
 

@@ -81,8 +81,7 @@ client::routed client::admin(byte_span bytes) {
       sql = part.target->sql;
       if (part.type == fe::parse) {
         if (const auto sent = wire::read_parse(part.body); sent && !sent->name.empty()) {
-          if (!prepared_)
-            prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+          if (!has_room_for_name()) return routed::done;
           (*prepared_)[std::string(sent->name)] = part.target;
         } else {
           unnamed_ = part.target;

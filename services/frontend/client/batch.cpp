@@ -13,16 +13,10 @@ namespace pgsled::frontend {
 
 namespace fe = wire::frontend;
 
-namespace {
-bool parses_unnamed(const unit::part& part) {
-  const auto sent = part.type == fe::parse ? wire::read_parse(part.body) : std::nullopt;
-  return sent && sent->name.empty();
-}
-}  // namespace
-
 void client::refuse_unit(const unit& refused, const pg_error& why, std::string_view fields) {
   // Whatever it would have been: not the one before.
-  if (refused.simple || std::any_of(refused.parts.begin(), refused.parts.end(), parses_unnamed)) {
+  if (std::any_of(refused.parts.begin(), refused.parts.end(),
+                  [](const auto& part) { return replaces_unnamed(part.type, part.body); })) {
     unnamed_ = nullptr;
   }
   if (refused.simple) {
@@ -148,8 +142,7 @@ void client::answer_unit(const unit& answered, std::string_view tag, const same_
           if (sent->name.empty()) {
             unnamed_ = part.target;
           } else {
-            if (!prepared_)
-              prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
+            if (!has_room_for_name()) return;
             prepared_->insert_or_assign(std::string(sent->name), part.target);
           }
         }

@@ -11,6 +11,7 @@
 #include "services/frontend/copy/shard_copy.hpp"
 #include "services/frontend/shards/transaction.hpp"
 #include "services/frontend/statements/query_steps.hpp"
+#include "services/frontend/statements/unit.hpp"
 #include "services/frontend/worker/worker.hpp"
 
 namespace pgsled::frontend {
@@ -59,6 +60,10 @@ char client::status() const {
 bool client::in_transaction() const {
   return status() != 'I' || (server_ != nullptr && !server_->quiet());
 }
+
+// In a batch the server's last status is older than a COMMIT that it holds: what comes behind that
+// is one transaction up to the Sync. The script knows. When the server owes nothing.
+bool client::in_block() const { return status() != 'I' && script_.open(); }
 
 void client::watch() {
   if (state_ == state::closed || (login_ && login_->in_tls_handshake)) return;
@@ -207,6 +212,7 @@ std::size_t client::process(byte_span bytes) {
       }
       streaming_ = frame.total();
       dropping_ = true;
+      if (replaces_unnamed(frame.type, rest.subspan(wire::header_size))) unnamed_ = nullptr;
       refuse(pg_error{"54000",
                       "query is longer than query_size_limit (" + std::to_string(limit) + " bytes)",
                       "Send less in one statement, or raise query_size_limit.",
@@ -221,8 +227,7 @@ std::size_t client::process(byte_span bytes) {
     const bool ends_batch = batch_ && frame.type == wire::frontend::sync;
     bool asks = planned();
     if (asks && unit_left_ == 0 && (!skip_to_sync_ || ends_batch) &&
-        frame.type != wire::frontend::copy_data && frame.type != wire::frontend::copy_done &&
-        frame.type != wire::frontend::copy_fail) {
+        !wire::frontend::is_copy(frame.type)) {
       out.flush(server_);
       out.restart();
       if (rest.size() < unit_need_) break;

@@ -21,6 +21,7 @@
 //   admin.cpp       the admin database
 // Thread rule: its worker's.
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -102,6 +103,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void refuse_at_startup(const pg_error& why);  // answered once the client has spoken
   void snapshot_changed();
   bool in_transaction() const;
+  bool in_block() const;
   // A fence goes up: what runs now counts as begun before it until before_fence() says no more.
   void fence_raised();
   bool before_fence();
@@ -188,12 +190,12 @@ class client final : public net::watcher, public lease_waiter, public server_use
   statement_ref as_used(const statement_ref& parsed);
   bool is_unconfirmed(std::string_view name) const;
   void settle();
+  void settled();
   void run_effects(const session::effects&);
   bool standard_strings() const;
   bool discard_all(const sql::statement&, byte_span body, session::entry, output& out);
   std::string with_start_again(std::string_view text, std::vector<sql::statement>& all);
-  static bool forgets(const std::vector<sql::statement>&);
-  bool has_stand_in(const sql::statement&);
+  const std::string* name_to_deallocate(const session::effects&);
   void prepare_stand_in(const std::string& name, output& out);
   // One statement; the session goes on. `simple`: it came by Query or FunctionCall.
   // `fields`: the ErrorResponse's body, if it is a server's.
@@ -211,9 +213,11 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void prepare_on_server(const statement_ref&, std::string_view name, output& out, bool proxy,
                          std::uint32_t mark = 0);
   bool wait_for_answers(output& out);
-  bool make_room(const statement_ref&, output& out);
+  bool make_room(const statement_ref&, std::string_view name, output& out);
+  std::unordered_map<std::string, statement_ref>& names();
   bool has_room_for_name();
-  bool in_doubt(std::string_view name, bool changes = false) const;
+  bool in_doubt(std::string_view name) const;
+  bool goes_in_doubt(std::string_view name) const;
   bool text_in_doubt(const statement_ref&, std::string_view name) const;
   void ensure_unnamed(output& out);
   void unnamed_goes();
@@ -269,7 +273,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool next_step();
   void end_steps();
   std::optional<pg_error> beyond_batch(const session::effects&, std::string_view text) const;
-  bool refuse_in_steps(const unit&, const session::effects& executed, std::string_view text);
+  void warn_in_steps(const session::effects& executed);
 
   // shards.cpp
   routed grow(const unit&, std::uint32_t shard);
@@ -342,6 +346,10 @@ class client final : public net::watcher, public lease_waiter, public server_use
     std::uint64_t batch = 0;
   };
   std::unique_ptr<std::vector<note>> unconfirmed_;
+  template <class Predicate>
+  bool noted(Predicate is_such) const {
+    return unconfirmed_ && std::any_of(unconfirmed_->begin(), unconfirmed_->end(), is_such);
+  }
   bool closes_unconfirmed_ = false;         // some of them are closed
   std::uint64_t unseen_since_ = present_statements::surely;  // the first batch of an unseen one
   void unnamed_was(std::size_t first, statement_ref what);
@@ -349,6 +357,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // Above it the client is not served until the server owes nothing.
   static constexpr std::size_t max_owed = 4096;
   bool pipeline_full() const;
+  std::uint32_t take_name(const std::string& name);
   std::uint32_t note_change(std::string_view name, statement_ref statement, bool closed);
   statement_ref unnamed_;
   std::string pending_;                     // read, not yet processed

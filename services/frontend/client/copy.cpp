@@ -25,8 +25,7 @@ client::routed client::route_copy(const unit& now, byte_span bytes, const plan_r
       let_go();
     } else if (!spread_ && movable() && !bound) {
       return settle_elsewhere();
-    } else if (server_->ledger.unsynced() &&
-               ((status() != 'I' && script_.open()) || light_)) {
+    } else if (server_->ledger.unsynced() && (in_block() || light_)) {
       return sync_first();
     }
   }

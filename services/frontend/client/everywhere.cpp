@@ -68,7 +68,7 @@ client::routed client::route_everywhere(const unit& now, byte_span bytes, const 
     } else if (movable() && !bound) {
       return settle_elsewhere();
     } else if (server_->ledger.unsynced()) {
-      if ((status() == 'I' || !script_.open()) && !light_) {
+      if (!in_block() && !light_) {
         return refused({"0A000",
                         "a statement for all shards cannot share a batch with other statements",
                         "Send Sync between them.",

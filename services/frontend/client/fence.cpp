@@ -60,10 +60,7 @@ bool client::unseen() const {
 bool client::held_back(char type, output& out) {
   const auto& owners = *endpoint_->owners;
   const bool alone = owners.leaving && !worker_.router().present();
-  if ((owners.held.empty() && !alone) || skip_to_sync_ || type == fe::copy_data ||
-      type == fe::copy_done || type == fe::copy_fail) {
-    return false;
-  }
+  if ((owners.held.empty() && !alone) || skip_to_sync_ || fe::is_copy(type)) return false;
   // A Sync or Flush inside a COPY stands before what the server waits for.
   if (server_ != nullptr && server_->ledger.copying_in()) return false;
   // The rest of a batch whose beginning has been let through.

@@ -19,8 +19,7 @@ using session::owed;
 namespace {
 // What a server in COPY FROM STDIN takes: anything else costs PostgreSQL's client its connection.
 bool belongs_in_copy(char type) {
-  return type == fe::copy_data || type == fe::copy_done || type == fe::copy_fail ||
-         type == fe::sync || type == fe::flush;
+  return fe::is_copy(type) || type == fe::sync || type == fe::flush;
 }
 }  // namespace
 
@@ -185,9 +184,7 @@ bool client::unattached(char type, byte_span body) {
           known->proven_settings != shadow_->current() || find_prepared(sent->name) != nullptr) {
         return false;
       }
-      if (!prepared_)
-        prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
-      if (prepared_->size() >= max_prepared) return false;
+      if (!has_room_for_name()) return true;
       prepared_->emplace(std::string(sent->name), known);
       std::string reply;
       wire::write_empty(reply, wire::backend::parse_complete);
@@ -255,7 +252,7 @@ bool client::query(byte_span body, output& out) {
   if (sql::may_affect_session(*text)) {
     found = std::make_shared<std::vector<sql::statement>>();
     sql::find_statements(*text, standard_strings(), *found);
-    if (forgets(*found) && !server_->ledger.empty()) return wait_for_answers(out);
+    if (forgets_statements(found) && !server_->ledger.empty()) return wait_for_answers(out);
   }
   ++counts_.queries;
   ++server_->pool().stats.queries;
@@ -277,10 +274,9 @@ bool client::query(byte_span body, output& out) {
       return true;
     }
     if (matters) {
-      if (found->size() == 1 && has_stand_in(found->front())) {
-        const auto& name = found->front().name;
-        prepared_->erase(name);
-        prepare_stand_in(name, out);
+      if (const auto* name = name_to_deallocate(found)) {
+        prepared_->erase(*name);
+        prepare_stand_in(*name, out);
         // Nothing is owed: it can only end what has been answered. Should the Parse be cancelled,
         // the statement is not skipped.
         wire::write_sync(out.own());
@@ -337,19 +333,15 @@ std::string client::with_start_again(std::string_view text, std::vector<sql::sta
   return longer;
 }
 
-// It takes prepared statements away: what the server skips must not be taken for done.
-bool client::forgets(const std::vector<sql::statement>& all) {
-  return std::any_of(all.begin(), all.end(), [](const sql::statement& one) {
-    return one.effect == sql::effect::deallocate || one.effect == sql::effect::discard_all;
-  });
-}
-
-// DEALLOCATE of a name that was prepared by the extended protocol, and that the server will run. In
-// session mode it has that name itself.
-bool client::has_stand_in(const sql::statement& one) {
-  return one.effect == sql::effect::deallocate && !one.name.empty() &&
-         endpoint_->mode != pool_mode::session && server_->ledger.status() != 'E' &&
-         !server_->ledger.skipping() && find_prepared(one.name) != nullptr;
+// Of a DEALLOCATE that the server will run: the name that was prepared by the extended protocol;
+// else null. In session mode the server has that name itself.
+const std::string* client::name_to_deallocate(const session::effects& effects) {
+  const auto* only = only_effect(effects);
+  const bool here = only != nullptr && only->effect == sql::effect::deallocate &&
+                    !only->name.empty() && endpoint_->mode != pool_mode::session &&
+                    server_->ledger.status() != 'E' && !server_->ledger.skipping() &&
+                    find_prepared(only->name) != nullptr;
+  return here ? &only->name : nullptr;
 }
 
 // On the server the statement has another name and stays for the next client: it gets an empty one

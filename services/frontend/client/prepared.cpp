@@ -49,10 +49,12 @@ bool client::wait_for_answers(output& out) {
 }
 
 // False: the message that needs the statement has to wait, and comes again.
-bool client::make_room(const statement_ref& wanted, output& out) {
+bool client::make_room(const statement_ref& wanted, std::string_view name, output& out) {
   auto& present = server_->present;
   const std::size_t limit = worker_.settings().prepared_statements_per_connection;
-  if (present.in_doubt(wanted->server_name(), server_->ledger)) return wait_for_answers(out);
+  if (present.in_doubt(wanted->server_name(), server_->ledger) || text_in_doubt(wanted, name)) {
+    return wait_for_answers(out);
+  }
   // While the server skips to a Sync nothing is prepared, and nothing would be closed.
   if (present.use(wanted->server_name()) || present.size() < limit ||
       server_->ledger.skipping()) {
@@ -61,34 +63,38 @@ bool client::make_room(const statement_ref& wanted, output& out) {
   // Were something before it to fail the server would skip a Close, and nobody could say any more
   // what is there: so nothing may be owed. Several are closed at once, to wait seldom.
   if (!server_->ledger.empty()) return wait_for_answers(out);
-  for (const auto& name : present.take_oldest(present.size() - limit + 1 + limit / 16)) {
-    wire::write_close(out.own(), 'S', name);
+  for (const auto& old : present.take_oldest(present.size() - limit + 1 + limit / 16)) {
+    wire::write_close(out.own(), 'S', old);
     server_->ledger.add({owed::close, true});
   }
   return true;
 }
 
 // Whether what the session has under that name can only be told when the server has answered.
-bool client::in_doubt(std::string_view name, bool changes) const {
+bool client::in_doubt(std::string_view name) const {
   if (server_ == nullptr || server_->ledger.empty() || server_->ledger.copying_in()) return false;
   const auto& ledger = server_->ledger;
   if (name.empty()) return ledger.in_doubt(server_->unnamed_batch);
   if (closes_unconfirmed_ && is_unconfirmed(name)) return true;
   // Whether a Parse that it has seen was skipped the server itself says to who uses it.
-  const bool some = changes ? unconfirmed_ != nullptr : unseen_since_ < ledger.batch();
-  return some && std::any_of(unconfirmed_->begin(), unconfirmed_->end(), [&](const note& one) {
-           return one.name == name && (changes || one.unseen) && ledger.in_doubt(one.batch);
+  return unseen_since_ < ledger.batch() && noted([&](const note& one) {
+           return one.unseen && one.name == name && ledger.in_doubt(one.batch);
+         });
+}
+
+// As in_doubt(), for who takes the name away: that nobody says.
+bool client::goes_in_doubt(std::string_view name) const {
+  return in_doubt(name) || noted([&](const note& one) {
+           return one.name == name && server_->ledger.in_doubt(one.batch);
          });
 }
 
 // The statement is on the server by a Parse of another name, which may have failed.
 bool client::text_in_doubt(const statement_ref& wanted, std::string_view name) const {
-  return unconfirmed_ && std::any_of(unconfirmed_->begin(), unconfirmed_->end(),
-                                     [&](const note& one) {
-                                       return one.statement == wanted && !one.name.empty() &&
-                                              !one.closed && one.name != name &&
-                                              server_->ledger.in_doubt(one.batch);
-                                     });
+  return noted([&](const note& one) {
+    return one.statement == wanted && !one.name.empty() && !one.closed && one.name != name &&
+           server_->ledger.in_doubt(one.batch);
+  });
 }
 
 // For a message about the unnamed statement that is not in doubt: the session's is there, and nobody
@@ -115,9 +121,14 @@ void client::ensure_prepared(const statement_ref& wanted, output& out) {
   prepare_on_server(wanted, wanted->server_name(), out, true);
 }
 
-bool client::has_room_for_name() {
+std::unordered_map<std::string, statement_ref>& client::names() {
   if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
-  if (prepared_->size() < max_prepared) return true;
+  return *prepared_;
+}
+
+// False: the session has been ended.
+bool client::has_room_for_name() {
+  if (names().size() < max_prepared) return true;
   end(pg_error{"53200", "more than 100000 prepared statements in one session",
                "Close those that are no longer used.", {}});
   return false;
@@ -149,11 +160,11 @@ bool client::parse(byte_span body, output& out) {
       // Whether the name is taken is not known before the server has answered.
       return wait_for_answers(out);
     }
-    if (!make_room(repeated_as ? repeated_as : wanted, out)) return false;
-    if (text_in_doubt(wanted, sent->name)) return wait_for_answers(out);
+    if (!make_room(repeated_as ? repeated_as : wanted, sent->name, out)) return false;
   }
   ++server_->pool().stats.parses;
   if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
+    if (sent->name.empty()) unnamed_ = nullptr;
     refuse(no_transactions(), false);
     return true;
   }
@@ -224,8 +235,8 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
   if (in_doubt(name)) return wait_for_answers(out);
   statement_ref prepared;
   if (const auto* known = name.empty() ? nullptr : find_prepared(name)) prepared = as_used(*known);
-  if (prepared != nullptr && text_in_doubt(prepared, name)) return wait_for_answers(out);
-  if (prepared != nullptr && endpoint_->mode != pool_mode::session && !make_room(prepared, out)) {
+  if (prepared != nullptr && endpoint_->mode != pool_mode::session &&
+      !make_room(prepared, name, out)) {
     return false;
   }
   if (name.empty()) ensure_unnamed(out);
@@ -238,13 +249,7 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     target = std::move(prepared);
     if (endpoint_->mode != pool_mode::session) ensure_prepared(target, out);
   }
-  if (portal.empty()) {
-    server_->unnamed_portal = target && target->effects ? target : nullptr;
-  } else if (target && target->effects) {
-    server_->portals[std::string(portal)] = target;
-  } else if (!server_->portals.empty()) {
-    server_->portals.erase(std::string(portal));
-  }
+  server_->portal_is(portal, target);
   server_->ledger.add({owed::bind});
   if (name.empty() || !target || endpoint_->mode == pool_mode::session) {
     out.pass(whole.size());
@@ -284,7 +289,7 @@ bool client::describe(byte_span body, output& out) {
   } else if (auto* prepared = find_prepared(target->name);
              prepared != nullptr && endpoint_->mode != pool_mode::session) {
     const auto used = as_used(*prepared);
-    if (!make_room(used, out)) return false;
+    if (!make_room(used, target->name, out)) return false;
     ensure_prepared(used, out);
     server_->ledger.add({owed::describe_statement});
     wire::write_describe(out.own(), 'S', used->server_name());
@@ -296,6 +301,13 @@ bool client::describe(byte_span body, output& out) {
   return true;
 }
 
+// The session has no statement of that name any more, unless that is taken back: the note's mark.
+std::uint32_t client::take_name(const std::string& name) {
+  const auto mark = note_change(name, std::move(*find_prepared(name)), true);
+  prepared_->erase(name);
+  return mark;
+}
+
 bool client::close_object(byte_span body, output& out) {
   const auto target = wire::read_described(body);
   if (!target || (target->what != 'S' && target->what != 'P')) {
@@ -303,7 +315,7 @@ bool client::close_object(byte_span body, output& out) {
     return false;
   }
   const auto whole = wire::header_size + body.size();
-  if (target->what == 'S' && !target->name.empty() && in_doubt(target->name, true)) {
+  if (target->what == 'S' && !target->name.empty() && goes_in_doubt(target->name)) {
     return wait_for_answers(out);
   }
   ++server_->pool().stats.closes;
@@ -314,9 +326,8 @@ bool client::close_object(byte_span body, output& out) {
       entry.mark = note_change("", std::move(unnamed_), true);
       unnamed_ = nullptr;
       unnamed_goes();
-    } else if (const auto* known = find_prepared(name)) {
-      entry.mark = note_change(name, *known, true);
-      prepared_->erase(name);
+    } else if (find_prepared(name) != nullptr) {
+      entry.mark = take_name(name);
     }
     if (!name.empty() && endpoint_->mode != pool_mode::session) {
       // Stays prepared on the server for the next client that wants it.
@@ -326,10 +337,7 @@ bool client::close_object(byte_span body, output& out) {
       return true;
     }
   }
-  if (target->what == 'P' && target->name.empty()) server_->unnamed_portal.reset();
-  if (target->what == 'P' && !server_->portals.empty()) {
-    server_->portals.erase(std::string(target->name));
-  }
+  if (target->what == 'P') server_->portal_is(target->name, nullptr);
   server_->ledger.add(std::move(entry));
   out.pass(whole);
   return true;
@@ -342,25 +350,16 @@ bool client::execute(byte_span body, output& out) {
     return false;
   }
   session::entry entry{owed::execute};
-  if (sent->portal.empty()) {
-    if (server_->unnamed_portal) entry.effects = server_->unnamed_portal->effects;
-  } else if (const auto portal = server_->portals.find(std::string(sent->portal));
-             portal != server_->portals.end()) {
-    entry.effects = portal->second->effects;
-  }
-  if (entry.effects && forgets(*entry.effects) && !server_->ledger.empty()) {
-    return wait_for_answers(out);
-  }
+  if (const auto what = server_->portal(sent->portal)) entry.effects = what->effects;
+  if (forgets_statements(entry.effects) && !server_->ledger.empty()) return wait_for_answers(out);
   ++counts_.queries;
   ++server_->pool().stats.queries;
   worker_.counters().queries.add();
   touched();
   run_effects(entry.effects);
-  if (entry.effects && entry.effects->size() == 1 && has_stand_in(entry.effects->front())) {
-    const auto& name = entry.effects->front().name;
-    entry.mark = note_change(name, std::move(*find_prepared(name)), true);
-    prepared_->erase(name);
-    prepare_stand_in(name, out);
+  if (const auto* name = name_to_deallocate(entry.effects)) {
+    entry.mark = take_name(*name);
+    prepare_stand_in(*name, out);
   }
   const auto effects = entry.effects;
   server_->ledger.add(std::move(entry));

@@ -41,10 +41,8 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   unit_left_ = now.bytes;
   unit_shard_ = own_shard();
   if (!endpoint_->sharded) return routed::go;
-  if (steps_ && !goal.refused && refuse_in_steps(now, goal.executed, goal.text)) {
-    return routed::done;
-  }
-  if (batch_ && !steps_ && !goal.refused) goal.refused = beyond_batch(goal.executed, goal.text);
+  if (batch_ && !goal.refused) goal.refused = beyond_batch(goal.executed, goal.text);
+  if (steps_ && batch_ && !goal.refused) warn_in_steps(goal.executed);
   if (batch_ && !goal.refused && begin_in_batch(now, goal)) return routed::done;
   if (goal.refused) return refuse_goal(now, *goal.refused);
   if (endpoint_->owners->moving) {

@@ -7,6 +7,7 @@
 #include "services/frontend/client/client.hpp"
 #include "services/frontend/client/login.hpp"
 #include "services/frontend/shards/transaction.hpp"
+#include "services/frontend/statements/unit.hpp"
 #include "services/frontend/worker/worker.hpp"
 
 namespace pgsled::frontend {
@@ -20,8 +21,7 @@ void client::settle() {
     // Only we owed something. Not now: the pass over the input that brought us here goes first.
     worker_.schedule([this] {
       if (state_ != state::settling) return;
-      set_state(state::ready);
-      confirm_changes();
+      settled();
       consume({});
       watch();
     });
@@ -32,6 +32,11 @@ void client::settle() {
     wire::write_empty(flush, wire::frontend::flush);
     server_->send(flush);
   }
+}
+
+void client::settled() {
+  set_state(state::ready);
+  confirm_changes();
 }
 
 std::uint32_t client::note_change(std::string_view name, statement_ref statement, bool closed) {
@@ -71,8 +76,7 @@ bool client::pipeline_full() const {
 }
 
 bool client::is_unconfirmed(std::string_view name) const {
-  return unconfirmed_ && std::any_of(unconfirmed_->begin(), unconfirmed_->end(),
-                                     [&](const auto& n) { return n.name == name && !n.repeated; });
+  return noted([&](const note& one) { return one.name == name && !one.repeated; });
 }
 
 void client::statement_done(const sql::statement* done, std::string_view tag, bool proxy) {
@@ -206,8 +210,7 @@ void client::entry_dropped(const session::entry& gone) {
     return;
   settled_names_->push_back(name);
   if (taken_back.closed) {
-    if (!prepared_) prepared_ = std::make_unique<std::unordered_map<std::string, statement_ref>>();
-    prepared_->insert_or_assign(name, prepared);
+    names().insert_or_assign(name, prepared);
     return;
   }
   if (!prepared_) return;
@@ -258,7 +261,7 @@ void client::server_ready(char server_status, bool proxy) {
   }
   if (server_->ledger.empty()) {
     confirm_changes();
-    if (server_status == 'I') server_->portals.clear();
+    if (server_status == 'I') server_->forget_portals();
   }
 }
 
@@ -275,8 +278,7 @@ void client::server_read_done() {
     if (!spread_ && !pinned_ && endpoint_->mode != pool_mode::session &&
         server_->ledger.doubtful() && server_->ledger.empty() && !server_->ledger.skipping() &&
         server_->ledger.status() == 'I') {
-      if (state_ == state::settling) set_state(state::ready);
-      confirm_changes();
+      if (state_ == state::settling) settled();
       let_go();
       resume();
       return;
@@ -313,8 +315,7 @@ void client::server_read_done() {
       return;
     }
     if (state_ == state::settling) {
-      set_state(state::ready);
-      confirm_changes();
+      settled();
       if (may_let_go()) let_go();
       resume();
       return;
@@ -451,13 +452,11 @@ void client::not_granted(const pg_error& why) {
   const bool simple =
       wire::peek(as_bytes(pending_), frame) == wire::frame_state::complete &&
       (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
-  if (pending_.size() >= frame.total()) {
-    // What could not be served leaves no unnamed statement.
-    const auto parsed = frame.type == wire::frontend::parse
-                            ? wire::read_parse(as_bytes(pending_).subspan(wire::header_size,
-                                  frame.total() - wire::header_size))
-                            : std::nullopt;
-    if (simple || (parsed && parsed->name.empty())) unnamed_ = nullptr;
+  // What could not be served leaves no unnamed statement.
+  const auto head = as_bytes(pending_);
+  if (!head.empty() && replaces_unnamed(pending_.front(), head.subspan(std::min(
+                           head.size(), wire::header_size)))) {
+    unnamed_ = nullptr;
   }
   if (simple && pending_.size() >= frame.total()) {
     pending_.erase(0, frame.total());

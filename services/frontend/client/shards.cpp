@@ -129,8 +129,7 @@ client::routed client::grow(const unit& now, std::uint32_t shard) {
                     "Use pooler_mode = \"transaction\", or keys of one shard.", {}});
   }
   if (server_->ledger.unsynced()) {
-    // A COMMIT in the batch has ended the block: what follows it is one transaction up to the Sync.
-    if (!script_.open()) return refused(two_shards(server_->pool().description().shard, shard));
+    if (!in_block()) return refused(two_shards(server_->pool().description().shard, shard));
     return sync_first();
   }
   if (pg_error why; !spread_out(false, why)) return refused(why);

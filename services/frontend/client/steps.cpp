@@ -79,7 +79,7 @@ client::routed client::take_apart(const unit& now, std::string_view text,
   }
   if (server_ != nullptr && server_->ledger.unsynced()) {
     if (movable() && !spread_) return settle_elsewhere();
-    if (status() == 'I' || !script_.open()) return routed::go;
+    if (!in_block()) return routed::go;
     return sync_first();
   }
   flush_to_client();
@@ -156,30 +156,26 @@ void client::end_steps() {
   resume();
 }
 
-// What no implicit block takes.
+// What the implicit block of a Query or a batch does not take.
 std::optional<pg_error> client::beyond_batch(const session::effects& executed,
                                              std::string_view text) const {
-  if (!batch_ || !executed || executed->size() != 1 || status() == 'E') return std::nullopt;
-  const auto what = beyond_implicit(executed->front(), text);
+  const auto* only = only_effect(executed);
+  if (only == nullptr || status() == 'E') return std::nullopt;
+  const auto what = beyond_implicit(*only, text);
   if (what.empty()) return std::nullopt;
   return pg_error{"25P01", std::string(what) + " can only be used in transaction blocks", {}, {}};
 }
 
-// What PostgreSQL says of the end of an implicit block. True: refused.
-bool client::refuse_in_steps(const unit& now, const session::effects& executed,
-                             std::string_view text) {
-  if (!batch_ || !executed || executed->size() != 1 || status() == 'E') return false;
-  const auto& only = executed->front();
-  if (const auto why = beyond_batch(executed, text)) {
-    refuse_unit(now, *why);
-    return true;
+// What PostgreSQL says of the end of an implicit block.
+void client::warn_in_steps(const session::effects& executed) {
+  const auto* only = only_effect(executed);
+  if (only == nullptr || status() == 'E' ||
+      (only->effect != sql::effect::commit && only->effect != sql::effect::rollback)) {
+    return;
   }
-  if (only.effect == sql::effect::commit || only.effect == sql::effect::rollback) {
-    std::string notice;
-    wire::write_notice(notice, "WARNING", {"25P01", "there is no transaction in progress", {}, {}});
-    write(notice);
-  }
-  return false;
+  std::string notice;
+  wire::write_notice(notice, "WARNING", {"25P01", "there is no transaction in progress", {}, {}});
+  write(notice);
 }
 
 }  // namespace pgsled::frontend

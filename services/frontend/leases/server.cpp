@@ -37,9 +37,30 @@ void server::attach(server_user* user) {
 
 void server::detach() {
   user_ = nullptr;
-  unnamed_portal.reset();
-  if (!portals.empty()) portals.clear();
+  forget_unnamed_portal();
+  forget_portals();
   watch();
+}
+
+void server::portal_is(std::string_view name, const statement_ref& what) {
+  const bool matters = what != nullptr && what->effects != nullptr;
+  if (name.empty()) {
+    unnamed_portal_ = matters ? what : nullptr;
+  } else if (matters) {
+    portals_[std::string(name)] = what;
+  } else if (!portals_.empty()) {
+    portals_.erase(std::string(name));
+  }
+}
+
+statement_ref server::portal(std::string_view name) const {
+  if (name.empty()) return unnamed_portal_;
+  const auto found = portals_.empty() ? portals_.end() : portals_.find(std::string(name));
+  return found == portals_.end() ? nullptr : found->second;
+}
+
+void server::forget_portals() {
+  if (!portals_.empty()) portals_.clear();
 }
 
 void server::pass_to(server_user* user) {

@@ -99,8 +99,12 @@ class server final : private server_stream_user, private session::ledger_events 
   statement_ref unnamed;             // in the unnamed slot; null: unknown or none
   // The batch of the last message that was to change the slot.
   std::uint64_t unnamed_batch = present_statements::surely;
-  std::unordered_map<std::string, statement_ref> portals;  // only those whose statement matters
-  statement_ref unnamed_portal;
+
+  // Portals: only those whose statement has effects are kept.
+  void portal_is(std::string_view name, const statement_ref& what);   // null: none, or another
+  statement_ref portal(std::string_view name) const;                  // null: none that is kept
+  void forget_portals();
+  void forget_unnamed_portal() { unnamed_portal_.reset(); }
 
   lease::lease_id id() const { return id_; }
   lease::generation generation() const { return generation_; }
@@ -138,6 +142,8 @@ class server final : private server_stream_user, private session::ledger_events 
   lease::generation generation_;
   std::uint32_t backend_pid_;
   server_user* user_ = nullptr;
+  std::unordered_map<std::string, statement_ref> portals_;
+  statement_ref unnamed_portal_;
   std::string pending_;  // not yet taken by the stream, behind the first pending_sent_ bytes
   std::size_t pending_sent_ = 0;
   std::string carry_;    // the beginning of a message

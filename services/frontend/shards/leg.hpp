@@ -99,7 +99,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
     value.clear();
     for (const auto what : said.owed) lease->ledger.add({what});
     lease->unnamed.reset();
-    lease->unnamed_portal.reset();
+    lease->forget_unnamed_portal();
     lease->send(said.bytes);
   }
   std::string where() const {

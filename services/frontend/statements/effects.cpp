@@ -26,6 +26,11 @@ bool any_effect(const session::effects& effects, sql::effect wanted) {
                                 [&](const auto& one) { return one.effect == wanted; });
 }
 
+bool forgets_statements(const session::effects& effects) {
+  return any_effect(effects, sql::effect::deallocate) ||
+         any_effect(effects, sql::effect::discard_all);
+}
+
 bool chains(std::string_view text) {
   constexpr std::string_view chain = "chain";
   for (std::string_view before = text; text.size() >= chain.size(); text.remove_prefix(1)) {

@@ -12,6 +12,8 @@ namespace pgsled::frontend {
 // The statement, if there is only one.
 const sql::statement* only_effect(const session::effects&);
 bool any_effect(const session::effects&, sql::effect wanted);
+// They take prepared statements away: what the server skips must not be taken for done.
+bool forgets_statements(const session::effects&);
 // `lower_words` in small letters; the text may have them in others.
 bool starts_with_word(std::string_view text, std::string_view lower_words);
 // A COMMIT or ROLLBACK of that text may begin the next transaction.

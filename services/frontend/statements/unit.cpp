@@ -59,6 +59,10 @@ bool only_prepares_an_end(const unit& now) {
   });
 }
 
+bool replaces_unnamed(char type, byte_span body) {
+  return type == fe::query || (type == fe::parse && (body.empty() || body[0] == 0));
+}
+
 void cut_unit(unit& now, byte_span bytes) {
   const auto first = std::find_if(now.parts.begin(), now.parts.end(),
                                   [](const auto& part) { return part.type == fe::execute; });

@@ -43,6 +43,9 @@ bool binds_what_it_parses(const unit&);
 bool asks_of_statements(const unit&);
 // All that it parses and describes are statements that end a transaction or a part of it; no Bind.
 bool only_prepares_an_end(const unit&);
+// The session has another unnamed statement behind it, or none: Query, and Parse without a name. Of
+// the body the beginning will do; where there is nothing of it, that counts as no name.
+bool replaces_unnamed(char type, byte_span body);
 // Leaves what comes up to the first Execute; or, where there is none, before the Sync. `bytes`: of
 // the input, where the unit begins.
 void cut_unit(unit&, byte_span bytes);
