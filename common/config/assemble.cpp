@@ -225,6 +225,7 @@ void read_rest(const checked_file& file, const checked_file& users, configuratio
   to.pgsled.statement_cache_bytes = own.as<std::uint64_t>("statement_cache_bytes");
   to.pgsled.prepared_statements_per_connection =
       own.as<std::uint32_t>("prepared_statements_per_connection");
+  to.pgsled.busy_poll = own.as<std::uint32_t>("busy_poll");
   to.pgsled.recall_deadline = own.number("recall_deadline");
   to.pgsled.resharding_copy_rate = own.number("resharding_copy_rate");
   to.pgsled.resharding_slot_limit = own.number("resharding_slot_limit");

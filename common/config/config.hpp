@@ -97,6 +97,7 @@ struct pgsled {              // [pgsled] in pgdog.toml: what PgDog has no key fo
   std::uint32_t max_client_conn = 0;     // 0: no limit
   std::uint64_t plan_cache_bytes = 16u << 20, statement_cache_bytes = 64u << 20;
   std::uint32_t prepared_statements_per_connection = 1000;
+  std::uint32_t busy_poll = 100;         // microseconds
   std::int64_t recall_deadline = 750;
   std::int64_t resharding_copy_rate = 0;       // bytes a second, 0: no limit
   std::int64_t resharding_slot_limit = std::int64_t{64} << 30;   // bytes of log

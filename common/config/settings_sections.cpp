@@ -244,6 +244,10 @@ constexpr auto pgsled = std::to_array<setting>({
     count("prepared_statements_per_connection", "1000", 1, 2000,
           "Prepared statements of the extended protocol on one server connection, except in "
           "session pooling; those unused for longest are closed for others."),
+    count("busy_poll", "100", 0, 1000,
+          "Microseconds for which a frontend worker looks for the next message before it sleeps, "
+          "where messages come that fast and the processor is idle: queries are answered sooner, "
+          "for more CPU time. 0: it sleeps at once."),
     count("recall_deadline", "750", 10, 600'000,
           "Milliseconds a frontend has to give a recalled connection back before it is taken."),
     count("resharding_copy_rate", "0", 0, largest,

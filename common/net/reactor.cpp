@@ -22,6 +22,8 @@ namespace {
 
 constexpr int batch_size = 256;
 constexpr int most_gathering_turns = 4;
+// A thread that yields and comes back later than this has let another one run.
+constexpr auto longest_yield = std::chrono::microseconds(5);
 constexpr auto no_position = std::numeric_limits<std::uint32_t>::max();
 
 // An indexed binary heap: add and cancel are O(log n), memory is reused, and an id names a slot
@@ -153,6 +155,8 @@ struct reactor::state {
   std::vector<std::function<void()>> posted_running;
   time_point now{};
   bool running = false;
+  duration look_for{0};
+  busy_poll looking;
 
   std::mutex mutex;
   std::vector<std::function<void()>> posted;  // guarded by mutex
@@ -195,6 +199,36 @@ struct reactor::state {
       return 0;
     if (!timers.empty() && timers.first() < alarm_at) set_alarm(timers.first());
     return -1;
+  }
+
+  int wait() {
+    const int ms = wait_ms();
+    if (ms != 0 && look_for > duration::zero() && looking.due()) {
+      if (const int n = look(); n != 0) return n;
+    }
+    return ::epoll_wait(epoll.get(), batch.data(), batch_size, ms);
+  }
+
+  // What is ready before `look_for` is over; 0: nothing. Others who can run come first: where there
+  // are any the processor is not idle, and sleeping costs nothing.
+  int look() {
+    int n = ::epoll_wait(epoll.get(), batch.data(), batch_size, 0);
+    if (n != 0) return n;
+    const auto began = clock::now();
+    for (auto last = began;;) {
+      ::sched_yield();
+      n = ::epoll_wait(epoll.get(), batch.data(), batch_size, 0);
+      if (n != 0) {
+        looking.found();
+        return n;
+      }
+      const auto then = clock::now();
+      if (then - last > longest_yield || then - began >= look_for) {
+        looking.in_vain();
+        return 0;
+      }
+      last = then;
+    }
   }
 
   void set_alarm(time_point when) {
@@ -340,6 +374,9 @@ void reactor::wake_patiently() {
   [[maybe_unused]] const auto done = ::sched_setscheduler(0, SCHED_BATCH, &none);
 }
 
+void reactor::look_before_sleep(duration how_long) { state_->look_for = how_long; }
+const busy_poll& reactor::looks() const { return state_->looking; }
+
 void reactor::run() {
   state& s = *state_;
   PGSLED_ASSERT(!s.running);
@@ -353,7 +390,7 @@ void reactor::run() {
   s.now = clock::now();
   s.running = true;
   while (!s.stopping.load(std::memory_order_acquire)) {
-    const int n = ::epoll_wait(s.epoll.get(), s.batch.data(), batch_size, s.wait_ms());
+    const int n = s.wait();
     if (n < 0 && errno != EINTR) fail("epoll_wait");
     s.batch_count = std::max(n, 0);
     s.now = clock::now();

@@ -9,6 +9,8 @@
 #include <functional>
 #include <memory>
 
+#include "common/net/busy_poll.hpp"
+
 namespace pgsled::net {
 
 using clock = std::chrono::steady_clock;
@@ -63,6 +65,10 @@ class reactor {
   // (SCHED_BATCH): for loops of the data path, which are woken by those who are about to say more.
   // A processor that is idle runs it at once.
   static void wake_patiently();
+  // Before it sleeps the loop looks for events so long, where that has proved worth it, and as long
+  // as nobody else wants the processor; 0, as at first: never.
+  void look_before_sleep(duration how_long);
+  const busy_poll& looks() const;
   void run();
   void stop();
 

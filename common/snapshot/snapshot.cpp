@@ -24,9 +24,9 @@ BOOST_DESCRIBE_STRUCT(frontend_settings, (),
                       (host, port, unix_socket_dir, workers, tls_certificate, tls_private_key,
                        tls_modified, tls_client_required, max_client_conn, client_login_timeout,
                        checkout_timeout, shutdown_timeout, query_size_limit, lane, plan_cache_bytes,
-                       statement_cache_bytes, prepared_statements_per_connection, log_connections,
-                       log_disconnections, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
-                       tcp_user_timeout_ms, log_level, log_format))
+                       statement_cache_bytes, prepared_statements_per_connection, busy_poll,
+                       log_connections, log_disconnections, tcp_keepalive, tcp_time_s,
+                       tcp_interval_s, tcp_retries, tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(frontend, (),
                       (epoch, version, holder, settings, users, databases, pools, poolers,
                        replicators))

@@ -119,6 +119,7 @@ struct frontend_settings {
   std::uint64_t plan_cache_bytes = 16u << 20;
   std::uint64_t statement_cache_bytes = 64u << 20;
   std::uint32_t prepared_statements_per_connection = 1000;
+  std::uint32_t busy_poll = 0;          // microseconds
   bool log_connections = true, log_disconnections = true;
   bool tcp_keepalive = true;
   int tcp_time_s = 0, tcp_interval_s = 0, tcp_retries = 0, tcp_user_timeout_ms = 0;

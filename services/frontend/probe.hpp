@@ -37,7 +37,7 @@ struct probe {
   metrics::cell plan_cache_bytes, plan_cache_evictions;
   metrics::cell statement_cache_bytes, statement_cache_evictions, statements_prepared;
   metrics::cell checkout_timeouts, client_violations, server_violations, cancels, settings_applied;
-  metrics::cell pipelines_held;
+  metrics::cell pipelines_held, busy_polls, busy_polls_in_vain;
   metrics::cell shard_commits, shard_commits_failed, pool_deadlocks;
   metrics::histogram_cell wait, plan, answer;
   error_counts errors;

@@ -44,6 +44,7 @@ void worker::apply(snapshot::frontend next) {
   log::configure(snapshot_.settings.log_level, snapshot_.settings.log_format);
   statements_.set_limit(snapshot_.settings.statement_cache_bytes);
   plans_.set_limit(snapshot_.settings.plan_cache_bytes);
+  loop_.look_before_sleep(std::chrono::microseconds(snapshot_.settings.busy_poll));
   load_tls();
   apply_poolers();
   apply_replicators();

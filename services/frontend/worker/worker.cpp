@@ -182,6 +182,8 @@ void worker::tick() {
   });
   std::erase_if(leaving_splits_, [](const auto& line) { return line->copies() == 0; });
   gate_.tick(now);
+  probe_.busy_polls.set(loop_.looks().tried());
+  probe_.busy_polls_in_vain.set(loop_.looks().tried_in_vain());
   if (!finishing_.empty()) std::erase_if(finishing_, [](const auto& one) { return one->over(); });
   for (const auto& [id, pool] : pools_) pool->tick(now);
   std::erase_if(withdrawn_pools_, [](const auto& pool) { return pool->leases() == 0; });

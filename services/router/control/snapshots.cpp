@@ -41,6 +41,7 @@ snapshot::frontend_settings frontend_settings(const config::configuration& confi
   to.plan_cache_bytes = config.pgsled.plan_cache_bytes;
   to.statement_cache_bytes = config.pgsled.statement_cache_bytes;
   to.prepared_statements_per_connection = config.pgsled.prepared_statements_per_connection;
+  to.busy_poll = config.pgsled.busy_poll;
   to.log_connections = general.log_connections;
   to.log_disconnections = general.log_disconnections;
   return to;

@@ -240,6 +240,63 @@ TEST(reactor, deferred_work_that_defers_more_lets_events_through) {
   EXPECT_LT(rounds, 10);
 }
 
+TEST(busy_poll, tries_less_often_the_more_is_in_vain) {
+  busy_poll looks;
+  const auto waits_until_due = [&] {
+    int waits = 1;
+    while (!looks.due()) ++waits;
+    return waits;
+  };
+  EXPECT_EQ(waits_until_due(), 1);
+  for (const int expected : {2, 4, 8, 16, 32, 64, 64, 64}) {
+    looks.in_vain();
+    EXPECT_EQ(waits_until_due(), expected);
+  }
+  // A find: at once again, and after the next in vain half as long as before.
+  looks.found();
+  EXPECT_EQ(waits_until_due(), 1);
+  looks.in_vain();
+  EXPECT_EQ(waits_until_due(), 64);
+  for (int i = 0; i < 10; ++i) looks.found();
+  looks.in_vain();
+  EXPECT_EQ(waits_until_due(), 2);
+  EXPECT_EQ(looks.tried(), 21u);
+  EXPECT_EQ(looks.tried_in_vain(), 10u);
+}
+
+TEST(reactor, looks_before_it_sleeps_where_that_finds_something) {
+  reactor loop;
+  auto [a, b] = stream_pair();
+  loop.look_before_sleep(std::chrono::seconds(5));
+  probe p([&](std::uint32_t) { loop.stop(); });
+  loop.add(a.get(), EPOLLIN, &p);
+  std::thread other([&b] { put(b.get()); });
+  loop.run();
+  other.join();
+  EXPECT_LE(loop.looks().tried(), 1u);   // none: it was there at once
+  loop.remove(a.get());
+}
+
+TEST(reactor, looking_in_vain_leaves_off) {
+  reactor loop;
+  loop.look_before_sleep(std::chrono::microseconds(1));
+  int turns = 0;
+  std::function<void()> again = [&] {
+    if (++turns == 500) return loop.stop();
+    loop.after(milliseconds(1), again);
+  };
+  loop.after(milliseconds(1), again);
+  loop.run();
+  EXPECT_GE(loop.looks().tried_in_vain(), 1u);
+  EXPECT_LT(loop.looks().tried(), 100u);
+  loop.look_before_sleep(std::chrono::microseconds(0));
+  const auto before = loop.looks().tried();
+  turns = 400;
+  loop.after(milliseconds(1), again);
+  loop.run();
+  EXPECT_EQ(loop.looks().tried(), before);
+}
+
 TEST(reactor, post_and_stop_work_from_other_threads) {
   reactor loop;
   int sum = 0;
