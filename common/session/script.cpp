@@ -29,6 +29,7 @@ void script::succeeded(const sql::statement& done, const pair_set_ref& settings,
     return;
   }
   if (!open()) return;
+  modes_ = modes_ || done.name.starts_with("transaction");
   switch (done.effect) {
     case effect::commit:
     case effect::rollback: return clear();
@@ -136,7 +137,7 @@ void script::clear() {
   lines_.clear();
   bytes_ = 0;
   complete_ = true;
-  lost_ = false;
+  lost_ = modes_ = false;
 }
 
 std::string script::sql() const {

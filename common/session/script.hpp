@@ -29,6 +29,9 @@ class script {
   bool open() const { return !begin_.empty(); }
   // sql() says all of it: nothing was too long, or a setting whose text is not known.
   bool complete() const { return open() && complete_; }
+  // The BEGIN; and whether AND CHAIN begins just so, without the modes of a SET TRANSACTION.
+  const std::string& begin() const { return begin_; }
+  bool begins_alike() const { return open() && !modes_ && !lost_; }
   bool has_savepoint(std::string_view name) const;
   bool has_room(std::size_t bytes) const { return bytes_ + bytes <= max_bytes; }
   // What the transaction has set search_path to, as SQL text (DEFAULT among it; empty: to what is
@@ -58,6 +61,7 @@ class script {
   std::vector<line> lines_;
   std::size_t bytes_ = 0;
   bool complete_ = true;
+  bool modes_ = false;  // SET TRANSACTION has been said
   bool lost_ = false;   // something had no room, a savepoint perhaps
 };
 

@@ -77,6 +77,36 @@ client::routed client::end_batch(const unit& now, byte_span bytes, bool has_fail
   return routed::done;
 }
 
+// A Query that is refused in a batch ends it, as an error in it would; no Sync does. The server owes
+// nothing.
+client::routed client::undo_batch(const unit& now, const pg_error& why) {
+  if (server_ != nullptr && server_->ledger.unsynced()) return sync_first();
+  batch_ = false;
+  sql::statement end;
+  end.effect = sql::effect::rollback;
+  if (server_ == nullptr && !spread_) {
+    virtual_status_ = 'I';
+    virtually_done(end, "ROLLBACK");
+    refuse_unit(now, why);
+    return routed::done;
+  }
+  pg_error none;
+  if (!spread_ && !spread_out(!script_.complete(), none)) {
+    refuse_unit(now, none);
+    return routed::done;
+  }
+  park();
+  set_state(state::spreading);
+  const auto& body = now.parts.front().body;
+  spread_->rollback([this, why, end,
+                     query = std::string(as_text({body.data() - wire::header_size, now.bytes}))](
+                        const pg_error*) {
+    if (state_ != state::spreading) return;
+    if (shards_ended(end, "ROLLBACK")) answer_shards(query, {}, &why);
+  });
+  return routed::done;
+}
+
 // A BEGIN at the head of a batch (drivers send it so) that cannot go to one shard as a whole is
 // answered by itself; what is behind it is the next unit.
 bool client::begin_alone(const unit& now, byte_span bytes) {
@@ -95,7 +125,7 @@ bool client::begin_alone(const unit& now, byte_span bytes) {
     head.bytes = static_cast<std::size_t>(part.body.data() + part.body.size() - bytes.data());
     break;
   }
-  if (head.bytes == 0) return false;
+  if (head.bytes == 0 || !binds_what_it_asks_of(head)) return false;
   unit_left_ = head.bytes;
   virtual_status_ = 'T';
   virtual_unit(head, *begin,
@@ -103,20 +133,25 @@ bool client::begin_alone(const unit& now, byte_span bytes) {
   return true;
 }
 
-client::routed client::virtual_unit(const unit& answered, const sql::statement& done,
-                                    std::string_view tag) {
-  ++counts_.queries;
-  worker_.counters().queries.add();
+void client::virtually_done(const sql::statement& done, std::string_view tag) {
   script_.succeeded(done, shadow_->current());
   unrun_ = virtual_status_ != 'I';
   shadow_->succeeded(done, tag, worker_.pairs());
   if (virtual_status_ == 'I') shadow_->ready('I');
+}
+
+client::routed client::virtual_unit(const unit& answered, const sql::statement& done,
+                                    std::string_view tag) {
+  ++counts_.queries;
+  worker_.counters().queries.add();
+  virtually_done(done, tag);
   answer_unit(answered, tag);
   return routed::done;
 }
 
 // The replies to a unit whose statements have been dealt with: with `rows`, as that says; else they
-// return no rows, and a Query of several statements has as many tags, separated by zero bytes.
+// return no rows, and a Query of several statements has as many tags, separated by zero bytes; one
+// of none has none.
 void client::answer_unit(const unit& answered, std::string_view tag, const same_rows* rows) {
   namespace be = wire::backend;
   std::string bytes;
@@ -125,10 +160,16 @@ void client::answer_unit(const unit& answered, std::string_view tag, const same_
   for (const auto& part : answered.parts) {
     switch (part.type) {
       case fe::query:
+        unnamed_ = nullptr;   // as with any Query
         if (rows != nullptr) {
           const auto& told = rows->told(0);
           bytes.append(told.columns).append(told.rows);
           tag = told.tag;
+        }
+        if (rows == nullptr && tag.empty()) {
+          wire::write_empty(bytes, be::empty_query_response);
+          wire::write_ready(bytes, status());
+          break;
         }
         for (std::size_t at = 0; at <= tag.size();) {
           const auto end = std::min(tag.find('\0', at), tag.size());

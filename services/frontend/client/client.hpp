@@ -247,7 +247,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   routed settle_first();
   routed settle_elsewhere();
   std::optional<routed> take_otherwise(const unit&, byte_span bytes, unit_goal&, bool stepwise);
-  bool begin_in_batch(const unit&, unit_goal&);
+  std::optional<routed> begin_in_batch(const unit&, unit_goal&);
+  std::optional<routed> refuse_name_in_use(const unit&, bool up_to_execute);
   routed refuse_goal(const unit&, const pg_error& why);
   routed route_spread(const unit&, byte_span bytes, unit_goal&);
   bool answer_virtually(const unit&, const unit_goal&);
@@ -258,7 +259,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void refuse_unit(const unit&, const pg_error& why, std::string_view fields = {});
   void begin_batch();
   routed end_batch(const unit&, byte_span bytes, bool failed = false);
+  routed undo_batch(const unit&, const pg_error& why);
   bool begin_alone(const unit&, byte_span bytes);
+  void virtually_done(const sql::statement&, std::string_view tag);
   routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);
   void answer_unit(const unit&, std::string_view tag, const same_rows* = nullptr);
 
@@ -273,7 +276,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool next_step();
   void end_steps();
   std::optional<pg_error> beyond_batch(const session::effects&, std::string_view text) const;
-  void warn_in_steps(const session::effects& executed);
+  void warn_in_batch(const session::effects& executed, std::string_view text);
 
   // shards.cpp
   routed grow(const unit&, std::uint32_t shard);

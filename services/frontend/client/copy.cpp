@@ -41,6 +41,7 @@ client::routed client::route_copy(const unit& now, byte_span bytes, const plan_r
   park();
   ++counts_.queries;
   worker_.counters().queries.add();
+  if (now.simple) unnamed_ = nullptr;   // as with any Query
   set_state(state::copying);
   copy_ = std::make_unique<shard_copy>(worker_, *this);
   copy_->run(std::string(as_text(bytes.first(now.bytes))), std::string(sql), planned, alone);

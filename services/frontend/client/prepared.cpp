@@ -196,13 +196,18 @@ bool client::parse(byte_span body, output& out) {
     out.skip(whole);
     return true;
   }
+  // In a failed transaction the server refuses it before it looks at the name; unless what it still
+  // owes has ended that.
+  const bool there = server_->present.contains(wanted->server_name());
+  const bool refused = server_->ledger.status() == 'E' && !leaves_failure(wanted->effects);
+  if (there && refused && !server_->ledger.empty()) return wait_for_answers(out);
   if (!has_room_for_name()) return false;
   std::uint32_t mark = 0;
   if (!server_->ledger.skipping()) {
     prepared_->emplace(std::string(sent->name), wanted);
     mark = note_change(sent->name, wanted, false);
   }
-  if (server_->present.contains(wanted->server_name()) && server_->ledger.status() != 'E') {
+  if (there && !refused) {
     session::entry entry{owed::virtual_parse};
     entry.mark = mark;
     if (mark != 0) {
@@ -210,8 +215,7 @@ bool client::parse(byte_span body, output& out) {
       unseen_since_ = std::min(unseen_since_, server_->ledger.batch());
     }
     server_->ledger.add(std::move(entry));
-  } else if (server_->present.contains(wanted->server_name())) {
-    // In a failed transaction the server refuses it before it looks at the name.
+  } else if (there) {
     wire::write_parse(out.own(), wanted->server_name(), wanted->sql, as_bytes(wanted->types));
     session::entry entry{owed::parse};
     entry.mark = mark;

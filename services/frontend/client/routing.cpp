@@ -1,6 +1,8 @@
 // Where a unit of messages goes: to a server, to several, back to the client with an answer or a
 // refusal, or on to be taken apart.
 
+#include <algorithm>
+
 #include "services/frontend/client/client.hpp"
 #include "services/frontend/shards/transaction.hpp"
 #include "services/frontend/statements/effects.hpp"
@@ -42,8 +44,10 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   unit_shard_ = own_shard();
   if (!endpoint_->sharded) return routed::go;
   if (batch_ && !goal.refused) goal.refused = beyond_batch(goal.executed, goal.text);
-  if (steps_ && batch_ && !goal.refused) warn_in_steps(goal.executed);
-  if (batch_ && !goal.refused && begin_in_batch(now, goal)) return routed::done;
+  if (batch_ && !goal.refused) {
+    if (const auto how = begin_in_batch(now, goal)) return *how;
+    if (!goal.refused) warn_in_batch(goal.executed, goal.text);
+  }
   if (goal.refused) return refuse_goal(now, *goal.refused);
   if (endpoint_->owners->moving) {
     const auto held = hold_at_fence(goal.fenced);
@@ -81,11 +85,14 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
                     "between them.", {}};
   }
   if ((all || goal.copies || (goal.controls > 0 && spread_)) && !goal.refused && !now.simple &&
-      now.executes > 0 && !binds_what_it_parses(now)) {
+      now.executes > 0 && !binds_what_it_asks_of(now)) {
     goal.refused = {"0A000",
                     "a batch with a statement for several shards parses or describes another, which "
                     "it does not run",
                     "Send Sync between them.", {}};
+  }
+  if ((all || goal.copies || goal.controls > 0) && !now.simple) {
+    if (const auto how = refuse_name_in_use(now, true)) return how;
   }
   if (goal.copies && !now.simple && !stepwise && !batch_ && goes_on(now)) {
     // What shares a batch with COPY runs step by step, in one transaction.
@@ -104,6 +111,9 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
     goal.refused = {"0A000",
                     "a statement for all shards cannot share a batch with other statements",
                     "Send Sync between them.", {}};
+  }
+  if (all && now.executes > 1 && !goal.refused) {
+    if (const auto how = refuse_name_in_use(now, false)) return how;
   }
   // In a transaction what cannot go to one place together goes step by step.
   const bool elsewhere = goal.target.where == aim::kind::shard && server_ != nullptr &&
@@ -130,33 +140,63 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
 
 // What may not stand in a batch that is a transaction; and the BEGIN that makes it the client's
 // own, which is answered.
-bool client::begin_in_batch(const unit& now, unit_goal& goal) {
+std::optional<client::routed> client::begin_in_batch(const unit& now, unit_goal& goal) {
   if (now.simple && !steps_) {
     goal.refused = {"0A000", "a Query stands behind COPY on several shards in one batch",
                     "Send Sync before it.", {}};
-    return false;
+    return std::nullopt;
   }
+  if (goal.controls > 0 && server_ != nullptr && !server_->ledger.empty()) return settle_first();
   const auto* only = only_effect(goal.executed);
   if (only == nullptr || only->effect != sql::effect::begin || (now.executes != 1 && !steps_)) {
-    return false;
+    return std::nullopt;
   }
-  if (only->value.size() <= std::string_view("START TRANSACTION;").size()) {
+  if (!has_modes(only->value)) {
     batch_ = false;
     answer_unit(now, starts_with_word(goal.text, "start") ? "START TRANSACTION" : "BEGIN");
-    return true;
+    return routed::done;
   }
   goal.refused = {"0A000",
                   steps_ ? "BEGIN with options stands behind other statements"
                          : "BEGIN with options stands in a batch with COPY on several shards",
                   steps_ ? "Send BEGIN by itself." : "Send BEGIN and Sync before it.", {}};
-  return false;
+  return std::nullopt;
+}
+
+// No server sees the Parse of what we answer: whether the name is free is for us to say. None: it is.
+std::optional<client::routed> client::refuse_name_in_use(const unit& now, bool up_to_execute) {
+  std::unordered_map<std::string_view, bool> changed;
+  for (std::size_t at = 0; at < now.parts.size(); ++at) {
+    const auto& part = now.parts[at];
+    if (part.type == fe::execute && up_to_execute) break;
+    if (part.type == fe::close) {
+      const auto sent = wire::read_described(part.body);
+      if (sent && sent->what == 'S') changed[sent->name] = false;
+    }
+    if (part.type != fe::parse) continue;
+    const auto sent = wire::read_parse(part.body);
+    if (!sent || sent->name.empty()) continue;
+    const auto here = changed.find(sent->name);
+    if (here != changed.end() ? here->second
+                              : prepared_ && prepared_->contains(std::string(sent->name))) {
+      if (server_ != nullptr && !server_->ledger.empty()) return settle_first();
+      unit_left_ = now.bytes;
+      unit failed = now;   // what stands behind it is skipped
+      failed.parts.resize(at + 1);
+      refuse_unit(failed, {"42P05", "prepared statement \"" + std::string(sent->name) +
+                                        "\" already exists", {}, {}});
+      return routed::done;
+    }
+    changed[sent->name] = true;
+  }
+  return std::nullopt;
 }
 
 client::routed client::refuse_goal(const unit& now, const pg_error& why) {
   worker_.counters().plans_refused.add();
   // Its replies come first.
   if (server_ != nullptr && !server_->ledger.empty()) return settle_first();
-  if (now.simple && !steps_) batch_ = false;   // the client sees a transaction that has failed
+  if (now.simple && batch_ && !steps_) return undo_batch(now, why);
   refuse_unit(now, why);
   return routed::done;
 }
@@ -175,13 +215,20 @@ client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal&
 // Of a transaction that no server knows yet. False: a server has to answer.
 bool client::answer_virtually(const unit& now, const unit_goal& goal) {
   const auto* only = only_effect(goal.executed);
-  if (only != nullptr && (now.simple || (now.executes == 1 && binds_what_it_parses(now))) &&
+  if (only != nullptr && (now.simple || (now.executes == 1 && binds_what_it_asks_of(now))) &&
       virtual_answer(now, *only, goal.text)) {
     return true;
   }
   if (virtual_status_ != 'E') return false;
+  if (is_empty_query(now)) {
+    answer_unit(now, {});
+    return true;
+  }
   if (!now.simple && now.executes == 0) {
-    if (!asks_of_statements(now)) return false;
+    const bool closes = std::any_of(now.parts.begin(), now.parts.end(),
+                                    [](const auto& part) { return part.type == fe::close; });
+    if (!asks_of_statements(now) && !closes) return false;
+    // To no server: it would not know that the transaction has failed.
     if (only_prepares_an_end(now)) {
       answer_unit(now, {});
       return true;
@@ -200,10 +247,23 @@ bool client::virtual_answer(const unit& now, const sql::statement& only, std::st
       return true;
     case sql::effect::commit:
     case sql::effect::rollback: {
-      if (virtual_status_ == 'I' || chains(text)) return false;
+      const bool again = chains(text);
+      if (virtual_status_ == 'I') return false;
+      if (again && (!surely_chains(text) || !script_.begins_alike())) return false;
+      // Of one that has failed the modes are gone, or not, as its version has it.
+      if (again && virtual_status_ == 'E' && has_modes(script_.begin())) return false;
       const bool back = virtual_status_ == 'E' || only.effect == sql::effect::rollback;
+      const auto* tag = back ? "ROLLBACK" : "COMMIT";
+      sql::statement begin;
+      begin.effect = sql::effect::begin;
+      begin.value = script_.begin();
       virtual_status_ = 'I';
-      virtual_unit(now, only, back ? "ROLLBACK" : "COMMIT");
+      batch_ = false;
+      if (again) {
+        virtually_done(only, tag);
+        virtual_status_ = 'T';
+      }
+      virtual_unit(now, again ? begin : only, tag);
       return true;
     }
     case sql::effect::savepoint:

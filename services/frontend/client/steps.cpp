@@ -166,15 +166,23 @@ std::optional<pg_error> client::beyond_batch(const session::effects& executed,
   return pg_error{"25P01", std::string(what) + " can only be used in transaction blocks", {}, {}};
 }
 
-// What PostgreSQL says of the end of an implicit block.
-void client::warn_in_steps(const session::effects& executed) {
+// What PostgreSQL says of the end of an implicit block, and of what is local to that of a batch.
+void client::warn_in_batch(const session::effects& executed, std::string_view text) {
   const auto* only = only_effect(executed);
-  if (only == nullptr || status() == 'E' ||
-      (only->effect != sql::effect::commit && only->effect != sql::effect::rollback)) {
+  if (only == nullptr || status() == 'E') return;
+  std::string what;
+  if (only->effect == sql::effect::commit || only->effect == sql::effect::rollback) {
+    what = "there is no transaction in progress";
+  } else if (only->effect == sql::effect::set_local && !steps_ && starts_with_word(text, "set ")) {
+    what = (starts_with_word(text, "set transaction")   ? "SET TRANSACTION"
+            : starts_with_word(text, "set constraints") ? "SET CONSTRAINTS"
+                                                        : "SET LOCAL") +
+           std::string(" can only be used in transaction blocks");
+  } else {
     return;
   }
   std::string notice;
-  wire::write_notice(notice, "WARNING", {"25P01", "there is no transaction in progress", {}, {}});
+  wire::write_notice(notice, "WARNING", {"25P01", what, {}, {}});
   write(notice);
 }
 

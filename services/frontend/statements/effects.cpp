@@ -31,6 +31,31 @@ bool forgets_statements(const session::effects& effects) {
          any_effect(effects, sql::effect::discard_all);
 }
 
+bool has_modes(std::string_view begin) {
+  while (!begin.empty() && (begin.back() == ';' || begin.back() == ' ')) begin.remove_suffix(1);
+  for (const std::string_view plain :
+       {"begin", "begin work", "begin transaction", "start transaction"}) {
+    if (begin.size() == plain.size() && starts_with_word(begin, plain)) return false;
+  }
+  return true;
+}
+
+bool leaves_failure(const session::effects& effects) {
+  using enum sql::effect;
+  const auto* only = only_effect(effects);
+  return only != nullptr && (only->effect == commit || only->effect == rollback ||
+                             only->effect == rollback_to);
+}
+
+bool surely_chains(std::string_view text) {
+  constexpr std::string_view end = " and chain";
+  while (!text.empty() && (text.back() == ';' || text.back() == ' ')) text.remove_suffix(1);
+  return text.size() > end.size() && starts_with_word(text.substr(text.size() - end.size()), end) &&
+         std::all_of(text.begin(), text.end(), [](char c) {
+           return c == ' ' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+         });
+}
+
 bool chains(std::string_view text) {
   constexpr std::string_view chain = "chain";
   for (std::string_view before = text; text.size() >= chain.size(); text.remove_prefix(1)) {

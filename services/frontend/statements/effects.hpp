@@ -14,10 +14,16 @@ const sql::statement* only_effect(const session::effects&);
 bool any_effect(const session::effects&, sql::effect wanted);
 // They take prepared statements away: what the server skips must not be taken for done.
 bool forgets_statements(const session::effects&);
+// It says, or may say, more than BEGIN or START TRANSACTION.
+bool has_modes(std::string_view begin);
+// PostgreSQL takes it in a transaction that has failed.
+bool leaves_failure(const session::effects&);
 // `lower_words` in small letters; the text may have them in others.
 bool starts_with_word(std::string_view text, std::string_view lower_words);
 // A COMMIT or ROLLBACK of that text may begin the next transaction.
 bool chains(std::string_view text);
+// It does: nothing else can be meant.
+bool surely_chains(std::string_view text);
 // How many say something about the transaction as a whole.
 std::size_t count_controls(const session::effects&);
 // Behind it the same text may be about other tables, or other values.

@@ -14,6 +14,19 @@ bool describes_statement(const unit::part& part) {
   const auto sent = wire::read_described(part.body);
   return sent && sent->what == 'S';
 }
+
+// Describe or Close of a portal that none of the Binds before it makes.
+bool asks_of_another_portal(const unit& now, const unit::part& asking) {
+  if (asking.type != fe::describe && asking.type != fe::close) return false;
+  const auto sent = wire::read_described(asking.body);
+  if (!sent || sent->what != 'P') return false;
+  for (const auto* part = &asking; part != now.parts.data(); --part) {
+    if (part[-1].type != fe::bind) continue;
+    const auto bound = wire::read_bind(part[-1].body);
+    if (bound && bound->portal == sent->name) return false;
+  }
+  return true;
+}
 }  // namespace
 
 bool runs_what_it_binds(const unit& now) {
@@ -32,8 +45,9 @@ bool runs_what_it_binds(const unit& now) {
   return !bound;
 }
 
-bool binds_what_it_parses(const unit& now) {
+bool binds_what_it_asks_of(const unit& now) {
   return std::all_of(now.parts.begin(), now.parts.end(), [&](const auto& part) {
+    if (asks_of_another_portal(now, part)) return false;
     if (part.type != fe::parse && !describes_statement(part)) return true;
     return std::any_of(now.parts.begin(), now.parts.end(), [&](const auto& other) {
       return other.type == fe::bind && other.target != nullptr && other.target == part.target;
@@ -52,11 +66,14 @@ bool only_prepares_an_end(const unit& now) {
     if (part.type == fe::bind || (part.type == fe::describe && !describes_statement(part)))
       return false;
     if (part.type != fe::parse && part.type != fe::describe) return true;
-    const auto* only = part.target ? only_effect(part.target->effects) : nullptr;
-    return only != nullptr && (only->effect == sql::effect::commit ||
-                               only->effect == sql::effect::rollback ||
-                               only->effect == sql::effect::rollback_to);
+    return part.target && leaves_failure(part.target->effects);
   });
+}
+
+bool is_empty_query(const unit& now) {
+  if (now.parts.front().type != fe::query) return false;
+  const auto text = wire::read_query(now.parts.front().body);
+  return text && text->find_first_not_of("; \t\n\r\f\v") == text->npos;
 }
 
 bool replaces_unnamed(char type, byte_span body) {

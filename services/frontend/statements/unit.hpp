@@ -37,12 +37,15 @@ struct unit {
 
 // Each Bind is followed by the Execute of its portal, and there is no other Execute.
 bool runs_what_it_binds(const unit&);
-// Each statement that it parses or describes is bound here, too.
-bool binds_what_it_parses(const unit&);
+// Each statement that it parses or describes is bound here, too, and each portal that it describes
+// or closes.
+bool binds_what_it_asks_of(const unit&);
 // Has a Parse, a Bind or a Describe.
 bool asks_of_statements(const unit&);
 // All that it parses and describes are statements that end a transaction or a part of it; no Bind.
 bool only_prepares_an_end(const unit&);
+// A Query of no statement.
+bool is_empty_query(const unit&);
 // The session has another unnamed statement behind it, or none: Query, and Parse without a name. Of
 // the body the beginning will do; where there is nothing of it, that counts as no name.
 bool replaces_unnamed(char type, byte_span body);

@@ -130,6 +130,18 @@ TEST(script, a_second_begin_changes_nothing_and_the_end_ends_it) {
   EXPECT_FALSE(one.get().open());
 }
 
+TEST(script, knows_whether_a_chain_begins_as_its_begin_says) {
+  EXPECT_FALSE(script_of().get().begins_alike());
+  EXPECT_EQ(script_of().run("BEGIN READ ONLY").get().begin(), "BEGIN READ ONLY");
+  EXPECT_TRUE(script_of().run("BEGIN READ ONLY").run("SET LOCAL a.b = 1").get().begins_alike());
+  for (const auto* mode : {"SET TRANSACTION READ ONLY", "SET LOCAL transaction_isolation = 'x'",
+                           "SET transaction_read_only = on"}) {
+    script_of one;
+    EXPECT_FALSE(one.run("BEGIN").run(mode).get().begins_alike()) << mode;
+    EXPECT_TRUE(one.run("ROLLBACK").run("BEGIN").get().begins_alike()) << mode;
+  }
+}
+
 TEST(script, knows_when_it_does_not_know_all) {
   EXPECT_FALSE(script_of().run("BEGIN").run("SELECT set_config($1, 'a', true)").get().complete());
   script_of one;
