@@ -332,6 +332,9 @@ bool ledger::complete(byte_span body, ledger_events& events, bool& forwarded) {
       forwarded = false;
       return true;
     }
+    using enum sql::effect;
+    left_failure_ = left_failure_ || done->effect == commit || done->effect == rollback ||
+                    done->effect == rollback_to;
   }
   if (done != nullptr || head.proxy) events.command_complete(done, tag, head.proxy);
   if (head_copies_) {
@@ -385,6 +388,7 @@ bool ledger::ready(byte_span body, ledger_events&) {
     return false;
   }
   status_ = status;
+  left_failure_ = false;
   return true;
 }
 

@@ -136,7 +136,10 @@ class ledger {
   bool in_doubt(std::uint64_t batch) const { return batch < batch_ && batch >= answered_; }
   // In doubt what the server still owes (a Sync sent inside a COPY that then failed).
   bool doubtful() const { return doubtful_; }
+  // Of the last ReadyForQuery.
   char status() const { return status_; }
+  // It is 'E', and no ROLLBACK has been answered since.
+  bool failed() const { return status_ == 'E' && !left_failure_; }
   bool head_is_proxy() const { return !queue_.empty() && queue_.front().proxy; }
 
  private:
@@ -159,6 +162,7 @@ class ledger {
   bool client_copies_ = false;     // between CopyInResponse and the client's CopyDone/CopyFail
   bool head_copies_ = false;       // the head is in a COPY FROM STDIN
   bool sync_inside_copy_ = false;
+  bool left_failure_ = false;
   char status_ = 'I';
   std::uint64_t batch_ = 0, answered_ = 0;
 };

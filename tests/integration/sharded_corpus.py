@@ -172,11 +172,47 @@ FIXED = {
     "the modes of a BEGIN in a batch are not lost, but refused": [
         loaded("COPY orders FROM STDIN", b"42\t1\tx\n") + ran("BEGIN READ ONLY") + SYNC,
         ran(UPDATE) + SYNC, asked("ROLLBACK") + SYNC],
+    "the end of a batch's block undoes what stands before it, with one warning": [
+        loaded("COPY orders FROM STDIN", b"42\t1\tx\n") + ran(UPDATE) + ran("ROLLBACK") +
+        loaded("COPY orders FROM STDIN", b"3\t1\ty\n") + SYNC, asked(READ) + SYNC,
+        ran("ROLLBACK") + loaded("COPY orders FROM STDIN", b"42\t2\tx\n") +
+        ran("SELECT nothing") + SYNC,
+        loaded("COPY orders FROM STDIN", b"100\t1\tx\n") + ran(UPDATE) + ran("COMMIT") +
+        ran("SELECT nothing") + SYNC, asked(READ) + SYNC],
+    "portals are closed before what comes next, as drivers do": [
+        asked("BEGIN") + ran(READ, portal="p") + SYNC, ran("SELECT v FROM t WHERE id = 3") + SYNC,
+        CLOSED + ran("COMMIT") + SYNC, CLOSED + ran("INSERT INTO countries VALUES ('x', 1)") + SYNC,
+        CLOSED + ran("BEGIN") + ran("INSERT INTO countries VALUES ('y', 1)") + SYNC,
+        ran(READ, portal="p") + SYNC, CLOSED + ran("DELETE FROM countries WHERE code = 'x'") + SYNC,
+        [Message("DP", wire.describe("P", "p"))] + SYNC, CLOSED + ran("ROLLBACK") + SYNC,
+        asked("SELECT code FROM countries ORDER BY code") + SYNC],
+    "BEGIN behind COMMIT in a batch is one": [
+        step for fails in ("UPDATE t SET v = 2000 WHERE id = 42", UPDATE) for step in (
+            ran(READ) + ran("COMMIT") + ran("BEGIN") + ran(fails) +
+            loaded("COPY orders FROM STDIN", b"3\t1\tx\n") + SYNC,
+            ran("UPDATE t SET v = 7 WHERE id = 42") + SYNC, asked("ROLLBACK") + SYNC,
+            asked(READ) + SYNC)],
+    "the end of a Query leaves nothing open": [
+        asked("SET search_path TO public; SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; "
+              + UPDATE) + SYNC, ran(UPDATE) + SYNC, asked(READ) + SYNC],
+    "what is described in a batch with BEGIN and COPY is looked at, or refused": [
+        [Message("P", wire.parse("b", READ), "b"), Message("DS", wire.describe("S", "b"))] +
+        ran("BEGIN") + loaded("COPY orders FROM STDIN", b"3\t1\tx\n") + SYNC,
+        asked("ROLLBACK") + SYNC],
+    "what was forgotten behind a ROLLBACK is not there": [
+        step for _ in range(2) for step in (
+            ran(READ, "a") + SYNC, asked("BEGIN") + ran("SELECT nothing", "b") + SYNC,
+            ran("ROLLBACK") + ran("DEALLOCATE ALL") + SYNC, ran(READ, "a") + SYNC,
+            asked("BEGIN") + ran("SELECT nothing", "b") + SYNC,
+            ran("ROLLBACK") + ran(READ, "c") + SYNC,
+            asked("DEALLOCATE ALL") + SYNC)],
     "a name in use is not taken": [
         NAMED + SYNC, ran("BEGIN", "a") + SYNC, ran("CREATE TABLE made (a int)", "a") + SYNC,
         loaded("COPY countries FROM STDIN", MORE) + NAMED + SYNC,
         ran("INSERT INTO countries VALUES ('x', 1)", "a") + SYNC,
         asked("BEGIN") + ran(UPDATE) + SYNC, ran("COMMIT", "a") + SYNC, asked("COMMIT") + SYNC,
+        asked("BEGIN") + [Message("B", wire.bind("", "none"))] + SYNC,
+        [Message("P", wire.parse("a", "ROLLBACK"))] + SYNC, asked("ROLLBACK") + SYNC,
         [Message("B", wire.bind("", "a")), Message("E", wire.execute())] + SYNC,
         asked("SELECT code FROM countries ORDER BY code") + SYNC],
     "a Query that is refused ends the batch": [

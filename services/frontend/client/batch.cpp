@@ -67,12 +67,8 @@ client::routed client::end_batch(const unit& now, byte_span bytes, bool has_fail
     virtual_status_ = 'I';
     return virtual_unit(now, end, failed ? "ROLLBACK" : "COMMIT");
   }
-  // One server alone is a transaction over shards with one leg.
-  pg_error none;
-  if (!spread_ && !spread_out(!script_.complete(), none)) {
-    refuse_unit(now, none);
-    return routed::done;
-  }
+  // One server alone is a transaction over shards with one leg, and gets no other.
+  if (!spread_) spread_over_server(!script_.complete());
   end_shards(std::string(as_text(bytes.first(now.bytes))), end, !failed);
   return routed::done;
 }
@@ -90,11 +86,7 @@ client::routed client::undo_batch(const unit& now, const pg_error& why) {
     refuse_unit(now, why);
     return routed::done;
   }
-  pg_error none;
-  if (!spread_ && !spread_out(!script_.complete(), none)) {
-    refuse_unit(now, none);
-    return routed::done;
-  }
+  if (!spread_) spread_over_server(!script_.complete());
   park();
   set_state(state::spreading);
   const auto& body = now.parts.front().body;
@@ -223,9 +215,9 @@ void client::answer_unit(const unit& answered, std::string_view tag, const same_
         wire::write_command_complete(bytes, tag);
         break;
       case fe::close:
-        if (const auto sent = wire::read_described(part.body);
-            sent && sent->what == 'S' && prepared_) {
-          prepared_->erase(std::string(sent->name));
+        if (const auto sent = wire::read_described(part.body); sent && sent->what == 'S') {
+          if (sent->name.empty()) unnamed_ = nullptr;
+          if (prepared_) prepared_->erase(std::string(sent->name));
         }
         wire::write_empty(bytes, be::close_complete);
         break;

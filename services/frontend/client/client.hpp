@@ -248,6 +248,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   routed settle_elsewhere();
   std::optional<routed> take_otherwise(const unit&, byte_span bytes, unit_goal&, bool stepwise);
   std::optional<routed> begin_in_batch(const unit&, unit_goal&);
+  std::optional<routed> close_portals_first(const unit&, byte_span bytes);
+  std::optional<std::size_t> name_in_use(const unit&, bool up_to_execute) const;
   std::optional<routed> refuse_name_in_use(const unit&, bool up_to_execute);
   routed refuse_goal(const unit&, const pg_error& why);
   routed route_spread(const unit&, byte_span bytes, unit_goal&);
@@ -288,6 +290,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // Makes spread_ of the client's transaction, or of a new one for a statement in autocommit
   // (`implicit`); false with the reason. The server, if there is one, owes nothing and is its leg.
   bool spread_out(bool implicit, pg_error& why);
+  void spread_over_server(bool implicit);   // what spread_out() does where nothing is against it
   void note_portals(const unit&, std::string_view text, std::uint32_t shard);
   void follow_portals(const unit&, std::string_view text, aim&) const;
   void park();

@@ -228,7 +228,7 @@ void client::run_effects(const session::effects& effects) {
         [[fallthrough]];
       case sql::effect::discard_all:
         if (server_->ledger.skipping()) break;
-        if (server_->ledger.status() == 'E' && effects->size() == 1) break;
+        if (server_->ledger.failed() && effects->size() == 1) break;
         // Gone for what comes behind it in the pipeline. Should it fail, nobody knows what the
         // connection has: it is cleaned before anybody else gets it.
         pins_when_discarded_ = pins_;
@@ -339,7 +339,7 @@ const std::string* client::name_to_deallocate(const session::effects& effects) {
   const auto* only = only_effect(effects);
   const bool here = only != nullptr && only->effect == sql::effect::deallocate &&
                     !only->name.empty() && endpoint_->mode != pool_mode::session &&
-                    server_->ledger.status() != 'E' && !server_->ledger.skipping() &&
+                    !server_->ledger.failed() && !server_->ledger.skipping() &&
                     find_prepared(only->name) != nullptr;
   return here ? &only->name : nullptr;
 }

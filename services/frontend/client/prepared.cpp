@@ -199,7 +199,8 @@ bool client::parse(byte_span body, output& out) {
   // In a failed transaction the server refuses it before it looks at the name; unless what it still
   // owes has ended that.
   const bool there = server_->present.contains(wanted->server_name());
-  const bool refused = server_->ledger.status() == 'E' && !leaves_failure(wanted->effects);
+  const bool refused = server_->ledger.failed() && !leaves_failure(wanted->effects) &&
+                       !is_blank(wanted->sql);
   if (there && refused && !server_->ledger.empty()) return wait_for_answers(out);
   if (!has_room_for_name()) return false;
   std::uint32_t mark = 0;

@@ -13,6 +13,13 @@ namespace pgsled::frontend {
 
 namespace fe = wire::frontend;
 
+namespace {
+const pg_error asks_of_another{
+    "0A000",
+    "a batch with a statement for several shards parses or describes another, which it does not run",
+    "Send Sync between them.", {}};
+}  // namespace
+
 // Statements that need no particular shard always use the same one for a client.
 std::uint32_t client::own_shard() const {
   const auto& serving = endpoint_->serving;
@@ -20,6 +27,11 @@ std::uint32_t client::own_shard() const {
 }
 
 client::routed client::route(byte_span bytes, bool stepwise) {
+  // A COMMIT or ROLLBACK in the batch has ended what began with it.
+  if (batch_ && !steps_ && !spread_ && server_ != nullptr && server_->ledger.empty() &&
+      !script_.open()) {
+    batch_ = false;
+  }
   if (server_ != nullptr && server_->ledger.skipping()) {
     if (batch_ && static_cast<char>(bytes[0]) == fe::sync) return sync_first();
     // The server throws everything away up to Sync; nothing is to be decided.
@@ -78,6 +90,9 @@ client::routed client::settle_first() {
 std::optional<client::routed> client::take_otherwise(const unit& now, byte_span bytes,
                                                      unit_goal& goal, bool stepwise) {
   const bool all = goal.target.where == aim::kind::all;
+  if ((all || goal.copies || goal.controls > 0 || goal.refused) && now.executes > 0) {
+    if (const auto how = close_portals_first(now, bytes)) return how;
+  }
   if ((all || goal.copies || goal.controls > 0) && !goal.refused && !now.simple &&
       !runs_what_it_binds(now)) {
     goal.refused = {"0A000", "what concerns several shards is bound here and executed elsewhere",
@@ -86,13 +101,10 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
   }
   if ((all || goal.copies || (goal.controls > 0 && spread_)) && !goal.refused && !now.simple &&
       now.executes > 0 && !binds_what_it_asks_of(now)) {
-    goal.refused = {"0A000",
-                    "a batch with a statement for several shards parses or describes another, which "
-                    "it does not run",
-                    "Send Sync between them.", {}};
+    goal.refused = asks_of_another;
   }
   if ((all || goal.copies || goal.controls > 0) && !now.simple) {
-    if (const auto how = refuse_name_in_use(now, true)) return how;
+    if (const auto how = refuse_name_in_use(now, !spread_)) return how;
   }
   if (goal.copies && !now.simple && !stepwise && !batch_ && goes_on(now)) {
     // What shares a batch with COPY runs step by step, in one transaction.
@@ -138,6 +150,27 @@ std::optional<client::routed> client::take_otherwise(const unit& now, byte_span 
   return std::nullopt;
 }
 
+// Drivers close portals that they have done with before the next statement, COMMIT among them: that
+// is for the server that has them, by itself. None: there are no such.
+std::optional<client::routed> client::close_portals_first(const unit& now, byte_span bytes) {
+  unit head;
+  for (const auto& part : now.parts) {
+    const auto sent = wire::read_described(part.body);
+    if (part.type != fe::close || !sent || sent->what != 'P') break;
+    head.parts.push_back(part);
+    head.bytes = static_cast<std::size_t>(part.body.data() + part.body.size() - bytes.data());
+  }
+  if (head.parts.empty()) return std::nullopt;
+  answers_.clear();
+  unit_left_ = head.bytes;
+  if (server_ == nullptr && !spread_) {
+    answer_unit(head, {});
+    return routed::done;
+  }
+  unit_goal nothing;
+  return spread_ ? route_spread(head, bytes, nothing) : route_to_one(head, nothing);
+}
+
 // What may not stand in a batch that is a transaction; and the BEGIN that makes it the client's
 // own, which is answered.
 std::optional<client::routed> client::begin_in_batch(const unit& now, unit_goal& goal) {
@@ -146,9 +179,16 @@ std::optional<client::routed> client::begin_in_batch(const unit& now, unit_goal&
                     "Send Sync before it.", {}};
     return std::nullopt;
   }
-  if (goal.controls > 0 && server_ != nullptr && !server_->ledger.empty()) return settle_first();
+  if (goal.controls > 0 && server_ != nullptr) {
+    if (!server_->ledger.empty()) return settle_first();
+    if (server_->ledger.unsynced()) return sync_first();
+  }
   const auto* only = only_effect(goal.executed);
   if (only == nullptr || only->effect != sql::effect::begin || (now.executes != 1 && !steps_)) {
+    return std::nullopt;
+  }
+  if (!now.simple && !binds_what_it_asks_of(now)) {
+    goal.refused = asks_of_another;
     return std::nullopt;
   }
   if (!has_modes(only->value)) {
@@ -165,6 +205,21 @@ std::optional<client::routed> client::begin_in_batch(const unit& now, unit_goal&
 
 // No server sees the Parse of what we answer: whether the name is free is for us to say. None: it is.
 std::optional<client::routed> client::refuse_name_in_use(const unit& now, bool up_to_execute) {
+  const auto taken = name_in_use(now, up_to_execute);
+  if (!taken) return std::nullopt;
+  if (server_ != nullptr && !server_->ledger.empty()) return settle_first();
+  unit_left_ = now.bytes;
+  unit failed = now;   // what stands behind it is skipped
+  failed.parts.resize(*taken + 1);
+  const auto sent = wire::read_parse(failed.parts.back().body);
+  refuse_unit(failed, {"42P05", "prepared statement \"" + std::string(sent->name) +
+                                    "\" already exists", {}, {}});
+  return routed::done;
+}
+
+// The part that parses it. In session mode the server has the names, and says so.
+std::optional<std::size_t> client::name_in_use(const unit& now, bool up_to_execute) const {
+  if (endpoint_->mode == pool_mode::session) return std::nullopt;
   std::unordered_map<std::string_view, bool> changed;
   for (std::size_t at = 0; at < now.parts.size(); ++at) {
     const auto& part = now.parts[at];
@@ -179,13 +234,7 @@ std::optional<client::routed> client::refuse_name_in_use(const unit& now, bool u
     const auto here = changed.find(sent->name);
     if (here != changed.end() ? here->second
                               : prepared_ && prepared_->contains(std::string(sent->name))) {
-      if (server_ != nullptr && !server_->ledger.empty()) return settle_first();
-      unit_left_ = now.bytes;
-      unit failed = now;   // what stands behind it is skipped
-      failed.parts.resize(at + 1);
-      refuse_unit(failed, {"42P05", "prepared statement \"" + std::string(sent->name) +
-                                        "\" already exists", {}, {}});
-      return routed::done;
+      return at;
     }
     changed[sent->name] = true;
   }
@@ -215,7 +264,8 @@ client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal&
 // Of a transaction that no server knows yet. False: a server has to answer.
 bool client::answer_virtually(const unit& now, const unit_goal& goal) {
   const auto* only = only_effect(goal.executed);
-  if (only != nullptr && (now.simple || (now.executes == 1 && binds_what_it_asks_of(now))) &&
+  const bool whole = now.executes == 1 && binds_what_it_asks_of(now) && !name_in_use(now, false);
+  if (only != nullptr && (now.simple || whole) &&
       virtual_answer(now, *only, goal.text)) {
     return true;
   }
@@ -230,6 +280,7 @@ bool client::answer_virtually(const unit& now, const unit_goal& goal) {
     if (!asks_of_statements(now) && !closes) return false;
     // To no server: it would not know that the transaction has failed.
     if (only_prepares_an_end(now)) {
+      if (refuse_name_in_use(now, false)) return true;
       answer_unit(now, {});
       return true;
     }

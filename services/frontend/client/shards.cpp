@@ -154,6 +154,11 @@ bool client::spread_out(bool implicit, pg_error& why) {
            {}};
     return false;
   }
+  spread_over_server(implicit);
+  return true;
+}
+
+void client::spread_over_server(bool implicit) {
   // Of a batch, too: what a ROLLBACK brings back is how the session was before it.
   const auto before = script_.open() && script_.settings() ? script_.settings()
                                                            : shadow_->current();
@@ -165,11 +170,10 @@ bool client::spread_out(bool implicit, pg_error& why) {
       });
   virtual_status_ = status();
   unrun_ = false;
-  if (server_ == nullptr) return true;
+  if (server_ == nullptr) return;
   const auto first = server_->pool().description().shard;
   spread_->adopt(*std::exchange(server_, nullptr), wrote_);
   if (pinned_ || endpoint_->mode == pool_mode::session) bind_session(first);
-  return true;
 }
 
 // The session has something on the server of this leg that it must find there afterwards.

@@ -40,6 +40,10 @@ bool has_modes(std::string_view begin) {
   return true;
 }
 
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of("; \t\n\r\f\v") == text.npos;
+}
+
 bool leaves_failure(const session::effects& effects) {
   using enum sql::effect;
   const auto* only = only_effect(effects);

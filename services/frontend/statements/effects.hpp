@@ -16,6 +16,8 @@ bool any_effect(const session::effects&, sql::effect wanted);
 bool forgets_statements(const session::effects&);
 // It says, or may say, more than BEGIN or START TRANSACTION.
 bool has_modes(std::string_view begin);
+// No statement at all.
+bool is_blank(std::string_view text);
 // PostgreSQL takes it in a transaction that has failed.
 bool leaves_failure(const session::effects&);
 // `lower_words` in small letters; the text may have them in others.

@@ -73,7 +73,7 @@ bool only_prepares_an_end(const unit& now) {
 bool is_empty_query(const unit& now) {
   if (now.parts.front().type != fe::query) return false;
   const auto text = wire::read_query(now.parts.front().body);
-  return text && text->find_first_not_of("; \t\n\r\f\v") == text->npos;
+  return text && is_blank(*text);
 }
 
 bool replaces_unnamed(char type, byte_span body) {

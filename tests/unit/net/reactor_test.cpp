@@ -270,7 +270,7 @@ TEST(reactor, looks_before_it_sleeps_where_that_finds_something) {
   loop.look_before_sleep(std::chrono::seconds(5));
   probe p([&](std::uint32_t) { loop.stop(); });
   loop.add(a.get(), EPOLLIN, &p);
-  std::thread other([&b] { put(b.get()); });
+  std::thread other([fd = b.get()] { put(fd); });
   loop.run();
   other.join();
   EXPECT_LE(loop.looks().tried(), 1u);   // none: it was there at once

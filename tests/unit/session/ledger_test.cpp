@@ -315,6 +315,25 @@ TEST(ledger, an_error_in_the_middle_of_several_statements) {
   EXPECT_TRUE(s.book.empty());
 }
 
+TEST(ledger, a_failed_transaction_is_left_with_its_rollback_not_with_the_next_ready) {
+  script s({plain(owed::query)});
+  s.gets(error() + ready('E'));
+  EXPECT_TRUE(s.book.failed());
+  for (const auto what : {sql::effect::savepoint, sql::effect::rollback}) {
+    auto found = std::make_shared<std::vector<sql::statement>>(1);
+    found->front().effect = what;
+    entry sent{owed::execute};
+    sent.effects = found;
+    s.book.add(std::move(sent));
+    s.gets(command("ROLLBACK"));
+    EXPECT_EQ(s.book.failed(), what == sql::effect::savepoint);
+    EXPECT_EQ(s.book.status(), 'E');
+  }
+  s.book.add(plain(owed::sync));
+  s.gets(ready('E'));
+  EXPECT_TRUE(s.book.failed());
+}
+
 TEST(ledger, effects_follow_their_statements) {
   auto found = std::make_shared<std::vector<sql::statement>>();
   found->push_back({sql::effect::set, 0, 0, "a", "1"});
