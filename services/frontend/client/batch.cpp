@@ -73,8 +73,8 @@ client::routed client::end_batch(const unit& now, byte_span bytes, bool has_fail
   return routed::done;
 }
 
-// A Query that is refused in a batch ends it, as an error in it would; no Sync does. The server owes
-// nothing.
+// A Query that is refused in a batch ends it, as an error in it would; no Sync does. The server
+// owes nothing.
 client::routed client::undo_batch(const unit& now, const pg_error& why) {
   if (server_ != nullptr && server_->ledger.unsynced()) return sync_first();
   batch_ = false;

@@ -16,7 +16,8 @@ namespace fe = wire::frontend;
 namespace {
 const pg_error asks_of_another{
     "0A000",
-    "a batch with a statement for several shards parses or describes another, which it does not run",
+    "a batch with a statement for several shards parses or describes another, which it does not "
+    "run",
     "Send Sync between them.", {}};
 }  // namespace
 
@@ -203,7 +204,8 @@ std::optional<client::routed> client::begin_in_batch(const unit& now, unit_goal&
   return std::nullopt;
 }
 
-// No server sees the Parse of what we answer: whether the name is free is for us to say. None: it is.
+// No server sees the Parse of what we answer: whether the name is free is for us to say. None: it
+// is.
 std::optional<client::routed> client::refuse_name_in_use(const unit& now, bool up_to_execute) {
   const auto taken = name_in_use(now, up_to_execute);
   if (!taken) return std::nullopt;
