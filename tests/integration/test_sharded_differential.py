@@ -1,5 +1,6 @@
 """Random conversations with a sharded database: what one PostgreSQL would have said, or refused."""
 
+import contextlib
 import os
 import random
 
@@ -13,8 +14,8 @@ from support.suite import Suite, eventually, has_decisions
 SHARDS = ["talks_0", "talks_1", "talks_2"]
 
 
-@pytest.fixture(scope="module")
-def suite(server, dispatch):
+@contextlib.contextmanager
+def running(server, **pgsled):
     for name in SHARDS + ["whole"]:
         server.make_database(name)
         server.run(corpus.SCHEMA, database=name)
@@ -23,9 +24,15 @@ def suite(server, dispatch):
                users=[{"name": "postgres", "database": "app"}],
                sharded_tables=[{"database": "app", "name": name, "column": "id",
                                 "data_type": "bigint"} for name in ("t", "orders")],
-               pgsled={"dispatch": dispatch}) as running:
+               pgsled=pgsled) as suite:
         eventually(has_decisions(server, SHARDS), 15)
-        yield running
+        yield suite
+
+
+@pytest.fixture(scope="module")
+def suite(server, dispatch):
+    with running(server, dispatch=dispatch) as started:
+        yield started
 
 
 class Databases:

@@ -13,6 +13,7 @@ TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "integration")]
 
 import corpus  # noqa: E402
+import sharded_corpus  # noqa: E402
 from support import wire  # noqa: E402
 from support.machine import resident_bytes  # noqa: E402
 from support.postgres import METHODS, Postgres  # noqa: E402
@@ -23,6 +24,8 @@ from test_commit_deaths import deaths_under_load, running_cluster  # noqa: E402
 from test_differential import compare  # noqa: E402
 from test_new_cluster import ENOUGH, SCENARIOS, running as running_move  # noqa: E402
 from test_new_cluster_deaths import STEPS, dies  # noqa: E402
+from test_sharded_differential import Databases, hold  # noqa: E402
+from test_sharded_differential import running as running_shards  # noqa: E402
 from test_streams import MEBIBYTE, Highest, big_result  # noqa: E402
 
 
@@ -82,6 +85,22 @@ def conversations(server, chance, seconds):
                 raise
             count += 1
         assert probes.wrong() == [] and probes.errors() == []
+        print(f"  {count} conversations", flush=True)
+
+
+def shard_conversations(server, chance, seconds):
+    """The same on a sharded database: as one PostgreSQL, or refused."""
+    with running_shards(server) as suite:
+        databases = Databases(server)
+        end, count = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            seed = chance.randrange(1 << 30)
+            try:
+                hold(suite, server, databases, sharded_corpus.conversation(seed))
+            except BaseException:
+                print(f"  PGSLED_SEED={seed}", flush=True)
+                raise
+            count += 1
         print(f"  {count} conversations", flush=True)
 
 
@@ -155,6 +174,7 @@ def main():
     parser = argparse.ArgumentParser(prog="tests/soak/run")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--only", nargs="+", metavar="PART", help="of those that are named ==")
     options = parser.parse_args()
     chance, part = random.Random(options.seed), options.minutes * 60 / 4
     print(f"seed {options.seed}")
@@ -165,10 +185,16 @@ def main():
         runs = (("a gigabyte", lambda: a_gigabyte(server)),
                 ("kills", lambda: kills(server, chance, part)),
                 ("conversations", lambda: conversations(server, chance, part)),
+                ("conversations with shards", lambda: shard_conversations(server, chance, part)),
                 ("copies", lambda: copies(chance, part)),
                 ("commits", lambda: commits(chance, part)),
                 ("moves", lambda: moves(chance, part)),
                 ("memory", lambda: memory_over_time(server, chance, part)))
+        unknown = set(options.only or ()) - {name for name, _ in runs}
+        if unknown:
+            parser.error(f"no part is named {', '.join(sorted(unknown))}")
+        if options.only:
+            runs = [one for one in runs if one[0] in options.only]
         for name, run in runs:
             print(f"== {name}", flush=True)
             try:
