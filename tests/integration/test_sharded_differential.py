@@ -90,7 +90,7 @@ def seen(message, got):
 
 # What is not there, or is there already, what cannot be read, or is of another kind, and that a
 # transaction has failed: where two of them are true either is said.
-ALIKE = {"34000", "55000", "26000", "25P02", "42P05", "42601", "42P01", "42703", "08P01"}
+ALIKE = {"34000", "55000", "26000", "25P01", "25P02", "42P05", "42601", "42P01", "42703", "08P01"}
 
 
 class Unlike(Exception):
