@@ -317,6 +317,11 @@ bool ledger::may_hold_back() const {
          });
 }
 
+bool leaves_failure(const sql::statement& one) {
+  using enum sql::effect;
+  return one.effect == commit || one.effect == rollback || one.effect == rollback_to;
+}
+
 bool ledger::complete(byte_span body, ledger_events& events, bool& forwarded) {
   if (!head_runs()) return false;
   auto& head = queue_.front();
@@ -332,9 +337,7 @@ bool ledger::complete(byte_span body, ledger_events& events, bool& forwarded) {
       forwarded = false;
       return true;
     }
-    using enum sql::effect;
-    left_failure_ = left_failure_ || done->effect == commit || done->effect == rollback ||
-                    done->effect == rollback_to;
+    left_failure_ = left_failure_ || leaves_failure(*done);
   }
   if (done != nullptr || head.proxy) events.command_complete(done, tag, head.proxy);
   if (head_copies_) {

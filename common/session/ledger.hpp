@@ -84,6 +84,9 @@ class ledger_events {
   ~ledger_events() = default;
 };
 
+// A server takes it in a transaction that has failed, and it is not one any more behind it.
+bool leaves_failure(const sql::statement&);
+
 class ledger {
  public:
   // Messages up to this size are looked at whole. Larger ones only ever pass through; of a larger

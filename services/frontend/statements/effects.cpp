@@ -45,10 +45,8 @@ bool is_blank(std::string_view text) {
 }
 
 bool leaves_failure(const session::effects& effects) {
-  using enum sql::effect;
   const auto* only = only_effect(effects);
-  return only != nullptr && (only->effect == commit || only->effect == rollback ||
-                             only->effect == rollback_to);
+  return only != nullptr && session::leaves_failure(*only);
 }
 
 bool surely_chains(std::string_view text) {

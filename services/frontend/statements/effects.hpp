@@ -18,7 +18,7 @@ bool forgets_statements(const session::effects&);
 bool has_modes(std::string_view begin);
 // No statement at all.
 bool is_blank(std::string_view text);
-// PostgreSQL takes it in a transaction that has failed.
+// As of one statement: there is only one.
 bool leaves_failure(const session::effects&);
 // `lower_words` in small letters; the text may have them in others.
 bool starts_with_word(std::string_view text, std::string_view lower_words);
