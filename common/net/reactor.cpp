@@ -156,6 +156,7 @@ struct reactor::state {
   time_point now{};
   bool running = false;
   duration look_for{0};
+  bool may_look = true;
   busy_poll looking;
 
   std::mutex mutex;
@@ -203,7 +204,7 @@ struct reactor::state {
 
   int wait() {
     const int ms = wait_ms();
-    if (ms != 0 && look_for > duration::zero() && looking.due()) {
+    if (ms != 0 && may_look && look_for > duration::zero() && looking.due()) {
       if (const int n = look(); n != 0) return n;
     }
     return ::epoll_wait(epoll.get(), batch.data(), batch_size, ms);
@@ -375,6 +376,7 @@ void reactor::wake_patiently() {
 }
 
 void reactor::look_before_sleep(duration how_long) { state_->look_for = how_long; }
+void reactor::may_look(bool may) { state_->may_look = may; }
 const busy_poll& reactor::looks() const { return state_->looking; }
 
 void reactor::run() {

@@ -68,6 +68,7 @@ class reactor {
   // Before it sleeps the loop looks for events so long, where that has proved worth it, and as long
   // as nobody else wants the processor; 0, as at first: never.
   void look_before_sleep(duration how_long);
+  void may_look(bool);   // false: until it is true again it sleeps at once
   const busy_poll& looks() const;
   void run();
   void stop();

@@ -13,6 +13,8 @@ constexpr auto idle_give_back = std::chrono::seconds(1);
 // While clients wait, a changed demand is told at most this often.
 constexpr auto demand_interval = std::chrono::milliseconds(20);
 constexpr auto demand_repeat = std::chrono::milliseconds(250);
+// With more connections at work the processors have enough to do without a worker that looks.
+constexpr std::uint64_t most_in_use_to_look = 1;
 }  // namespace
 
 std::string server_statement_name(const lease::statement_id& id) {
@@ -291,6 +293,7 @@ void local_pool::count() {
   auto& to = worker_.counters();
   to.leases.add(servers_.size() - std::exchange(counted_, servers_.size()));
   to.leases_idle.add(idle_.size() - std::exchange(counted_idle_, idle_.size()));
+  worker_.loop().may_look(to.leases.get() - to.leases_idle.get() <= most_in_use_to_look);
 }
 
 std::size_t local_pool::idle_in_transaction() const {

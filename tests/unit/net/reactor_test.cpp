@@ -297,6 +297,25 @@ TEST(reactor, looking_in_vain_leaves_off) {
   EXPECT_EQ(loop.looks().tried(), before);
 }
 
+TEST(reactor, does_not_look_while_it_may_not) {
+  reactor loop;
+  loop.look_before_sleep(std::chrono::microseconds(1));
+  loop.may_look(false);
+  int turns = 0;
+  std::function<void()> again = [&] {
+    if (++turns == 10) return loop.stop();
+    loop.after(milliseconds(1), again);
+  };
+  loop.after(milliseconds(1), again);
+  loop.run();
+  EXPECT_EQ(loop.looks().tried(), 0u);
+  loop.may_look(true);
+  turns = 0;
+  loop.after(milliseconds(1), again);
+  loop.run();
+  EXPECT_GE(loop.looks().tried(), 1u);
+}
+
 TEST(reactor, post_and_stop_work_from_other_threads) {
   reactor loop;
   int sum = 0;
