@@ -245,9 +245,10 @@ constexpr auto pgsled = std::to_array<setting>({
           "Prepared statements of the extended protocol on one server connection, except in "
           "session pooling; those unused for longest are closed for others."),
     count("busy_poll", "100", 0, 1000,
-          "Microseconds for which a frontend worker looks for the next message before it sleeps, "
-          "where messages come that fast, the processor is idle and one server connection at the "
-          "most in use: queries are answered sooner, for more CPU time. 0: it sleeps at once."),
+          "Microseconds for which a frontend worker or pooler looks for the next message before it "
+          "sleeps, where messages come that fast and the processor is idle (a worker only with one "
+          "server connection at the most in use): queries are answered sooner, for more CPU time. "
+          "0: they sleep at once."),
     count("recall_deadline", "750", 10, 600'000,
           "Milliseconds a frontend has to give a recalled connection back before it is taken."),
     count("resharding_copy_rate", "0", 0, largest,

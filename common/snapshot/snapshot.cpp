@@ -39,7 +39,7 @@ BOOST_DESCRIBE_STRUCT(pooler_settings, (),
                        tls_server_private_key, tls_modified, connect_timeout, connect_attempt_delay,
                        checkout_timeout, connect_attempts, healthcheck_interval,
                        healthcheck_timeout, rollback_timeout, recall_deadline, shutdown_timeout,
-                       lane, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
+                       lane, busy_poll, tcp_keepalive, tcp_time_s, tcp_interval_s, tcp_retries,
                        tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(pooler, (), (epoch, version, settings, pools, relay_client_keys, fences,
                             holders))

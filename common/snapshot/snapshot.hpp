@@ -163,6 +163,7 @@ struct pooler_settings {
   std::int64_t healthcheck_interval = 30000, healthcheck_timeout = 5000;
   std::int64_t rollback_timeout = 5000, recall_deadline = 750, shutdown_timeout = 60000;
   std::string lane = "auto";
+  std::uint32_t busy_poll = 0;          // microseconds
   bool tcp_keepalive = true;
   int tcp_time_s = 0, tcp_interval_s = 0, tcp_retries = 0, tcp_user_timeout_ms = 0;
   std::string log_level = "info", log_format = "text";

@@ -24,6 +24,7 @@ constexpr auto drain_poll = std::chrono::milliseconds(20);
 constexpr auto fence_poll = std::chrono::milliseconds(20);
 // How long one that drains and has nothing left waits for the router to take its shares back: else
 // the others get them only when it has been silent for long enough.
+constexpr auto looks_interval = std::chrono::seconds(1);
 constexpr auto farewell = std::chrono::milliseconds(500);
 
 std::uint64_t number_of(const std::string& hex) {
@@ -108,6 +109,7 @@ struct pooler_service::state {
     router = std::make_unique<bus::peer>(reactor, process.bus(), to, calls);
     router->start();
     net::reactor::wake_patiently();
+    count_looks();
     reactor.run();
     router.reset();
     relay.reset();
@@ -156,6 +158,7 @@ struct pooler_service::state {
     auto keys = next->relay_client_keys;
     keys.insert(keys.end(), known_clients.begin(), known_clients.end());
     relay->allow(keys);
+    reactor.look_before_sleep(std::chrono::microseconds(next->settings.busy_poll));
     reactor.cancel(fence_timer);
     fences = next->fences;
     lend.apply(*next, [this, epoch](lender::counts over) {
@@ -177,6 +180,12 @@ struct pooler_service::state {
     router->acknowledge(epoch, nothing ? std::string() : snapshot::to_json(effect));
     if (effect.drained.size() == fences.size()) return;
     fence_timer = reactor.after(fence_poll, [this, epoch] { acknowledge(epoch); });
+  }
+
+  void count_looks() {
+    meter.busy_polls.set(reactor.looks().tried());
+    meter.busy_polls_in_vain.set(reactor.looks().tried_in_vain());
+    reactor.after(looks_interval, [this] { count_looks(); });
   }
 
   void receive(const bus::envelope& got) {

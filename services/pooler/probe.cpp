@@ -43,6 +43,11 @@ constexpr plain plain_metrics[] = {
     {{"pgsled_pooler_demands_old_total", counter,
       "Demands dropped: of an older epoch, for a pool that has gone."},
      &probe::demands_old},
+    {{"pgsled_pooler_busy_polls_total", counter,
+      "Times it looked for the next message for up to busy_poll before it slept."},
+     &probe::busy_polls},
+    {{"pgsled_pooler_busy_polls_in_vain_total", counter, "Of these, those that found none."},
+     &probe::busy_polls_in_vain},
 };
 constexpr metrics::description connect_metric{"pgsled_pooler_connect_seconds", histogram,
                                               "Time to open a server connection, login included."};

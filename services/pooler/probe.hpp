@@ -20,7 +20,7 @@ struct probe {
   std::array<metrics::cell, phases> connections;  // by state
   metrics::cell orphans, holders, waiting;
   metrics::cell opened, open_failures, lent, recalls, cancels, cancels_late, holders_lost, cleaned,
-      broken, checks_failed, messages_bad, demands_old;
+      broken, checks_failed, messages_bad, demands_old, busy_polls, busy_polls_in_vain;
   metrics::histogram_cell connect_seconds;
 
  private:

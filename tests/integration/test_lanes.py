@@ -1,10 +1,13 @@
 """The tests of the socket lane again over the pumped and the relay lane, which a setting forces."""
 
+import functools
+import time
+
 import pytest
 
 from support.probes import Probes, run_pgbench
 from support.raw_client import Closed, ServerError
-from support.suite import Suite
+from support.suite import Suite, eventually
 from test_cancel import test_cancel_in_extended_batch  # noqa: F401
 from test_differential import (prepared, test_extended, test_random_conversations,  # noqa: F401
                                test_simple_corpus)
@@ -38,6 +41,24 @@ def test_the_lane_is_used(suite):
     text = str(suite.admin("SHOW SERVERS")) + str(suite.metrics())
     assert suite.lane in text
     client.close()
+
+
+def test_the_pooler_looks_before_it_sleeps(suite):
+    """Where it carries bytes, and not while it has none."""
+    looks = functools.partial(suite.metric, "pgsled_pooler_busy_polls_total")
+    client = suite.raw()
+    def looked():
+        before = looks()
+        for _ in range(200):
+            client.query("SELECT 1")
+        time.sleep(1.1)   # it counts them once a second
+        assert looks() > before
+    eventually(looked)
+    client.close()
+    time.sleep(2.1)
+    before = looks()
+    time.sleep(3)
+    assert looks() - before < 10
 
 
 @pytest.mark.release_only

@@ -19,6 +19,7 @@ void common_settings(const config::configuration& config, Settings& to) {
   to.tcp_interval_s = whole_seconds(config.tcp.interval_ms);
   to.tcp_retries = config.tcp.retries;
   to.tcp_user_timeout_ms = config.tcp.user_timeout_ms;
+  to.busy_poll = config.pgsled.busy_poll;
   to.log_level = config.general.log_level;
   to.log_format = config.general.log_format;
 }
@@ -41,7 +42,6 @@ snapshot::frontend_settings frontend_settings(const config::configuration& confi
   to.plan_cache_bytes = config.pgsled.plan_cache_bytes;
   to.statement_cache_bytes = config.pgsled.statement_cache_bytes;
   to.prepared_statements_per_connection = config.pgsled.prepared_statements_per_connection;
-  to.busy_poll = config.pgsled.busy_poll;
   to.log_connections = general.log_connections;
   to.log_disconnections = general.log_disconnections;
   return to;
