@@ -470,6 +470,8 @@ def batch(client, *messages):
 COPIED = run("COPY t FROM STDIN") + wire.copy_data(GOOD) + wire.COPY_DONE
 FAILED = run("COPY t FROM STDIN") + wire.copy_data(GOOD + b"bad\n") + wire.COPY_DONE
 ROW, LATER = "INSERT INTO t VALUES ('x', 1000, 1)", "UPDATE t SET n = 7 WHERE id = 1000"
+SYNC_FIRST = (run("COPY t FROM STDIN") + wire.SYNC + wire.copy_data(GOOD) +   # as libpq sends it
+              wire.COPY_DONE)
 BATCHES = {
     "all at once": [COPIED],
     "behind": [COPIED, run(ROW)],
@@ -481,6 +483,8 @@ BATCHES = {
     "flush between": [COPIED, wire.FLUSH, run(LATER), wire.FLUSH],
     "fails": [run(ROW), FAILED, run(LATER)],
     "fails behind": [COPIED, run(ROW), run("INSERT INTO t VALUES ('x', 7, 13)"), run(LATER)],
+    "sync first": [SYNC_FIRST, run(ROW)],
+    "sync first, fails behind": [SYNC_FIRST, run(ROW), run("INSERT INTO t VALUES ('x', 7, 13)")],
     "fails before": [run("INSERT INTO t VALUES ('x', 7, 13)"), COPIED, run(LATER)],
     "does not begin": [run(ROW), run("COPY t (id, nothing) FROM STDIN"), run(LATER)],
     "begun": [run("BEGIN"), COPIED, run(ROW), run("COMMIT")],
@@ -509,6 +513,21 @@ def test_in_a_batch_with_other_statements(both, server, name):
     same(server, "t", "id")
     assert load(both[0], "COPY t FROM STDIN", b"a\t9000\t1\n") == ("COPY 1", "I")
     assert server.run("SELECT gid FROM pg_prepared_xacts") == []
+
+
+def test_a_query_that_is_too_long_undoes_its_batch(server, empty):
+    limited = dict(options()["general"], query_size_limit=10000, query_size_limit_action="block")
+    with Suite(server, **options(general=limited)) as suite:
+        wait_for_decisions(server)
+        client = suite.raw(database="app")
+        for before in (COPIED, run(ROW) + COPIED):
+            client.send(before, wire.query("SELECT '" + "x" * 20000 + "'"))
+            got = client.receive_until_ready()
+            assert wire.error_codes(got) == ["54000"]
+            assert got[-1] == ("Z", b"I")
+            client.send(wire.SYNC)
+            assert client.receive_until_ready() == [("Z", b"I")]
+            assert placed(server, "t", "id") == []
 
 
 def copied_out(client, sql):

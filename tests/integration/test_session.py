@@ -654,6 +654,10 @@ def test_statement_mode(start):
     client.send(wire.parse("", "BEGIN") + wire.SYNC + wire.bind() + wire.execute() + wire.SYNC)
     codes = wire.error_codes(client.receive_until_ready(2))
     assert len(codes) == 2 and codes[1] == "26000", "not the statement before it"
+    for begin in (wire.query("BEGIN"), wire.run("BEGIN") + wire.SYNC):
+        client.send(wire.query("SELECT pg_sleep(0.2)"), begin)
+        kinds = [kind for kind, _ in client.receive_until_ready(2)]
+        assert kinds == list("TDCZEZ"), "refused in its turn"
     other = suite.raw()
     assert other.query("SELECT 2") == [["2"]]
 

@@ -1,7 +1,10 @@
 """A database over three shards, compared with one PostgreSQL that holds all the rows."""
 
 import asyncio
+import os
 import random
+import signal
+import time
 
 import asyncpg
 import psycopg
@@ -380,6 +383,35 @@ def test_pipeline_over_shards(both, sharded):
         expected.append([f"name {key}"])
     client.send(sent)
     assert client.rows(client.receive_until_ready(100)) == expected
+
+
+@pytest.mark.parametrize("send", [wire.query, lambda sql: wire.run(sql) + wire.SYNC],
+                         ids=["simple", "extended"])
+def test_what_gets_no_plan_is_refused_in_its_turn(start, server, send):
+    """A server still owes the reply to the statement before it."""
+    fresh(server)
+    # One worker: a cancel request that came to another would go by way of the router.
+    suite = start(general={"checkout_timeout": 500, "workers": 1}, **options())
+    client = suite.raw(database="app")
+    client.query("SELECT pg_sleep(0), 'first'")
+    router = suite.pid("router")
+    os.kill(router, signal.SIGSTOP)
+    try:
+        client.send(send("SELECT pg_sleep(1), 'first'"), send("SELECT 'new', 'shape'"))
+        got = client.receive_until_ready(2)
+        assert [wire.data_row(body) for kind, body in got if kind == "D"] == [[b"", b"first"]]
+        assert [kind for kind, _ in got if kind in "CEZ"] == ["C", "Z", "E", "Z"]
+        assert wire.error_codes(got) == ["57P03"]
+        # Cancelled is what runs.
+        began = time.monotonic()
+        client.send(send("SELECT pg_sleep(30), 'first'"), send("SELECT 1, 'new', 'shape'"))
+        time.sleep(0.2)
+        client.cancel(suite.port)
+        assert wire.error_codes(client.receive_until_ready(2)) == ["57014", "57P03"]
+        assert time.monotonic() - began < 10
+    finally:
+        os.kill(router, signal.SIGCONT)
+    assert client.query("SELECT 1, 'new', 'shape'") == [["1", "new", "shape"]]
 
 
 def test_copy_out_of_all_shards_or_one(both):

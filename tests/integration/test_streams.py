@@ -258,3 +258,18 @@ def test_query_size_limit(start):
     client.send(wire.parse("", "SELECT '" + "x" * 20000 + "'") + wire.SYNC +
                 wire.bind() + wire.execute() + wire.SYNC)
     assert wire.error_codes(client.receive_until_ready(2)) == ["54000", "26000"]
+
+
+def test_what_is_refused_leaves_no_portal(start, server):
+    """PostgreSQL would read freed memory if a client executed one that a failed Query has left."""
+    suite = start(general={"query_size_limit": 10000, "query_size_limit_action": "block"})
+    client = suite.raw()
+    for _ in range(20):
+        client.query("BEGIN; SELECT 1")
+        client.send(wire.query("SELECT '" + "x" * 20000 + "'"))
+        assert wire.error_codes(client.receive_until_ready()) == ["54000"]
+        client.send(wire.execute() + wire.SYNC)
+        got = client.receive_until_ready()
+        assert wire.error_codes(got) == ["34000"]
+        assert got[-1] == ("Z", b"E")
+        client.query("ROLLBACK")

@@ -75,7 +75,7 @@ client::routed client::end_batch(const unit& now, byte_span bytes, bool has_fail
 
 // A Query that is refused in a batch ends it, as an error in it would; no Sync does. The server
 // owes nothing.
-client::routed client::undo_batch(const unit& now, const pg_error& why) {
+client::routed client::undo_batch(const pg_error& why) {
   if (server_ != nullptr && server_->ledger.unsynced()) return sync_first();
   batch_ = false;
   sql::statement end;
@@ -83,18 +83,18 @@ client::routed client::undo_batch(const unit& now, const pg_error& why) {
   if (server_ == nullptr && !spread_) {
     virtual_status_ = 'I';
     virtually_done(end, "ROLLBACK");
-    refuse_unit(now, why);
+    unnamed_ = nullptr;   // as with any Query
+    refuse(why, true);
     return routed::done;
   }
   if (!spread_) spread_over_server(!script_.complete());
   park();
   set_state(state::spreading);
-  const auto& body = now.parts.front().body;
-  spread_->rollback([this, why, end,
-                     query = std::string(as_text({body.data() - wire::header_size, now.bytes}))](
-                        const pg_error*) {
+  std::string some_query;
+  wire::write_query(some_query, "");
+  spread_->rollback([this, why, end, some_query](const pg_error*) {
     if (state_ != state::spreading) return;
-    if (shards_ended(end, "ROLLBACK")) answer_shards(query, {}, &why);
+    if (shards_ended(end, "ROLLBACK")) answer_shards(some_query, {}, &why);
   });
   return routed::done;
 }

@@ -210,14 +210,18 @@ std::size_t client::process(byte_span bytes) {
         settle();
         break;
       }
+      const pg_error why{
+          "54000", "query is longer than query_size_limit (" + std::to_string(limit) + " bytes)",
+          "Send less in one statement, or raise query_size_limit.", {}};
+      const bool simple = frame.type == wire::frontend::query;
+      if (simple && batch_) {
+        if (undo_batch(why) == routed::suspended) break;
+      } else {
+        if (replaces_unnamed(frame.type, rest.subspan(wire::header_size))) unnamed_ = nullptr;
+        refuse(why, simple);
+      }
       streaming_ = frame.total();
       dropping_ = true;
-      if (replaces_unnamed(frame.type, rest.subspan(wire::header_size))) unnamed_ = nullptr;
-      refuse(pg_error{"54000",
-                      "query is longer than query_size_limit (" + std::to_string(limit) + " bytes)",
-                      "Send less in one statement, or raise query_size_limit.",
-                      {}},
-             frame.type == wire::frontend::query);
       continue;
     }
     // The snapshot may have changed while this client waited for a plan: its map is the one to use.
@@ -342,7 +346,9 @@ void client::cancel() {
     not_granted(cancelled);
     return;
   }
-  if (state_ == state::planning || state_ == state::fenced) {
+  // What the server still runs is meant, not what waits behind it.
+  const bool runs = server_ != nullptr && !server_->ledger.empty();
+  if (!runs && (state_ == state::planning || state_ == state::fenced)) {
     set_state(state::waiting);
     not_granted(cancelled);
     return;

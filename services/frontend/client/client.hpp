@@ -261,7 +261,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void refuse_unit(const unit&, const pg_error& why, std::string_view fields = {});
   void begin_batch();
   routed end_batch(const unit&, byte_span bytes, bool failed = false);
-  routed undo_batch(const unit&, const pg_error& why);
+  routed undo_batch(const pg_error& why);
   bool begin_alone(const unit&, byte_span bytes);
   void virtually_done(const sql::statement&, std::string_view tag);
   routed virtual_unit(const unit&, const sql::statement&, std::string_view tag);

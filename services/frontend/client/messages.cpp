@@ -252,7 +252,11 @@ bool client::query(byte_span body, output& out) {
   if (sql::may_affect_session(*text)) {
     found = std::make_shared<std::vector<sql::statement>>();
     sql::find_statements(*text, standard_strings(), *found);
-    if (forgets_statements(found) && !server_->ledger.empty()) return wait_for_answers(out);
+    const bool refused = endpoint_->mode == pool_mode::statement &&
+                         any_effect(found, sql::effect::begin);
+    if ((refused || forgets_statements(found)) && !server_->ledger.empty()) {
+      return wait_for_answers(out);
+    }
   }
   ++counts_.queries;
   ++server_->pool().stats.queries;
@@ -356,6 +360,10 @@ void client::prepare_stand_in(const std::string& name, output& out) {
 
 // One statement is refused, the session goes on as after an error of the server.
 void client::refuse(const pg_error& why, bool simple, std::string_view fields) {
+  if (server_ != nullptr && !server_->ledger.empty()) {
+    // It would be taken for the reply to another message.
+    return end({"XX000", "what is refused came before its turn: " + why.message, {}, {}});
+  }
   ++counts_.errors;
   worker_.counters().errors.add(why.sqlstate);
   std::string bytes;
@@ -374,7 +382,7 @@ void client::refuse(const pg_error& why, bool simple, std::string_view fields) {
     skip_to_sync_ = !simple;
     set_state(state::refusing);
     std::string failing;
-    wire::write_query(failing, "ROLLBACK TO SAVEPOINT __pgsled_refused_statement");
+    wire::write_query(failing, failing_statement);
     server_->ledger.add({owed::query, true});
     server_->unnamed.reset();
     server_->send(failing);

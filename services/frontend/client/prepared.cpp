@@ -151,6 +151,9 @@ bool client::parse(byte_span body, output& out) {
     return true;
   }
   auto wanted = repeats_unnamed(*sent) ? unnamed_ : cached_statement(*sent);
+  const bool begins = endpoint_->mode == pool_mode::statement &&
+                      any_effect(wanted->effects, sql::effect::begin);
+  if (begins && !server_->ledger.empty()) return wait_for_answers(out);
   statement_ref repeated_as;
   if (!sent->name.empty()) {
     const auto* known = find_prepared(sent->name);
@@ -163,7 +166,7 @@ bool client::parse(byte_span body, output& out) {
     if (!make_room(repeated_as ? repeated_as : wanted, sent->name, out)) return false;
   }
   ++server_->pool().stats.parses;
-  if (endpoint_->mode == pool_mode::statement && any_effect(wanted->effects, sql::effect::begin)) {
+  if (begins) {
     if (sent->name.empty()) unnamed_ = nullptr;
     refuse(no_transactions(), false);
     return true;

@@ -247,7 +247,7 @@ client::routed client::refuse_goal(const unit& now, const pg_error& why) {
   worker_.counters().plans_refused.add();
   // Its replies come first.
   if (server_ != nullptr && !server_->ledger.empty()) return settle_first();
-  if (now.simple && batch_ && !steps_) return undo_batch(now, why);
+  if (now.simple && batch_ && !steps_) return undo_batch(why);
   refuse_unit(now, why);
   return routed::done;
 }

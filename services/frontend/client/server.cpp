@@ -452,6 +452,13 @@ void client::not_granted(const pg_error& why) {
   const bool simple =
       wire::peek(as_bytes(pending_), frame) == wire::frame_state::complete &&
       (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
+  // What comes before it is answered first; then it is asked for again.
+  if (server_ != nullptr && !server_->ledger.empty()) return settle();
+  const bool undoes = simple && batch_ && !steps_;
+  if (undoes && server_ != nullptr && server_->ledger.unsynced()) {
+    sync_first();
+    return;
+  }
   // What could not be served leaves no unnamed statement.
   const auto head = as_bytes(pending_);
   if (!head.empty() && replaces_unnamed(pending_.front(), head.subspan(std::min(
@@ -466,7 +473,11 @@ void client::not_granted(const pg_error& why) {
     end(why);
     return;
   }
-  refuse(why, simple);
+  if (undoes) {
+    undo_batch(why);
+  } else {
+    refuse(why, simple);
+  }
   resume();
 }
 

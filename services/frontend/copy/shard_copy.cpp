@@ -325,7 +325,7 @@ void shard_copy::legs_quiet() {
     auto& one = *legs_.begin()->second;
     if (one.lease->ledger.status() == 'T' && !std::exchange(forced_, true)) {
       one.made_fail = true;
-      return one.ask("ROLLBACK TO SAVEPOINT __pgsled_refused_statement");
+      return one.ask(failing_statement);
     }
   }
   phase_ = phase::finishing;
