@@ -121,6 +121,14 @@ class ledger {
              std::any_of(one.effects->begin() + one.next_effect, one.effects->end(), is_such);
     });
   }
+  // Of what is owed, something runs a statement or has begun to.
+  bool runs_something() const {
+    return std::any_of(queue_.begin(), queue_.end(), [](const entry& one) {
+      return !one.proxy && (one.kind == owed::query || one.kind == owed::function_call ||
+                            one.kind == owed::bind || one.kind == owed::describe_portal ||
+                            one.kind == owed::execute);
+    });
+  }
   bool copying_in() const { return client_copies_; }
   bool mid_message() const { return streaming_ != 0; }
   bool skipping() const { return skipping_; }

@@ -3,6 +3,7 @@
 import pathlib
 import re
 import threading
+import time
 
 import psycopg
 import pytest
@@ -293,6 +294,26 @@ def test_a_participant_that_comes_back_gets_the_decision(cluster):
         servers[2].start()
     eventually(gone(orphan), RESOLVED)
     assert orphan.on() == [0, 1, 2]
+
+
+@pytest.mark.seconds(90)
+def test_what_was_prepared_is_finished_when_two_phase_commit_is_off(cluster):
+    suite, servers = cluster
+    orphan = Orphan(servers)
+    orphan.decide()
+    servers[2].stop()
+    try:
+        suite.general["two_phase_commit"] = False
+        suite.reload()
+        time.sleep(2)
+    finally:
+        servers[2].start()
+    try:
+        eventually(gone(orphan), 31 + RESOLVED)
+        assert orphan.on() == [0, 1, 2]
+    finally:
+        del suite.general["two_phase_commit"]
+        suite.reload()
 
 
 @pytest.mark.seconds(60)

@@ -383,6 +383,24 @@ def test_table_on_every_shard(both, server):
         assert server.run("SELECT count(*) FROM everywhere", database=name) == [(100,)]
 
 
+def test_triggers_of_a_table_on_every_shard(both, server):
+    """Each shard might load another row."""
+    made = ("CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN NEW.b := clock_timestamp()::text; RETURN NEW; END$$; "
+            "CREATE TRIGGER stamp BEFORE INSERT ON everywhere FOR EACH ROW "
+            "EXECUTE FUNCTION stamp()")
+    for name in SHARDS:
+        server.run(made, database=name)
+    try:
+        (code, message, _), status = load(both[0], "COPY everywhere FROM STDIN", b"7\tx\n")
+        assert code == "0A000" and "triggers" in message and status == "I"
+        for name in SHARDS:
+            assert server.run("SELECT count(*) FROM everywhere", database=name) == [(0,)]
+    finally:
+        for name in SHARDS:
+            server.run("DROP TRIGGER stamp ON everywhere; DROP FUNCTION stamp()", database=name)
+
+
 def test_inside_a_transaction(both, server):
     through, _ = both
     through.query("BEGIN")

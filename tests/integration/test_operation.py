@@ -427,6 +427,11 @@ def test_idle_in_transaction_timeout(start):
     client.query("BEGIN; SELECT 1")
     assert client.expect_closed(4)["C"] == "25P03"
     assert idle.query("SELECT 1") == [["1"]], "not in a transaction"
+    busy = suite.raw()
+    busy.query("BEGIN; SELECT pg_sleep(0.8)")
+    time.sleep(0.25)
+    assert busy.query("SELECT 1") == [["1"]], "idle is who has been answered"
+    busy.query("COMMIT")
     suite.check_no_leaks()
 
 

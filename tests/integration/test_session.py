@@ -3,6 +3,7 @@ pool of one, so that each statement of one may follow one of the other on the sa
 
 import time
 
+import psycopg
 import pytest
 
 from support import wire
@@ -671,3 +672,54 @@ def test_mode_of_one_database(start, server):
     pid = backend(pinned)
     assert all(backend(pinned) == pid for _ in range(5))
     assert len(server.backends("session_db")) >= 1
+
+
+def test_discard_all_in_a_transaction(start):
+    """It is refused there; nothing of the session is gone."""
+    suite = start()
+    with suite.connect(application_name="tests") as connection:   # as drivers have such
+        assert connection.execute("SHOW application_name").fetchone() == ("tests",)
+        connection.prepare_threshold = 0
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT %s::int", (7,))
+        connection.execute("BEGIN")
+        with pytest.raises(psycopg.errors.ActiveSqlTransaction):
+            connection.execute("DISCARD ALL", prepare=False)
+        connection.execute("ROLLBACK")
+        assert connection.execute("SELECT %s::int", (8,)).fetchone() == (8,)
+        assert connection.execute("SHOW application_name").fetchone() == ("tests",)
+
+
+def test_set_local_behind_the_end_of_a_transaction_is_nobody_elses(start):
+    """Sent in one pipeline with it; a statement that is read under it is not shared."""
+    suite = start(general={"default_pool_size": 1})
+    first, other = suite.raw(), suite.raw()
+    first.send(wire.query("SELECT pg_sleep(0.2)"), wire.query("BEGIN"),
+               wire.query("SET LOCAL datestyle = 'ISO, DMY'"))
+    first.receive_until_ready(3)
+    sql = "SELECT '01/02/2003'::date::text"
+    assert first.prepared(sql, name="s") == [["2003-02-01"]]
+    first.query("COMMIT")
+    other.query("SET datestyle = 'ISO, MDY'")
+    other.query("RESET datestyle")
+    assert other.prepared(sql, name="s") == [["2003-01-02"]]
+
+
+@pytest.mark.parametrize("refused", ["mode", "size"])
+def test_nothing_is_refused_behind_an_error(start, refused):
+    """The server skips to the Sync: so does what would be refused."""
+    mode = "statement" if refused == "mode" else "transaction"
+    suite = start(general={"query_size_limit": 10000, "query_size_limit_action": "block"},
+                  users=[{"name": "postgres", "database": "postgres", "pooler_mode": mode}])
+    bad = "BEGIN" if refused == "mode" else "SELECT '" + "x" * 20000 + "'"
+    for flush in (b"", wire.FLUSH):
+        for message in (wire.run(bad), wire.query(bad)):
+            client = suite.raw()
+            client.send(wire.run("SELECT 1/0") + flush)
+            time.sleep(0.2)
+            client.send(message + wire.SYNC)
+            got = client.receive_until_ready()
+            assert [kind for kind, _ in got if kind in "EZ"] == ["E", "Z"]
+            assert wire.error_codes(got) == ["22012"]
+            assert client.query("SELECT 1") == [["1"]]
+            client.close()

@@ -12,7 +12,7 @@ import pytest
 
 from support import wire
 from support.machine import HOST
-from support.raw_client import ServerError
+from support.raw_client import Closed, ServerError
 from support.suite import Suite, eventually
 
 SHARDS = 3
@@ -469,3 +469,62 @@ def test_stored_map_that_contradicts_the_file(server):
         except RuntimeError:
             pass
         assert "shard" in suite.log_text() and "map" in suite.log_text()
+
+
+@pytest.mark.seconds(60)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_bound_session_ends_when_its_database_gets_another_shard(server, count):
+    """It would go on by the shards of before. A transaction is finished first; who has no
+    connection of his own goes on."""
+    fresh(server)
+    with Suite(server, **options(count)) as suite:
+        bound, busy, free = (suite.raw(database="app") for _ in range(3))
+        free.query("CREATE TABLE accounts (user_id bigint PRIMARY KEY, name text)")
+        free.query("CREATE TABLE countries (code text PRIMARY KEY)")
+        for client in (bound, busy):
+            client.query("PREPARE q AS SELECT 1")
+        busy.query("BEGIN")
+        busy.query("INSERT INTO accounts VALUES (0, 'before')")
+        suite.databases = options(count + 1)["databases"]
+        suite.reload()
+        assert bound.expect_closed()["C"] == "57P01"
+        assert busy.query("SELECT name FROM accounts WHERE user_id = 0") == [["before"]]
+        busy.query("COMMIT")
+        with pytest.raises((ServerError, Closed)) as failure:
+            busy.query("SELECT 1")
+        assert isinstance(failure.value, Closed) or failure.value.code == "57P01"
+        def goes_on():
+            free.query("CREATE TABLE IF NOT EXISTS later (a int)")
+            assert server.run("SELECT to_regclass('later') IS NULL",
+                              database=f"shard_{count}") == [(False,)]
+        eventually(goes_on)
+        assert free.query("SELECT name FROM accounts WHERE user_id = 0") == [["before"]]
+
+
+@pytest.mark.seconds(60)
+def test_a_transaction_cannot_join_a_server_that_was_taken_away(server):
+    """An error at once, not a wait with locks."""
+    fresh(server)
+    with Suite(server, **options(2)) as suite:
+        client = suite.raw(database="app")
+        client.query("CREATE TABLE accounts (user_id bigint PRIMARY KEY, name text)")
+        for user in range(10):
+            client.query(f"INSERT INTO accounts VALUES ({user}, 'x')")
+        mine = [server.run("SELECT min(user_id) FROM accounts", database=name)[0][0]
+                for name in names(2)]
+        client.query("BEGIN")
+        client.query(f"UPDATE accounts SET name = 'y' WHERE user_id = {mine[0]}")
+        suite.databases = [dict(one, host="localhost") if one.get("shard") == 1 else one
+                           for one in suite.databases]
+        suite.reload()
+        time.sleep(1)
+        began = time.monotonic()
+        with pytest.raises(ServerError) as failure:
+            client.query(f"UPDATE accounts SET name = 'y' WHERE user_id = {mine[1]}")
+        assert failure.value.code == "57P01"
+        assert time.monotonic() - began < 3
+        client.query("ROLLBACK")
+        client.query("BEGIN")
+        for user in mine:
+            client.query(f"UPDATE accounts SET name = 'y' WHERE user_id = {user}")
+        client.query("COMMIT")

@@ -193,8 +193,30 @@ def test_higher_isolation_has_no_second_shard(both, begin):
     assert through.status == "E"
     assert say(through, read(0)) == (["25P02"], "E")
     assert say(through, "COMMIT") == (["ROLLBACK"], "I")
+    for first, second in ((0, 1), (1, 0)):
+        for sql in begin.split("; ") + [update(first), "SAVEPOINT s"]:
+            through.query(sql)
+        for _ in range(2):
+            assert "isolation" in refused(through, read(second))["M"]
+            through.query("ROLLBACK TO s")
+        assert through.query(read(first)) == [["1"]], "what it has written is still there"
+        through.query("ROLLBACK")
     through.query("RESET ALL")
     assert through.query(read(0)) == [["0"]]
+
+
+def test_half_a_batch_is_not_committed_to_go_elsewhere(both, server):
+    """The ReadyForQuery of an earlier batch says nothing of what has been sent behind it."""
+    through, _ = both
+    def batch(sql):
+        return wire.parse("", sql) + wire.bind() + wire.execute()
+    before = everything(server, "t")[0]
+    through.send(batch("SELECT pg_sleep(0.3) FROM t WHERE id = 0") + wire.SYNC,
+                 batch(update(0)) + wire.FLUSH)
+    time.sleep(0.8)
+    through.send(batch("UPDATE t SET n = n / 0 WHERE id = 1") + wire.SYNC)
+    assert wire.error_codes(through.receive_until_ready(2)) != []
+    assert everything(server, "t")[0] == before
 
 
 def test_a_failed_transaction_stays_failed_whatever_is_sent(both):

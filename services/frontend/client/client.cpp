@@ -214,7 +214,9 @@ std::size_t client::process(byte_span bytes) {
           "54000", "query is longer than query_size_limit (" + std::to_string(limit) + " bytes)",
           "Send less in one statement, or raise query_size_limit.", {}};
       const bool simple = frame.type == wire::frontend::query;
-      if (simple && batch_) {
+      if (server_ != nullptr && server_->ledger.skipping()) {
+        // The server would throw it away.
+      } else if (simple && batch_) {
         if (undo_batch(why) == routed::suspended) break;
       } else {
         if (replaces_unnamed(frame.type, rest.subspan(wire::header_size))) unnamed_ = nullptr;
@@ -225,7 +227,10 @@ std::size_t client::process(byte_span bytes) {
       continue;
     }
     // The snapshot may have changed while this client waited for a plan: its map is the one to use.
-    if (endpoint_->stale && unit_left_ == 0) snapshot_changed();
+    if (endpoint_->stale && unit_left_ == 0) {
+      if (leaves_old_shards(out)) break;
+      snapshot_changed();
+    }
     if (state_ == state::closed) return bytes.size();
     if (endpoint_->owners->guarded && unit_left_ == 0 && held_back(frame.type, out)) break;
     const bool ends_batch = batch_ && frame.type == wire::frontend::sync;
@@ -391,13 +396,20 @@ void client::check_timeouts(net::time_point now) {
                          {}});
     return;
   }
+  if (draining_) {
+    drain();
+    if (state_ == state::closed) return;
+  }
   const auto& user = endpoint_->user;
-  const bool quiet = state_ == state::ready && (server_ == nullptr || server_->ledger.empty());
+  const bool quiet = state_ == state::ready && !transport_.blocked() &&
+                     (server_ == nullptr || server_->ledger.empty());
   if (quiet && status() == 'I' && past(last_request_, user.client_idle_timeout)) {
     end(pg_error{"57P05", "terminating connection due to client_idle_timeout", {}, {}});
   } else if (quiet && status() != 'I' && past(last_request_, user.idle_in_transaction_timeout)) {
     end(pg_error{
         "25P03", "terminating connection due to client_idle_in_transaction_timeout", {}, {}});
+  } else if (spread_ && spread_->must_finish()) {
+    // Decided: it will be told how that ended.
   } else if ((state_ == state::spreading || state_ == state::copying ||
               (server_ != nullptr && !server_->ledger.empty())) &&
              past(last_request_, user.query_timeout)) {
@@ -407,7 +419,9 @@ void client::check_timeouts(net::time_point now) {
 
 void client::drain() {
   draining_ = true;
-  if (state_ == state::ready && server_ == nullptr && virtual_status_ == 'I' && pending_.empty()) {
+  // Who reads slowly gets the rest first; it is looked at again (check_timeouts).
+  if (state_ == state::ready && server_ == nullptr && virtual_status_ == 'I' && pending_.empty() &&
+      !transport_.blocked()) {
     end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
   } else if (login_) {
     close("shutting down");
@@ -445,6 +459,51 @@ void client::servers_changed() {
                "Connect again.", {}});
 }
 
+// Of a session whose endpoint is stale. Asked once for each snapshot.
+bool client::shards_changed() {
+  if (shards_looked_at_ == worker_.epoch()) return shards_changed_;
+  shards_looked_at_ = worker_.epoch();
+  const auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
+  shards_changed_ = fresh && (fresh->database.shards != endpoint_->database.shards ||
+                              fresh->planned != endpoint_->planned);
+  if (fresh && fresh->sharded && is_kept() && !shards_changed_) {
+    const auto& serving = fresh->serving;
+    shards_changed_ = std::find(serving.begin(), serving.end(),
+                                server_->pool().description().shard) == serving.end();
+  }
+  return shards_changed_;
+}
+
+bool client::is_kept() const {
+  return server_ != nullptr && (pinned_ || endpoint_->mode == pool_mode::session);
+}
+
+// Where the rows belong is another question now: what has begun is finished as it has begun, and
+// nothing else runs by what the session knows. True: not now.
+bool client::leaves_old_shards(output& out) {
+  if (server_ == nullptr || spread_ || skip_to_sync_ || !shards_changed()) return false;
+  if (server_->ledger.copying_in() || server_->ledger.unsynced()) return false;
+  out.flush(server_);
+  if (!server_->ledger.empty()) {
+    settle();
+    return true;
+  }
+  if (!server_->quiet()) return false;
+  if (may_let_go()) {
+    let_go();
+    return false;
+  }
+  end_with_its_shards();
+  return true;
+}
+
+void client::end_with_its_shards() {
+  end(pg_error{"57P01",
+               "terminating connection: the shards of database \"" + endpoint_->database.name +
+                   "\" have changed, and the session is bound to a connection of one of then",
+               "Connect again.", {}});
+}
+
 void client::snapshot_changed() {
   if (login_ && login_->waits_for_router) {
     login_->waits_for_router = false;
@@ -452,7 +511,12 @@ void client::snapshot_changed() {
     return;
   }
   if (!endpoint_ || !endpoint_->stale || login_) return;
-  if (state_ != state::ready || server_ != nullptr || spread_) return;
+  if (state_ != state::ready || spread_) return;
+  if (is_kept() && server_->quiet() && unit_left_ == 0 && streaming_ == 0 && !steps_ &&
+      shards_changed()) {
+    return end_with_its_shards();
+  }
+  if (server_ != nullptr) return;
   auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
   if (!fresh) {
     end(pg_error{"57P01", "user \"" + endpoint_->user.name + "\" of database \"" +

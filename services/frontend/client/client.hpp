@@ -227,6 +227,11 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   enum class routed { go, need_more, suspended, done };
 
+  bool is_kept() const;   // the session has a connection of its own
+  bool shards_changed();
+  bool leaves_old_shards(output& out);
+  void end_with_its_shards();
+
   // plans.cpp
   std::string_view search_path() const;
   bool meaning_in_doubt() const;
@@ -410,6 +415,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool error_is_fresh_ = false;             // nothing has been dropped because of it yet
   std::unique_ptr<std::vector<std::string>> settled_names_;  // by what an error has taken back
   std::uint32_t pins_ = 0, pins_when_discarded_ = 0;
+  std::uint64_t shards_looked_at_ = 0;      // the epoch of shards_changed_
+  bool shards_changed_ = false;
   std::uint64_t serial_ = 0;                // never used again by another client of the worker
   std::size_t unit_need_ = 0;               // bytes without which the unit in hand cannot be whole
   std::uint32_t unit_shard_ = 0;            // where the unit in hand goes

@@ -228,7 +228,9 @@ void client::run_effects(const session::effects& effects) {
         [[fallthrough]];
       case sql::effect::discard_all:
         if (server_->ledger.skipping()) break;
+        // Refused by the server, which owes nothing before it.
         if (server_->ledger.failed() && effects->size() == 1) break;
+        if (each.effect == sql::effect::discard_all && server_->ledger.status() == 'T') break;
         // Gone for what comes behind it in the pipeline. Should it fail, nobody knows what the
         // connection has: it is cleaned before anybody else gets it.
         pins_when_discarded_ = pins_;
@@ -249,12 +251,12 @@ bool client::query(byte_span body, output& out) {
     return false;
   }
   std::shared_ptr<std::vector<sql::statement>> found;
+  bool begins = false;
   if (sql::may_affect_session(*text)) {
     found = std::make_shared<std::vector<sql::statement>>();
     sql::find_statements(*text, standard_strings(), *found);
-    const bool refused = endpoint_->mode == pool_mode::statement &&
-                         any_effect(found, sql::effect::begin);
-    if ((refused || forgets_statements(found)) && !server_->ledger.empty()) {
+    begins = endpoint_->mode == pool_mode::statement && any_effect(found, sql::effect::begin);
+    if ((begins || forgets_statements(found)) && !server_->ledger.empty()) {
       return wait_for_answers(out);
     }
   }
@@ -273,7 +275,7 @@ bool client::query(byte_span body, output& out) {
   if (found) {
     const bool matters = std::any_of(found->begin(), found->end(),
                                      [](const auto& s) { return s.effect != sql::effect::none; });
-    if (endpoint_->mode == pool_mode::statement && any_effect(found, sql::effect::begin)) {
+    if (begins && !server_->ledger.skipping()) {
       refuse(no_transactions(), true);
       return true;
     }
@@ -288,7 +290,8 @@ bool client::query(byte_span body, output& out) {
       }
       run_effects(found);
       const auto& first = found->front();
-      if (found->size() == 1 && first.effect == sql::effect::discard_all) {
+      if (found->size() == 1 && first.effect == sql::effect::discard_all &&
+          server_->ledger.status() == 'I') {
         sent.effects = found;
         return discard_all(first, body, std::move(sent), out);
       }
@@ -360,7 +363,7 @@ void client::prepare_stand_in(const std::string& name, output& out) {
 
 // One statement is refused, the session goes on as after an error of the server.
 void client::refuse(const pg_error& why, bool simple, std::string_view fields) {
-  if (server_ != nullptr && !server_->ledger.empty()) {
+  if (server_ != nullptr && (!server_->ledger.empty() || server_->ledger.skipping())) {
     // It would be taken for the reply to another message.
     return end({"XX000", "what is refused came before its turn: " + why.message, {}, {}});
   }

@@ -166,7 +166,7 @@ bool client::parse(byte_span body, output& out) {
     if (!make_room(repeated_as ? repeated_as : wanted, sent->name, out)) return false;
   }
   ++server_->pool().stats.parses;
-  if (begins) {
+  if (begins && !server_->ledger.skipping()) {
     if (sent->name.empty()) unnamed_ = nullptr;
     refuse(no_transactions(), false);
     return true;

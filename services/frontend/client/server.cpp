@@ -239,14 +239,16 @@ void client::server_ready(char server_status, bool proxy) {
     if (!server_->settings_unknown && state_ != state::login)
       server_->settings = shadow_->current();
   }
-  light_ = true;
+  if (!server_->ledger.runs_something()) light_ = true;
   const auto took = std::chrono::duration_cast<std::chrono::microseconds>(worker_.loop().now() -
                                                                           last_request_);
   const auto took_us = static_cast<std::uint64_t>(took.count());  // now() never goes back
   worker_.counters().answer.observe_us(took_us);
   server_->pool().stats.query_us += took_us;
   if (server_status == 'I') {
-    local_settings_ = wrote_ = false;
+    // What has been sent behind it may have begun the next one already.
+    local_settings_ = local_settings_ && server_->ledger.pending(changes_parsing);
+    wrote_ = false;
     script_.clear();
     portal_shards_.reset();
     if (spread_) {
@@ -260,6 +262,7 @@ void client::server_ready(char server_status, bool proxy) {
     worker_.counters().transactions.add();
   }
   if (server_->ledger.empty()) {
+    last_request_ = worker_.loop().now();   // idle from here on
     confirm_changes();
     if (server_status == 'I') server_->forget_portals();
   }
@@ -311,6 +314,7 @@ void client::server_read_done() {
       }
       apply_error_.reset();
       set_state(state::ready);
+      if (may_let_go()) let_go();
       resume();
       return;
     }
@@ -328,7 +332,7 @@ void client::server_read_done() {
   }
   if (may_let_go()) {
     let_go();
-    if (draining_) {
+    if (draining_ && !transport_.blocked()) {
       end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
       return;
     }
@@ -452,8 +456,12 @@ void client::not_granted(const pg_error& why) {
   const bool simple =
       wire::peek(as_bytes(pending_), frame) == wire::frame_state::complete &&
       (frame.type == wire::frontend::query || frame.type == wire::frontend::function_call);
-  // What comes before it is answered first; then it is asked for again.
-  if (server_ != nullptr && !server_->ledger.empty()) return settle();
+  if (server_ != nullptr) {
+    // What comes before it is answered first; then it is asked for again. Behind an error it is
+    // nothing that anybody answers.
+    if (!server_->ledger.empty()) return settle();
+    if (server_->ledger.skipping()) return resume();
+  }
   const bool undoes = simple && batch_ && !steps_;
   if (undoes && server_ != nullptr && server_->ledger.unsynced()) {
     sync_first();

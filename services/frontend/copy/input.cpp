@@ -92,6 +92,13 @@ bool shard_copy::defaults_are_the_same(pg_error& why) const {
   const auto& listed = spec_.columns;
   for (const auto& [shard, one] : legs_) {
     for (const auto& row : one->rows) {
+      if (row[5] == "t") {
+        why = {"0A000",
+               "table \"" + spec_.table + "\", which is on every shard, has triggers BEFORE INSERT, "
+               "which may make another row on each",
+               "Use INSERT, which compares them.", {}};
+        return false;
+      }
       const bool given = listed.empty() ||
                          std::find(listed.begin(), listed.end(), row[0]) != listed.end();
       if (row[4] != "t" || (given && !spec_.options.has_default)) continue;

@@ -121,6 +121,14 @@ std::string computes_default(const std::string& table) {
          " m[1]::pg_catalog.oid WHERE p.provolatile <> 'i')))";
 }
 
+// Triggers that may give each shard another row, or none.
+std::string changes_rows(const std::string& table) {
+  return "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = " +
+         session::quote_literal(table) +
+         "::pg_catalog.regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND"
+         " tgtype & 7 = 7)";   // BEFORE INSERT, for each row
+}
+
 }  // namespace
 
 // The columns as they are now and stay until the end of the transaction: the first statement locks
@@ -140,7 +148,8 @@ std::string shard_copy::columns_sql() const {
          " 'pg_catalog' THEN '' ELSE n.nspname || '.' END || t.typname, CASE WHEN t.oid ="
          " 'pg_catalog.varchar'::pg_catalog.regtype AND b.modifier >= 4 THEN b.modifier - 4 ELSE 0"
          " END, coalesce(c.collisdeterministic, true), " +
-         (job().key.empty() ? computes_default(table) : "false") +
+         (job().key.empty() ? computes_default(table) + ", " + changes_rows(table)
+                            : "false, false") +
          " FROM base b JOIN pg_catalog.pg_type t ON"
          " t.oid = b.type JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace LEFT JOIN"
          " pg_catalog.pg_collation c ON c.oid = b.collation WHERE t.typtype <> 'd'"
@@ -318,6 +327,15 @@ void shard_copy::abandon() {
 
 // No leg runs anything: the transaction has them back.
 void shard_copy::legs_quiet() {
+  if (!error_ && incoming() && spec_.everywhere) {
+    for (const auto& [shard, one] : legs_) {
+      if (one->tag == legs_.begin()->second->tag) continue;
+      error_ = std::make_unique<told_error>(own_error(
+          {"0A000", "COPY into table \"" + spec_.table + "\", which is on every shard, has not "
+           "loaded the same rows on each", "Use INSERT.", {}}, {}, 0));
+      break;
+    }
+  }
   const auto failed = [](const auto& each) { return each.second->lease->ledger.status() == 'E'; };
   if (!alone_ && error_ && !lost_ && !legs_.empty() &&
       std::none_of(legs_.begin(), legs_.end(), failed)) {

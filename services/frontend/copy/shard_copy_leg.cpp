@@ -11,7 +11,7 @@ namespace be = wire::backend;
 namespace {
 constexpr std::size_t max_carry = 256 * 1024;
 constexpr std::size_t max_columns = 1664;
-constexpr std::size_t fields_of_column = 5;   // in a row of columns_sql()
+constexpr std::size_t fields_of_column = 6;   // in a row of columns_sql()
 }  // namespace
 
 void shard_copy::leg::ask(std::string_view sql) {

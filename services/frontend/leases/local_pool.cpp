@@ -15,6 +15,11 @@ constexpr auto demand_interval = std::chrono::milliseconds(20);
 constexpr auto demand_repeat = std::chrono::milliseconds(250);
 // With more connections at work the processors have enough to do without a worker that looks.
 constexpr std::uint64_t most_in_use_to_look = 1;
+pg_error gone() {
+  return {"57P01", "the server, database or user is not in the configuration any more",
+          "Begin the transaction again.", {}};
+}
+
 }  // namespace
 
 std::string server_statement_name(const lease::statement_id& id) {
@@ -51,7 +56,7 @@ void local_pool::update(snapshot::pool description) {
 
 void local_pool::withdraw() {
   withdrawn_ = true;
-  failed(pg_error{"57P01", "the database or user was removed from the configuration", {}, {}});
+  failed(gone());
   while (!idle_.empty()) hand_back(*idle_.back(), lease::condition::clean);
 }
 
@@ -75,6 +80,13 @@ server* local_pool::take(lease_waiter* who, bool holds_others) {
     waiters_.push_back(last);
   }
   worker_.counters().clients_waiting.add();
+  if (withdrawn_) {   // nobody lends for it any more
+    worker_.schedule([this, alive = weak_from_this()] {
+      const auto self = alive.lock();
+      if (self && withdrawn_) failed(gone());
+    });
+    return nullptr;
+  }
   if (told_demand_ == 0 || waiters_.size() >= 2 * std::size_t{told_demand_}) tell_demand();
   return nullptr;
 }

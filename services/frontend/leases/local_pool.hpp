@@ -27,7 +27,7 @@ class lease_waiter {
   ~lease_waiter() = default;
 };
 
-class local_pool {
+class local_pool : public std::enable_shared_from_this<local_pool> {
  public:
   local_pool(worker&, snapshot::pool description);
   ~local_pool();

@@ -114,6 +114,7 @@ struct shard_transaction::leg final : lease_waiter, server_user {
   std::string tag, tags, value, carry, unpreparable;
   bool waiting = false, running = false;
   bool wrote = false, away = false, checked = false, begun = false;
+  bool joins = false;   // by the join that is going on
 };
 
 }  // namespace pgsled::frontend

@@ -160,6 +160,7 @@ void shard_transaction::join(std::vector<std::uint32_t> shards, std::string scri
     if (!has(shard)) joining_.push_back(shard);
   }
   for (auto& [shard, one] : legs_) {
+    one->joins = false;
     if (!one->begun) begin(*one);
   }
   if (isolated_ && legs_.size() + joining_.size() > 1) {
@@ -243,6 +244,7 @@ void shard_transaction::granted(leg& one) {
     worker_.counters().settings_applied.add();
     one.ask(settings);
   }
+  one.joins = true;
   begin(one);
   lease.settings = settings_;
   lease.settings_unknown = false;
@@ -292,6 +294,16 @@ void shard_transaction::release(leg& one) {
   if (lease != nullptr) lease->pool().release(*lease);
 }
 
+// What has just joined must not be found after a ROLLBACK TO. One leg is left at least.
+void shard_transaction::leave_joined() {
+  std::vector<leg*> joined;
+  for (auto& [shard, one] : legs_) {
+    if (one->joins) joined.push_back(one.get());
+  }
+  if (joined.size() == legs_.size()) joined.erase(joined.begin());
+  for (auto* one : joined) drop(*one);
+}
+
 void shard_transaction::drop(leg& one) {
   auto* lease = std::exchange(one.lease, nullptr);
   forget(one);
@@ -302,7 +314,7 @@ void shard_transaction::drop(leg& one) {
 
 void shard_transaction::leg_lost(leg& one, const pg_error& why) {
   if (kept_.get() == &one) return;
-  one.running = false;
+  const bool asked = std::exchange(one.running, false);
   const auto shard = one.shard;
   forget(one);
   switch (what_) {
@@ -310,8 +322,14 @@ void shard_transaction::leg_lost(leg& one, const pg_error& why) {
     case work::rolling_back:
       if (legs_.empty()) finish(error_.get());
       return;
-    case work::asking:
     case work::one_by_one:
+      if (asked) {
+        return undo({"08007",
+                     "shard " + std::to_string(shard) + " was lost while it committed, and may "
+                     "have: " + why.message, {}, "Look there before you say it again."});
+      }
+      [[fallthrough]];
+    case work::asking:
       return undo({"08006", "the transaction was rolled back: shard " + std::to_string(shard) +
                                 ": " + why.message, {}, {}});
     default: break;
@@ -338,8 +356,12 @@ void shard_transaction::leg_done(leg& one) {
             "Each shard would have a snapshot of its own: use READ COMMITTED, or keys of one "
             "shard.",
             {}});
+        too_isolated_ = true;
       }
-      if (joining_.empty() && !any_running()) finish(error_.get());
+      if (joining_.empty() && !any_running()) {
+        if (std::exchange(too_isolated_, false)) leave_joined();
+        finish(error_.get());
+      }
       return;
     case work::telling:
       if (one.error && !error_) error_ = std::move(one.error);

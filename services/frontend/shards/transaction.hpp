@@ -117,7 +117,10 @@ class shard_transaction {
 
   bool busy() const { return what_ != work::nothing; }
   // The decision may have been sent: to be carried on even when the client has gone (worker::keep).
-  bool must_finish() const { return coordinator_ && !coordinator_->may_cancel() && !over(); }
+  bool must_finish() const {
+    const bool decided = coordinator_ ? !coordinator_->may_cancel() : what_ == work::one_by_one;
+    return decided && !over();
+  }
   bool over() const { return legs_.empty(); }
   // What runs; nothing once the end has begun, which takes a few seconds at most: a cancel that
   // comes late must not meet a decision.
@@ -155,6 +158,7 @@ class shard_transaction {
   void ask_what_wrote();
   void explain(leg&);
   void drop(leg&);
+  void leave_joined();
   void forget(leg&);
   void undo(const pg_error& why);
   void finish(const pg_error*, const std::string& warning = {});
@@ -186,7 +190,8 @@ class shard_transaction {
   std::string cannot_prepare_;          // which leg, if one cannot: where that is allowed for
   commit::mark mark_;
   net::time_point waits_since_{};
-  bool isolated_, keeps_ = false, defined_ = false, rows_ = false, victim_ = false;
+  bool isolated_, too_isolated_ = false, keeps_ = false;
+  bool defined_ = false, rows_ = false, victim_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 

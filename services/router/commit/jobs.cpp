@@ -57,6 +57,8 @@ CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) b (pid)
 LEFT JOIN marks m ON m.pid = w.pid LEFT JOIN marks n ON n.pid = b.pid
 LIMIT 10000)sql";
 
+const pg_error unused{"55000", "no place for decisions, and two_phase_commit is off", {}, {}};
+
 class round {
  public:
   round(const commit_job& job, const std::atomic<bool>& stop)
@@ -93,7 +95,7 @@ class round {
   void lose(std::uint32_t shard, const std::string& why) {
     links_[shard].reset();
     found_[shard] = {false, why, {}, {}, 0};
-    problem(shard, why);
+    if (job_.decides) problem(shard, why);
   }
   void problem(std::uint32_t shard, const std::string& why) {
     report_.problems.push_back(fmt::format("shard {}: {}", shard, why));
@@ -106,6 +108,11 @@ class round {
     if (!begun) return begun.error();
     if (begun->empty() || (*begun)[0][0] != "f") return pg_error{"25006", "a standby", {}, {}};
     // Without the functions there are no decisions to be read here, and none to be made.
+    if (!job_.decides) {
+      const auto ready = link->query(decision_schema_ready());
+      if (!ready) return ready.error();
+      if (ready->empty() || (*ready)[0][0] != "t") return unused;
+    }
     if (auto error = make_decision_schema(*link)) {
       error->message = "no place for decisions, so that transactions over several shards cannot "
                        "commit (give a user of this database schema_admin = true whose server "

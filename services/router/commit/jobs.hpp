@@ -36,6 +36,7 @@ struct commit_job {
   std::vector<std::string> roles;      // server roles of the database's users
   management::tls tls;
   std::shared_ptr<commit_links> kept;  // of the same shards; used by one job at a time
+  bool decides = true;                 // false: shards without places for decisions have none
 };
 
 struct open_transaction {              // a row of SHOW TRANSACTIONS

@@ -13,6 +13,8 @@ namespace {
 // With the 6 s after which something prepared is an orphan it is finished within 10 s; a deadlock,
 // which has to be seen twice, within 3.
 constexpr std::int64_t between_rounds = 1000;
+// While two_phase_commit is off: what it has prepared before is finished all the same.
+constexpr std::int64_t between_rounds_unused = 30'000;
 // While clients are held back by a fence, perhaps by what a dead replicator has left.
 constexpr std::int64_t between_rounds_fenced = 250;
 
@@ -24,7 +26,6 @@ commit_service::commit_service(net::reactor& loop, control& truth,
 
 void commit_service::configure() {
   std::map<std::string, database_rounds> kept;
-  if (!commits_in_two_phases(truth_.configuration())) return rounds_.clear();
   for (const database_definition& one : truth_.topology().databases) {
     if (!one.sharded || one.shards < 2) continue;
     if (const auto found = rounds_.find(one.name); found != rounds_.end()) {
@@ -50,7 +51,7 @@ void commit_service::ask(const std::string& database, database_rounds& one) {
   commit_job job{database, shard_addresses(truth_.topology(), database), {},
                  {general.tls_verify, general.tls_server_ca_certificate,
                   general.tls_server_certificate, general.tls_server_private_key},
-                 nullptr};
+                 nullptr, commits_in_two_phases(truth_.configuration())};
   one.next_at = steady_ms() + between_rounds;
   if (job.shards.empty()) return;   // the map's service says why
   if (one.shards != job.shards) {
@@ -78,8 +79,10 @@ void commit_service::heard(const std::string& database, const commit_report& mad
   database_rounds& one = found->second;
   one.under_way = false;
   const database_state* state = truth_.state(database);
+  const bool in_use = commits_in_two_phases(truth_.configuration()) || !made.open.empty();
   one.next_at = steady_ms() + (state != nullptr && !state->fence.empty() ? between_rounds_fenced
-                                                                         : between_rounds);
+                               : in_use                                  ? between_rounds
+                                                                         : between_rounds_unused);
   for (const commit::mark& victim : made.victims) cancel_(victim);
   resolved_ += made.finished.size();
   for (const std::string& text : made.finished) {
