@@ -723,3 +723,21 @@ def test_nothing_is_refused_behind_an_error(start, refused):
             assert wire.error_codes(got) == ["22012"]
             assert client.query("SELECT 1") == [["1"]]
             client.close()
+
+
+@pytest.mark.parametrize("discard", [wire.run("DISCARD ALL") + wire.SYNC,
+                                     wire.FLUSH + wire.query("DISCARD ALL")],
+                         ids=["batch", "query"])
+def test_discard_all_behind_commit_in_one_batch(start, discard):
+    """The transaction is over although ReadyForQuery has not said so: nobody else may count on what
+    the connection had prepared."""
+    suite = start(general={"default_pool_size": 1, "workers": 1})
+    first, other = suite.raw(), suite.raw()
+    assert other.prepared("SELECT 'theirs'", name="t") == [["theirs"]]
+    first.query("BEGIN; SELECT 1")
+    first.send(wire.run("COMMIT") + discard)
+    assert wire.error_codes(first.receive_until_ready()) == []
+    for _ in range(3):
+        other.send(wire.bind("", "t") + wire.execute() + wire.SYNC)
+        assert other.rows(other.receive_until_ready()) == [["theirs"]]
+    assert first.prepared("SELECT 'mine'", name="t") == [["mine"]]

@@ -393,7 +393,13 @@ def test_what_gets_no_plan_is_refused_in_its_turn(start, server, send):
     # One worker: a cancel request that came to another would go by way of the router.
     suite = start(general={"checkout_timeout": 500, "workers": 1}, **options())
     client = suite.raw(database="app")
-    client.query("SELECT pg_sleep(0), 'first'")
+    def plan_is_kept():   # no new epoch comes any more
+        client.query("SELECT pg_sleep(0), 'first'")
+        before = suite.metric("pgsled_plans_cold_total")
+        time.sleep(1)
+        client.query("SELECT pg_sleep(0), 'first'")
+        assert suite.metric("pgsled_plans_cold_total") == before
+    eventually(plan_is_kept)
     router = suite.pid("router")
     os.kill(router, signal.SIGSTOP)
     try:

@@ -87,6 +87,7 @@ void client::on_events(std::uint32_t events) {
       if (!transport_.flush()) {
         close("client disconnected");
       } else if (!transport_.blocked()) {
+        written_at_ = owner.loop().now();
         if (server_ != nullptr) server_->resume_reading();
         if (copy_) copy_->client_paced();
         if (state_ == state::ready) resume();
@@ -306,6 +307,7 @@ void client::write(std::string_view bytes) {
     bytes = passed;
     if (bytes.empty()) return;
   }
+  written_at_ = worker_.loop().now();
   counts_.sent += bytes.size();
   worker_.counters().bytes_to_clients.add(bytes.size());
   if (!transport_.write(bytes)) {
@@ -403,13 +405,17 @@ void client::check_timeouts(net::time_point now) {
   const auto& user = endpoint_->user;
   const bool quiet = state_ == state::ready && !transport_.blocked() &&
                      (server_ == nullptr || server_->ledger.empty());
-  if (quiet && status() == 'I' && past(last_request_, user.client_idle_timeout)) {
+  const auto idle_since = std::max(last_request_, written_at_);
+  if (quiet && status() == 'I' && past(idle_since, user.client_idle_timeout)) {
     end(pg_error{"57P05", "terminating connection due to client_idle_timeout", {}, {}});
-  } else if (quiet && status() != 'I' && past(last_request_, user.idle_in_transaction_timeout)) {
+  } else if (quiet && status() != 'I' && past(idle_since, user.idle_in_transaction_timeout)) {
     end(pg_error{
         "25P03", "terminating connection due to client_idle_in_transaction_timeout", {}, {}});
   } else if (spread_ && spread_->must_finish()) {
-    // Decided: it will be told how that ended.
+    // Where all shards decide at once that is told within seconds.
+    if (!spread_->one_by_one() || !past(last_request_, user.query_timeout)) return;
+    end(pg_error{"08007", "query_timeout has passed while one shard commits after the other; they "
+                          "go on", {}, "Look at the shards before you say it again."});
   } else if ((state_ == state::spreading || state_ == state::copying ||
               (server_ != nullptr && !server_->ledger.empty())) &&
              past(last_request_, user.query_timeout)) {
@@ -459,17 +465,17 @@ void client::servers_changed() {
                "Connect again.", {}});
 }
 
-// Of a session whose endpoint is stale. Asked once for each snapshot.
+// Of a session whose endpoint is stale. Looked at once for each snapshot, and when it is pinned.
 bool client::shards_changed() {
   if (shards_looked_at_ == worker_.epoch()) return shards_changed_;
   shards_looked_at_ = worker_.epoch();
   const auto fresh = worker_.find_endpoint(endpoint_->user.name, endpoint_->database.name);
-  shards_changed_ = fresh && (fresh->database.shards != endpoint_->database.shards ||
-                              fresh->planned != endpoint_->planned);
-  if (fresh && fresh->sharded && is_kept() && !shards_changed_) {
-    const auto& serving = fresh->serving;
-    shards_changed_ = std::find(serving.begin(), serving.end(),
-                                server_->pool().description().shard) == serving.end();
+  shards_changed_ = fresh && fresh->database.shards != endpoint_->database.shards;
+  if (fresh && fresh->sharded && is_kept()) {
+    const auto serves = [shard = server_->pool().description().shard](const endpoint& one) {
+      return std::find(one.serving.begin(), one.serving.end(), shard) != one.serving.end();
+    };
+    shards_changed_ = shards_changed_ || (serves(*endpoint_) && !serves(*fresh));
   }
   return shards_changed_;
 }
@@ -513,7 +519,7 @@ void client::snapshot_changed() {
   if (!endpoint_ || !endpoint_->stale || login_) return;
   if (state_ != state::ready || spread_) return;
   if (is_kept() && server_->quiet() && unit_left_ == 0 && streaming_ == 0 && !steps_ &&
-      shards_changed()) {
+      !transport_.blocked() && shards_changed()) {
     return end_with_its_shards();
   }
   if (server_ != nullptr) return;

@@ -193,6 +193,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void settled();
   void run_effects(const session::effects&);
   bool standard_strings() const;
+  bool discard_is_refused() const;
   bool discard_all(const sql::statement&, byte_span body, session::entry, output& out);
   std::string with_start_again(std::string_view text, std::vector<sql::statement>& all);
   const std::string* name_to_deallocate(const session::effects&);
@@ -388,6 +389,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::size_t unit_left_ = 0;               // bytes of a routed unit still to process
   counters counts_;
   net::time_point connected_at_, last_request_, fenced_since_;
+  net::time_point written_at_;              // when it was last told something
   std::uint32_t slot_ = ~0u;
   std::uint32_t watched_ = 0;
   // Plans that are not kept (dispatch = "always", an incomplete shape), by text, for the unit in

@@ -63,6 +63,8 @@ bool client::held_back(char type, output& out) {
   if ((owners.held.empty() && !alone) || skip_to_sync_ || fe::is_copy(type)) return false;
   // A Sync or Flush inside a COPY stands before what the server waits for.
   if (server_ != nullptr && server_->ledger.copying_in()) return false;
+  // Behind an error everything up to the Sync is thrown away.
+  if (server_ != nullptr && server_->ledger.skipping()) return false;
   // The rest of a batch whose beginning has been let through.
   if (server_ != nullptr && server_->ledger.unsynced() && !alone) return false;
   out.flush(server_);

@@ -213,6 +213,7 @@ void client::run_effects(const session::effects& effects) {
       case sql::effect::pin:
         ++pins_;
         own_settings_ = own_settings_ || each.unknown_path || each.name == "characteristics";
+        shards_looked_at_ = 0;
         if (endpoint_->mode == pool_mode::session) break;
         if (!std::exchange(pinned_, true)) worker_.counters().pinned.add();
         server_->dirty = true;
@@ -230,7 +231,7 @@ void client::run_effects(const session::effects& effects) {
         if (server_->ledger.skipping()) break;
         // Refused by the server, which owes nothing before it.
         if (server_->ledger.failed() && effects->size() == 1) break;
-        if (each.effect == sql::effect::discard_all && server_->ledger.status() == 'T') break;
+        if (each.effect == sql::effect::discard_all && discard_is_refused()) break;
         // Gone for what comes behind it in the pipeline. Should it fail, nobody knows what the
         // connection has: it is cleaned before anybody else gets it.
         pins_when_discarded_ = pins_;
@@ -290,12 +291,12 @@ bool client::query(byte_span body, output& out) {
       }
       run_effects(found);
       const auto& first = found->front();
-      if (found->size() == 1 && first.effect == sql::effect::discard_all &&
-          server_->ledger.status() == 'I') {
+      const bool discards = found->size() == 1 && first.effect == sql::effect::discard_all;
+      if (discards && !discard_is_refused()) {
         sent.effects = found;
         return discard_all(first, body, std::move(sent), out);
       }
-      const auto longer = with_start_again(*text, *found);
+      const auto longer = discards ? std::string() : with_start_again(*text, *found);
       sent.effects = std::move(found);
       if (!longer.empty()) {
         wire::write_query(out.own(), longer);
@@ -308,6 +309,11 @@ bool client::query(byte_span body, output& out) {
   server_->ledger.add(std::move(sent));
   out.pass(wire::header_size + body.size());
   return true;
+}
+
+// In a transaction block, if that is what the server said last: it owes nothing.
+bool client::discard_is_refused() const {
+  return server_->ledger.status() == 'T' && !server_->ledger.unsynced();
 }
 
 // It does not run among others.

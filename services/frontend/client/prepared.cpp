@@ -154,6 +154,11 @@ bool client::parse(byte_span body, output& out) {
   const bool begins = endpoint_->mode == pool_mode::statement &&
                       any_effect(wanted->effects, sql::effect::begin);
   if (begins && !server_->ledger.empty()) return wait_for_answers(out);
+  if (begins && !server_->ledger.skipping()) {
+    if (sent->name.empty()) unnamed_ = nullptr;
+    refuse(no_transactions(), false);
+    return true;
+  }
   statement_ref repeated_as;
   if (!sent->name.empty()) {
     const auto* known = find_prepared(sent->name);
@@ -166,11 +171,6 @@ bool client::parse(byte_span body, output& out) {
     if (!make_room(repeated_as ? repeated_as : wanted, sent->name, out)) return false;
   }
   ++server_->pool().stats.parses;
-  if (begins && !server_->ledger.skipping()) {
-    if (sent->name.empty()) unnamed_ = nullptr;
-    refuse(no_transactions(), false);
-    return true;
-  }
   if (sent->name.empty()) {
     session::entry entry{owed::parse, false, true};
     const bool noted = unnamed_ != wanted || !server_->ledger.empty() || is_unconfirmed("");

@@ -262,7 +262,6 @@ void client::server_ready(char server_status, bool proxy) {
     worker_.counters().transactions.add();
   }
   if (server_->ledger.empty()) {
-    last_request_ = worker_.loop().now();   // idle from here on
     confirm_changes();
     if (server_status == 'I') server_->forget_portals();
   }

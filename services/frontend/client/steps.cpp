@@ -148,7 +148,7 @@ void client::end_steps() {
   } else {
     answer_unit(end, {});
   }
-  if (draining_ && state_ == state::ready && status() == 'I') {
+  if (draining_ && state_ == state::ready && status() == 'I' && !transport_.blocked()) {
     return this->end(
         pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
   }

@@ -94,8 +94,8 @@ bool shard_copy::defaults_are_the_same(pg_error& why) const {
     for (const auto& row : one->rows) {
       if (row[5] == "t") {
         why = {"0A000",
-               "table \"" + spec_.table + "\", which is on every shard, has triggers BEFORE INSERT, "
-               "which may make another row on each",
+               "table \"" + spec_.table + "\", which is on every shard, has triggers BEFORE "
+               "INSERT, which may make another row on each",
                "Use INSERT, which compares them.", {}};
         return false;
       }

@@ -27,7 +27,7 @@ class server;
 
 // Makes the transaction of a connection fail, where what was refused is none of the server's. It
 // must not get as far as a portal: of a Query that fails while it runs in a transaction block
-// PostgreSQL (seen in 15.18) keeps the unnamed portal, and reads freed memory when that is executed.
+// PostgreSQL (seen in 15.18) keeps the unnamed portal, and reads freed memory when it is executed.
 inline constexpr std::string_view failing_statement = "__pgsled_refused_statement";
 
 // Who uses a server connection at the moment: a client, or a statement that runs on all shards.

@@ -44,6 +44,9 @@ void shard_transaction::undo(const pg_error& why) {
                      std::to_string(order_.size()) + " shards already.";
     error_->hint = "Bring the other shards to the same state by hand.";
   }
+  for (auto& [shard, one] : legs_) {
+    if (what_ == work::one_by_one && one->running) one->lease->settings_unknown = true;   // COMMIT
+  }
   what_ = work::rolling_back;
   if (legs_.empty()) return finish(error_.get());
   // What a leg is still asked is answered before that, and ignored.

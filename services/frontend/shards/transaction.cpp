@@ -323,10 +323,11 @@ void shard_transaction::leg_lost(leg& one, const pg_error& why) {
       if (legs_.empty()) finish(error_.get());
       return;
     case work::one_by_one:
-      if (asked) {
+      if (asked || any_running()) {
         return undo({"08007",
-                     "shard " + std::to_string(shard) + " was lost while it committed, and may "
-                     "have: " + why.message, {}, "Look there before you say it again."});
+                     "shard " + std::to_string(shard) + " was lost while one shard committed after "
+                     "the other; what was asked to may have: " + why.message, {},
+                     "Look at the shards before you say it again."});
       }
       [[fallthrough]];
     case work::asking:

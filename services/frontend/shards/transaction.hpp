@@ -118,9 +118,9 @@ class shard_transaction {
   bool busy() const { return what_ != work::nothing; }
   // The decision may have been sent: to be carried on even when the client has gone (worker::keep).
   bool must_finish() const {
-    const bool decided = coordinator_ ? !coordinator_->may_cancel() : what_ == work::one_by_one;
-    return decided && !over();
+    return (coordinator_ ? !coordinator_->may_cancel() : one_by_one()) && !over();
   }
+  bool one_by_one() const { return what_ == work::one_by_one; }
   bool over() const { return legs_.empty(); }
   // What runs; nothing once the end has begun, which takes a few seconds at most: a cancel that
   // comes late must not meet a decision.

@@ -145,7 +145,8 @@ void worker::drain() {
 
 void worker::check_drained() {
   if (!draining_) return;
-  if (!clients_.empty() && loop_.now() < drain_deadline_) return;
+  const bool busy = !clients_.empty() || !finishing_.empty();
+  if (busy && loop_.now() < drain_deadline_) return;
   const pg_error down{"57P01", "terminating connection due to administrator command", {}, {}};
   for (const auto& [key, each] : clients_) each->end(down);
   run_scheduled();
