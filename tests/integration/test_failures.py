@@ -321,3 +321,23 @@ def test_poolers_share_a_budget(server, loaded_database):
             assert most <= 7
             assert probes.errors() == []
             settle(suite, probes, bench)
+
+
+def test_drain_lets_slow_readers_have_the_rest(server):
+    """The result is complete, its server with others: what the client has still to read comes."""
+    with Suite(server) as suite:
+        clients = []
+        for kilobytes in range(64, 4096, 64):
+            client = suite.raw(receive_buffer=4096)
+            client.send(wire.query(f"SELECT repeat('x', 1024) FROM generate_series(1, {kilobytes})"))
+            clients.append((client, kilobytes))
+        time.sleep(1)
+        suite.process.terminate()
+        time.sleep(0.5)
+        for client, kilobytes in clients:
+            rows, kind = 0, None
+            while kind != "C":
+                kind, _ = client.receive()
+                rows += kind == "D"
+            assert rows == kilobytes
+        suite.process.wait(12 * SLOW)
