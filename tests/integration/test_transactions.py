@@ -681,6 +681,55 @@ def test_settings_of_two_phase_commit(suite, server):
                 client.query("DROP TABLE extra")
 
 
+@pytest.fixture(scope="module")
+def one_by_one(server):
+    """Shards that commit one after the other, the first one slowly."""
+    names = [f"slowly_{number}" for number in range(3)]
+    for name in names:
+        server.make_database(name)
+        server.run(SCHEMA, database=name)
+    server.run("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+               "$$BEGIN PERFORM pg_sleep(1); RETURN NULL; END$$; CREATE CONSTRAINT TRIGGER slow "
+               "AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+               "EXECUTE FUNCTION slow()", database=names[0])
+    setting = options()
+    setting["databases"] = [{"name": "app", "shard": number, "database_name": name}
+                            for number, name in enumerate(names)]
+    setting["pgsled"] = {"cross_shard_writes": "best_effort"}
+    with Suite(server, **setting) as running:
+        yield running, names
+
+
+def commits_slowly(running, value):
+    client = running.raw(database="app")
+    client.query("BEGIN")
+    for shard in (0, 1):
+        client.query(f"DELETE FROM t WHERE id = {KEY[shard]}")
+        client.query(f"INSERT INTO t VALUES ({KEY[shard]}, {value})")
+    client.send(wire.query("COMMIT"))
+    time.sleep(0.4)
+    return client
+
+
+def test_commits_one_after_the_other_go_on_without_their_client(one_by_one, server):
+    running, names = one_by_one
+    commits_slowly(running, 7).reset()
+    def are_there():
+        assert [server.run("SELECT v FROM t", database=name) for name in names[:2]] == [[(7,)]] * 2
+    eventually(are_there)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_who_is_lost_while_one_commits_after_the_other_may_have_committed(one_by_one, server, lost):
+    running, names = one_by_one
+    client = commits_slowly(running, 8)
+    server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = "
+               f"'{names[lost]}' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()")
+    assert "committed" in names_of(client, "08007")["M"]
+    assert client.status == "I"
+    client.close()
+
+
 def test_a_deadlock_over_shards_ends_within_three_seconds(both, suite, server):
     for repeat in range(2):
         with suite.raw(database="app") as first, suite.raw(database="app") as second:
