@@ -107,34 +107,48 @@ void plan_desk::request(const std::string& from, const bus::envelope& got, std::
   if (!asked) return fail(who, "08P01", "malformed plan request: " + asked.error());
   who.asked = std::move(*asked);
   who.bytes = got.payload.size();
-  const auto found = views_.find(who.asked.database);
-  if (found == views_.end()) {
-    // Not sharded (frontends ask about databases of their snapshot only): with dispatch = "always",
-    // and while all of it moves to other servers, its statements come by here, too, and there is one
-    // place they can go.
-    const auto job = jobs_.find(who.asked.database);
-    if (job != jobs_.end()) {
-      plan::database_view alone;
-      alone.name = who.asked.database;
-      if (refused_for_job(who, job->second, plan::make_plan(who.asked, alone, 0).plan)) return;
-    }
-    plan::answer only;
-    const std::uint64_t sent = calls_.epoch(who.from);
-    only.epoch = sent == 0 ? who.epoch : sent;
-    only.plan.destination = plan::destination::any_shard;
-    ++counts_.answered;
-    return calls_.answer(who.from, who.request, only);
-  }
-  view& one = found->second;
-  if (attempt(one, who, now, false) == outcome::done) return;
+  who.for_name = !calls_.named(who.asked.database);
+  if (take(who, now, false) == outcome::done) return;
   if (waiting_.size() >= max_waiting || waiting_bytes_ + who.bytes > max_waiting_bytes) {
     return fail(who, "53400", "too many plans wait for the catalog of database \"" +
                                   who.asked.database + "\"");
   }
   waiting_bytes_ += who.bytes;
-  const bool for_catalog = one.map_known;
+  const auto found = views_.find(who.asked.database);
+  const bool for_catalog = !who.for_name && found != views_.end() && found->second.map_known;
   waiting_.push_back(std::move(who));
-  if (for_catalog) load(one, now);
+  if (for_catalog) load(found->second, now);
+}
+
+plan_desk::outcome plan_desk::take(const waiter& who, std::int64_t now, bool last_try) {
+  if (!calls_.named(who.asked.database)) {
+    if (!last_try) return outcome::wait;
+    fail(who, "57P03", "which servers are database \"" + who.asked.database +
+                           "\" is not known yet");
+    return outcome::done;
+  }
+  const auto found = views_.find(who.asked.database);
+  if (found != views_.end()) return attempt(found->second, who, now, last_try);
+  answer_alone(who);
+  return outcome::done;
+}
+
+// Not sharded (frontends ask about databases of their snapshot only): with dispatch = "always", and
+// while all of it moves to other servers, its statements come by here, too, and there is one place
+// they can go.
+void plan_desk::answer_alone(const waiter& who) {
+  const auto job = jobs_.find(who.asked.database);
+  if (job != jobs_.end()) {
+    plan::database_view alone;
+    alone.name = who.asked.database;
+    if (refused_for_job(who, job->second, plan::make_plan(who.asked, alone, 0).plan)) return;
+  }
+  plan::answer only;
+  const std::uint64_t sent = calls_.epoch(who.from);
+  only.epoch = sent == 0 ? who.epoch : sent;
+  only.plan.destination = plan::destination::any_shard;
+  ++counts_.answered;
+  calls_.answer(who.from, who.request, only);
 }
 
 plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t now,
@@ -238,8 +252,8 @@ void plan_desk::look_again(const std::string& database, std::int64_t now, bool l
   std::vector<waiter> rest;
   auto all = std::exchange(waiting_, {});
   for (waiter& who : all) {
-    if (who.asked.database != database ||
-        attempt(one, who, now, last_try || now >= who.until) == outcome::wait) {
+    if (who.asked.database != database || who.for_name ||
+        take(who, now, last_try || now >= who.until) == outcome::wait) {
       rest.push_back(std::move(who));
     } else {
       waiting_bytes_ -= who.bytes;
@@ -264,12 +278,22 @@ void plan_desk::tick(std::int64_t now) {
   auto all = std::exchange(waiting_, {});
   for (waiter& who : all) {
     const auto found = views_.find(who.asked.database);
-    if (found == views_.end()) {
+    if (who.for_name) {
+      who.for_name = !calls_.named(who.asked.database);
+      if (take(who, now, now >= who.until) == outcome::done) {
+        waiting_bytes_ -= who.bytes;
+        continue;
+      }
+      if (!who.for_name && found != views_.end() && found->second.map_known) {
+        load(found->second, now);
+      }
+      waiting_.push_back(std::move(who));
+    } else if (found == views_.end()) {
       waiting_bytes_ -= who.bytes;
       fail(who, "3D000", "database \"" + who.asked.database + "\" does not exist any more");
     } else if (now >= who.until) {
       waiting_bytes_ -= who.bytes;
-      attempt(found->second, who, now, true);
+      take(who, now, true);
     } else {
       waiting_.push_back(std::move(who));
     }

@@ -33,6 +33,9 @@ class plan_desk {
     std::function<void(const std::string& database)> load;    // read its catalog, then loaded()
     // Of the snapshot the asker was sent; 0: none by this router, what it says itself counts.
     std::function<std::uint64_t(const std::string& of)> epoch;
+    // Which servers have this name is known. Until then nothing is answered: a router that has just
+    // begun may take a database for one with a single place, which frontends know to have shards.
+    std::function<bool(const std::string& database)> named;
   };
   explicit plan_desk(callbacks calls) : calls_(std::move(calls)) {}
 
@@ -91,8 +94,11 @@ class plan_desk {
     std::int64_t came = 0, until = 0;
     plan::request asked;
     std::size_t bytes = 0;
+    bool for_name = false;                // waits until the database is named
   };
   enum class outcome { done, wait };
+  outcome take(const waiter&, std::int64_t now, bool last_try);
+  void answer_alone(const waiter&);
   outcome attempt(view&, const waiter&, std::int64_t now, bool last_try);
   bool refused_for_job(const waiter&, const std::string& job, const plan::plan&);
   outcome wait_for_map(const view&, const waiter&, bool last_try);

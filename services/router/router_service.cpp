@@ -190,6 +190,10 @@ struct router_service::state {
       const auto found = truth.members().all().find(of);
       return found == truth.members().all().end() ? 0 : found->second.sent_epoch;
     };
+    calls.named = [this](const std::string& database) {
+      const auto* known = truth.state(database);
+      return known == nullptr || (!known->names_unknown && known->names_refused.empty());
+    };
     return calls;
   }
 

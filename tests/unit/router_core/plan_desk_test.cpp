@@ -13,6 +13,7 @@ struct desk_test : ::testing::Test {
   std::vector<std::string> loads;
   plan_desk desk{callbacks()};
   std::uint64_t next = 1;
+  bool named = true;
 
   plan_desk::callbacks callbacks() {
     plan_desk::callbacks calls;
@@ -20,6 +21,7 @@ struct desk_test : ::testing::Test {
     calls.error = [this](const auto&, auto, const pg_error& error) { errors.push_back(error); };
     calls.load = [this](const std::string& database) { loads.push_back(database); };
     calls.epoch = [](const std::string&) { return std::uint64_t{77}; };
+    calls.named = [this](const std::string&) { return named; };
     return calls;
   }
   void configure(std::int64_t now = 0) {
@@ -70,6 +72,28 @@ TEST_F(desk_test, tables_of_a_database_that_is_not_sharded_stay_as_they_are_whil
   desk.moving("plain", "");
   ask("ALTER TABLE t ADD b int", 4, 2000, "plain");
   EXPECT_EQ(answers.size(), 4u);
+}
+
+// What it takes for a database with one place may be one with shards under that name.
+TEST_F(desk_test, while_it_is_not_known_which_servers_have_the_name_nothing_is_answered) {
+  configure();
+  desk.loaded("wide", catalog(), 0, 1);
+  named = false;
+  ask("SELECT 1", 2, 2000, "plain");
+  ask("SELECT 1", 2);
+  ask("SELECT 1", 2, 100, "plain");
+  desk.tick(50);
+  EXPECT_TRUE(answers.empty());
+  EXPECT_TRUE(errors.empty());
+  desk.tick(150);
+  ASSERT_EQ(errors.size(), 1u);
+  EXPECT_EQ(errors[0].sqlstate, "57P03");
+  desk.loaded("wide", catalog(), 160, 170);   // of whichever servers
+  EXPECT_TRUE(answers.empty());
+  named = true;
+  desk.tick(200);
+  EXPECT_EQ(answers.size(), 2u);
+  EXPECT_EQ(desk.waiting(), 0u);
 }
 
 TEST_F(desk_test, answers_from_a_loaded_catalog_under_the_askers_epoch) {
