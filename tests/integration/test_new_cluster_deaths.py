@@ -1,9 +1,11 @@
 """Routers and servers die at the steps of a move to other servers: it is gone on with, or undone
 and can be begun again; no row is lost, and nothing is left behind. tests/soak runs all of them."""
 
+import os
 import signal
 import subprocess
 
+import psycopg
 import pytest
 
 from support.machine import binaries, wait_until
@@ -59,3 +61,31 @@ def test_who_dies(roomy, who, step):  # noqa: F811  pylint: disable=redefined-ou
     scenario = SCENARIOS["one to three"]
     with running(roomy, scenario) as suite:
         dies(suite, scenario, roomy, who, step)
+
+
+@pytest.mark.release_only
+@pytest.mark.seconds(90)
+def test_a_new_router_plans_nothing_before_it_knows_the_names(roomy):  # noqa: F811
+    """It would take the database for the one server that had the name first."""
+    scenario = SCENARIOS["one to three"]
+    with running(roomy, scenario) as suite:
+        new_cluster(suite)
+        keys = [roomy.run("SELECT min(id) FROM users", database=one)[0][0]
+                for one in scenario.new]
+        with suite.connect("app") as connection:
+            for key in keys:   # each shard has a connection by now
+                connection.execute("SELECT n FROM users WHERE id = %s", (key,))
+            postmaster = int((roomy.data / "postmaster.pid").read_text().split()[0])
+            os.kill(postmaster, signal.SIGSTOP)   # who is connected goes on, nobody else comes in
+            try:
+                suite.wait_restarted("router", suite.kill("router"))
+                for key in keys:
+                    try:
+                        done = connection.execute("UPDATE users SET n = n + 100 WHERE id = %s AND "
+                                                  "n IS NOT NULL", (key,))
+                    except psycopg.errors.CannotConnectNow:
+                        continue
+                    assert done.rowcount == 1
+            finally:
+                os.kill(postmaster, signal.SIGCONT)
+        act(suite, "finish", job_of(suite))
