@@ -346,7 +346,8 @@ def test_drain_lets_slow_readers_have_the_rest(server):
         whole = room_of_a_socket() // 1035   # bytes of a DataRow
         for kilobytes in range(whole - 60, whole + 60, 12):
             client = suite.raw(receive_buffer=4096)
-            client.send(wire.query(f"SELECT repeat('x', 1024) FROM generate_series(1, {kilobytes})"))
+            client.send(wire.query("SELECT repeat('x', 1024) FROM generate_series(1, "
+                                   f"{kilobytes})"))
             clients.append((client, kilobytes))
         time.sleep(1)
         suite.process.terminate()
