@@ -211,10 +211,10 @@ def test_half_a_batch_is_not_committed_to_go_elsewhere(both, server):
     def batch(sql):
         return wire.parse("", sql) + wire.bind() + wire.execute()
     before = everything(server, "t")[0]
-    through.send(batch("SELECT pg_sleep(0.3) FROM t WHERE id = 0") + wire.SYNC,
+    through.send(batch(f"SELECT pg_sleep(0.3) FROM t WHERE id = {KEY[0]}") + wire.SYNC,
                  batch(update(0)) + wire.FLUSH)
     time.sleep(0.8)
-    through.send(batch("UPDATE t SET n = n / 0 WHERE id = 1") + wire.SYNC)
+    through.send(batch(update(1, "v / 0")) + wire.SYNC)
     assert wire.error_codes(through.receive_until_ready(2)) != []
     assert everything(server, "t")[0] == before
 
