@@ -146,7 +146,6 @@ client::routed client::virtual_unit(const unit& answered, const sql::statement& 
 // of none has none.
 void client::answer_unit(const unit& answered, std::string_view tag, const same_rows* rows) {
   namespace be = wire::backend;
-  last_request_ = worker_.loop().now();
   std::string bytes;
   std::size_t described = 0, executed = 0;
   std::vector<std::string_view> portals;   // of the Binds

@@ -425,13 +425,18 @@ void client::check_timeouts(net::time_point now) {
 
 void client::drain() {
   draining_ = true;
-  // Who reads slowly gets the rest first; it is looked at again (check_timeouts).
-  if (state_ == state::ready && server_ == nullptr && virtual_status_ == 'I' && pending_.empty() &&
-      !transport_.blocked()) {
-    end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
+  if (state_ == state::ready && server_ == nullptr && virtual_status_ == 'I' && pending_.empty()) {
+    ends_with_drain();
   } else if (login_) {
     close("shutting down");
   }
+}
+
+// Who reads slowly gets the rest first; it is looked at again (check_timeouts).
+bool client::ends_with_drain() {
+  if (!draining_ || transport_.blocked()) return false;
+  end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
+  return true;
 }
 
 void client::leave_login_queue() {

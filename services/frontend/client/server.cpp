@@ -331,10 +331,7 @@ void client::server_read_done() {
   }
   if (may_let_go()) {
     let_go();
-    if (draining_ && !transport_.blocked()) {
-      end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
-      return;
-    }
+    if (ends_with_drain()) return;
     resume();
   }
 }

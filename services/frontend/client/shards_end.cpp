@@ -168,9 +168,7 @@ void client::answer_shards(const std::string& unit_bytes, std::string_view tag,
   } else {
     answer_unit(answered, tag, rows);
   }
-  if (draining_ && status() == 'I' && !steps_ && !transport_.blocked()) {
-    return end(pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
-  }
+  if (status() == 'I' && !steps_ && ends_with_drain()) return;
   resume();
   watch();
 }

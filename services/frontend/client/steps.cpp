@@ -148,10 +148,7 @@ void client::end_steps() {
   } else {
     answer_unit(end, {});
   }
-  if (draining_ && state_ == state::ready && status() == 'I' && !transport_.blocked()) {
-    return this->end(
-        pg_error{"57P01", "terminating connection due to administrator command", {}, {}});
-  }
+  if (state_ == state::ready && status() == 'I' && ends_with_drain()) return;
   if (may_let_go()) let_go();
   resume();
 }

@@ -444,10 +444,7 @@ void shard_copy::answer(const std::string& warning) {
   later([this] {
     auto& owner = client_;
     auto self = std::move(owner.copy_);   // destroys this at the end
-    if (owner.draining_ && owner.status() == 'I' && !owner.transport_.blocked()) {
-      return owner.end(pg_error{
-          "57P01", "terminating connection due to administrator command", {}, {}});
-    }
+    if (owner.status() == 'I' && owner.ends_with_drain()) return;
     owner.resume();
     owner.watch();
   });

@@ -277,23 +277,25 @@ TEST(reactor, looks_before_it_sleeps_where_that_finds_something) {
   loop.remove(a.get());
 }
 
-TEST(reactor, looking_in_vain_leaves_off) {
-  reactor loop;
-  loop.look_before_sleep(std::chrono::microseconds(1));
-  int turns = 0;
+// Runs it through so many waits of a millisecond each.
+void run_idly(reactor& loop, int turns) {
   std::function<void()> again = [&] {
-    if (++turns == 500) return loop.stop();
+    if (--turns == 0) return loop.stop();
     loop.after(milliseconds(1), again);
   };
   loop.after(milliseconds(1), again);
   loop.run();
+}
+
+TEST(reactor, looking_in_vain_leaves_off) {
+  reactor loop;
+  loop.look_before_sleep(std::chrono::microseconds(1));
+  run_idly(loop, 500);
   EXPECT_GE(loop.looks().tried_in_vain(), 1u);
   EXPECT_LT(loop.looks().tried(), 100u);
   loop.look_before_sleep(std::chrono::microseconds(0));
   const auto before = loop.looks().tried();
-  turns = 400;
-  loop.after(milliseconds(1), again);
-  loop.run();
+  run_idly(loop, 100);
   EXPECT_EQ(loop.looks().tried(), before);
 }
 
@@ -301,18 +303,10 @@ TEST(reactor, does_not_look_while_it_may_not) {
   reactor loop;
   loop.look_before_sleep(std::chrono::microseconds(1));
   loop.may_look(false);
-  int turns = 0;
-  std::function<void()> again = [&] {
-    if (++turns == 10) return loop.stop();
-    loop.after(milliseconds(1), again);
-  };
-  loop.after(milliseconds(1), again);
-  loop.run();
+  run_idly(loop, 10);
   EXPECT_EQ(loop.looks().tried(), 0u);
   loop.may_look(true);
-  turns = 0;
-  loop.after(milliseconds(1), again);
-  loop.run();
+  run_idly(loop, 10);
   EXPECT_GE(loop.looks().tried(), 1u);
 }
 
