@@ -228,8 +228,9 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   enum class routed { go, need_more, suspended, done };
 
+  // client.cpp, of a suite that drains or has other shards
   bool ends_with_drain();   // where nothing is under way; true: it has ended
-  bool is_kept() const;   // the session has a connection of its own
+  bool is_kept() const;     // the session has a connection of its own
   bool shards_changed();
   bool leaves_old_shards(output& out);
   void end_with_its_shards();
