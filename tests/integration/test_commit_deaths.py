@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from support import wire
-from support.machine import SLOW
+from support.machine import SLOW, freeze
 from support.postgres import Postgres
 from support.raw_client import Closed, ServerError
 from support.suite import Suite, eventually
@@ -125,7 +125,7 @@ def one_death(cluster, step, victim):
             (stopped,), = servers[1].run(
                 "SELECT pid FROM pg_stat_activity WHERE query LIKE '%PREPARE TRANSACTION%' AND "
                 f"datname = '{NAMES[1]}' AND pid <> pg_backend_pid()")
-            os.kill(stopped, signal.SIGSTOP)
+            freeze(stopped)
             release(held)
 
             def decided():

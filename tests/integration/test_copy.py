@@ -14,7 +14,7 @@ import pytest
 
 from support import postgres, wire
 from support.apart import Apart
-from support.machine import HOST, PG_BIN, wait_until
+from support.machine import HOST, PG_BIN, freeze, wait_until
 from support.raw_client import RawClient, ServerError
 from support.suite import Suite, eventually
 from support.wire import run
@@ -712,7 +712,7 @@ def test_memory_stays_flat(suite, server, empty):
     before = [rss_kb(pid) for pid in pids]
     stalled = server.run("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY t%' AND "
                          "datname = 'copied_1' AND state = 'active'")[0][0]
-    os.kill(stalled, signal.SIGSTOP)
+    freeze(stalled)
     threading.Timer(3, lambda: os.kill(stalled, signal.SIGCONT)).start()
     highest = list(before)
     for number in range(1000):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from support import wire
-from support.machine import HOST, SLOW, alive, wait_until
+from support.machine import HOST, SLOW, alive, freeze, wait_until
 from support.probes import Pgbench, Probes, run_pgbench
 from support.raw_client import Closed, ServerError
 from support.suite import Suite
@@ -157,7 +157,7 @@ def test_stopped_frontend_gives_way(loaded, server):
     mine = [loaded.raw() for _ in range(48)]
     for client in mine:
         client.query("SELECT 1")
-    os.kill(stuck, signal.SIGSTOP)
+    freeze(stuck)
     try:
         alive = []
         for client in mine:

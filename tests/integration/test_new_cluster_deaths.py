@@ -8,7 +8,7 @@ import subprocess
 import psycopg
 import pytest
 
-from support.machine import binaries, wait_until
+from support.machine import binaries, freeze, wait_until
 from test_new_cluster import (SCENARIOS, Keepers, act, at_step, check_nothing_left, check_rows,
                               job_of, last_move, new_cluster, rows)
 from test_new_cluster import roomy, running  # noqa: F401
@@ -76,7 +76,7 @@ def test_a_new_router_plans_nothing_before_it_knows_the_names(roomy):  # noqa: F
             for key in keys:   # each shard has a connection by now
                 connection.execute("SELECT n FROM users WHERE id = %s", (key,))
             postmaster = int((roomy.data / "postmaster.pid").read_text().split()[0])
-            os.kill(postmaster, signal.SIGSTOP)   # who is connected goes on, nobody else comes in
+            freeze(postmaster)   # who is connected goes on, nobody else comes in
             try:
                 suite.wait_restarted("router", suite.kill("router"))
                 for key in keys:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from support import wire
-from support.machine import HOST
+from support.machine import HOST, freeze
 from support.raw_client import Closed, ServerError
 from support.suite import Suite, eventually
 
@@ -401,7 +401,7 @@ def test_what_gets_no_plan_is_refused_in_its_turn(start, server, send):
         assert suite.metric("pgsled_plans_cold_total") == before
     eventually(plan_is_kept)
     router = suite.pid("router")
-    os.kill(router, signal.SIGSTOP)
+    freeze(router)
     try:
         client.send(send("SELECT pg_sleep(1), 'first'"), send("SELECT 'new', 'shape'"))
         got = client.receive_until_ready(2)

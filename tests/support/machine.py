@@ -107,6 +107,15 @@ def alive(pid):
     return fields is not None and fields[0] != "Z"
 
 
+def freeze(pid):
+    """SIGSTOP, and back when it has: until then a thread that runs still answers."""
+    os.kill(pid, signal.SIGSTOP)
+    def stopped():
+        threads = [stat_fields(f"{pid}/task/{one}") for one in os.listdir(f"/proc/{pid}/task")]
+        return all(one is None or one[0] == "T" for one in threads)
+    wait_until(stopped, 5, 0.001, "it does not stop")
+
+
 def cpu_seconds(pid):
     """User and system time used so far."""
     fields = stat_fields(pid)

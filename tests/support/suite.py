@@ -13,7 +13,7 @@ import urllib.request
 import psycopg
 
 from . import postgres
-from .machine import (HOST, alive, binaries, children, free_port, short_folder,
+from .machine import (HOST, alive, binaries, children, free_port, freeze, short_folder,
                       stop_process, tied, wait_until)
 from .raw_client import RawClient
 
@@ -185,7 +185,10 @@ class Suite:
     def kill(self, service, how=signal.SIGKILL, at=0):
         """Signals one process and returns its pid."""
         pid = self.pid(service, at)
-        os.kill(pid, how)
+        if how == signal.SIGSTOP:
+            freeze(pid)
+        else:
+            os.kill(pid, how)
         return pid
 
     def wait_restarted(self, service, old_pid, seconds=5):
