@@ -13,6 +13,7 @@
 //   routing.cpp     where a unit goes
 //   batch.cpp       units that are answered without a server
 //   fence.cpp       what waits while rows are moved
+//   changes.cpp     what a new snapshot or a drain means for it
 //   steps.cpp       a Query of several statements that do not go to one place
 //   shards.cpp      a transaction over several shards: which leg a unit goes to
 //   everywhere.cpp  statements for all shards
@@ -228,7 +229,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   enum class routed { go, need_more, suspended, done };
 
-  // client.cpp, of a suite that drains or has other shards
+  // changes.cpp
   bool ends_with_drain();   // where nothing is under way; true: it has ended
   bool is_kept() const;     // the session has a connection of its own
   bool shards_changed();
