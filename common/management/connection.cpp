@@ -231,6 +231,8 @@ result<connection> connection::open(const address& to, const tls& tls,
     names.push_back(name);
     values.push_back(value.c_str());
   };
+  // A server whose host is gone says nothing: this finds out within a minute.
+  const std::string idle = "30", interval = "10", count = "3";
   const std::string encoding = "UTF8", replication = how.replication ? "database" : "";
   const std::string options =
       how.options + " -c search_path=pg_catalog -c default_transaction_read_only=off";
@@ -247,6 +249,9 @@ result<connection> connection::open(const address& to, const tls& tls,
   add("replication", replication);
   add("client_encoding", encoding);
   add("options", options);
+  add("keepalives_idle", idle);
+  add("keepalives_interval", interval);
+  add("keepalives_count", count);
   names.push_back(nullptr);
   values.push_back(nullptr);
   auto made = std::make_unique<state>();
@@ -333,6 +338,8 @@ result<connection::told> connection::answer(const std::string& sql) {
   if (!got.empty() && !got.front().empty()) to.value = got.front().front();
   return to;
 }
+
+int connection::server_version() const { return PQserverVersion(state_->link); }
 
 void connection::wait_at_most(std::chrono::milliseconds query_timeout) {
   state_->query_timeout = query_timeout;

@@ -79,6 +79,7 @@ class connection {
   result<bool> send(std::string_view message);
 
   void wait_at_most(std::chrono::milliseconds query_timeout);   // from now on
+  int server_version() const;                                   // as 150018
 
   // Ends what the server does for this connection, which is of no use any more.
   void cancel() const;

@@ -84,13 +84,17 @@ wal::tuple merged(wal::tuple row, const wal::tuple& old) {
 std::string update_sql(const table& of, const wal::tuple& row, const std::string& where) {
   std::string set;
   for (std::size_t i = 0; i < row.size(); ++i) {
-    // What is always generated cannot be set, nor can it have been changed.
+    // What is always generated cannot be set. SET … = DEFAULT changes it: the comparison sees that.
     if (row[i].what == kind::unchanged || row[i].what == kind::absent ||
         of.columns[i].identity_always) {
       continue;
     }
     if (!set.empty()) set += ", ";
     set += moving::quoted(of.columns[i].name) + " =" + value(row[i]);
+  }
+  for (std::size_t i = 0; i < row.size() && set.empty(); ++i) {   // what could not be set counts, too
+    if (row[i].what == kind::absent || of.columns[i].identity_always) continue;
+    set = moving::quoted(of.columns[i].name) + " = " + moving::quoted(of.columns[i].name);
   }
   if (set.empty()) return {};
   return fmt::format("UPDATE ONLY {} SET {} WHERE {}", in_sql(of), set, where);
@@ -361,7 +365,7 @@ std::optional<pg_error> follower::update(const wal::update& from, actions& todo)
   if (!before) return before.error();
   auto sql = *is ? update_sql(to, from.row, *where)
                  : fmt::format("DELETE FROM ONLY {} WHERE {}", in_sql(to), *where);
-  if (sql.empty()) return std::nullopt;
+  if (sql.empty()) return lost(to, "none of its columns can be set");
   todo.push_back(one_row(to, std::move(sql), {std::move(*before), std::move(*after)}, true,
                          *is ? &row : nullptr));
   return std::nullopt;

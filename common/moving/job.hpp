@@ -94,6 +94,7 @@ class job {
   bool done() const { return over_ && done_; }          // the buckets have moved, all of them
   bool past_flip() const { return past_flip_; }
   bool undone() const { return undone_; }               // nothing was left behind
+  bool again() const { return again_; }                 // what is undone is begun anew
   const std::optional<pg_error>& reason() const { return reason_; }   // why not done
 
  private:

@@ -43,6 +43,8 @@ WHERE x.indisvalid AND n.nspname NOT IN ('information_schema', 'pgsled')
   AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1, 2)sql";
 
 constexpr std::size_t most_named = 20;         // definitions of each kind of difference
+// Since then a REPLICA IDENTITY FULL must not have columns that are not published.
+constexpr int unpublished_refused = 18;
 
 constexpr const char* references_query = R"sql(
 SELECT k.conname, k.conrelid, k.confrelid,
@@ -95,6 +97,7 @@ class checker {
       return tl::unexpected(std::move(*error));
     }
     if (auto error = empty(all->at(scene_.destination))) return tl::unexpected(std::move(*error));
+    if (auto error = unplaced(*all)) return tl::unexpected(std::move(*error));
     return std::move(report_);
   }
 
@@ -204,6 +207,23 @@ class checker {
            std::find(scene_.sources.begin(), scene_.sources.end(), shard) != scene_.sources.end();
   }
 
+  // They belong to no bucket, so that no move takes them along from a shard that is emptied.
+  trouble unplaced(const std::map<shard_number, found_tables>& all) {
+    const auto shard = scene_.goal.shard;
+    if (scene_.goal.kind != moving::goal_kind::remove_shard || !all.contains(shard)) return {};
+    for (const auto& [label, one] : all.at(shard)) {
+      const auto nowhere = moving::where_unplaced(one.it);
+      if (!nowhere || one.partitioned() || !one.owner.empty() || skipped(one)) continue;
+      const auto some = one_value(scene_.link(shard), fmt::format(
+          "SELECT EXISTS (SELECT FROM ONLY {} WHERE {})", moving::in_sql(one.it), *nowhere));
+      if (!some) return some.error();
+      if (*some != "t") continue;
+      missing("table {} has rows on shard {} whose {} is NULL: they would be left there; give them "
+              "one, or move them by hand", label, shard, one.it.columns[one.it.key].name);
+    }
+    return {};
+  }
+
   // With the function that tables placed by sha1 are asked for by, too.
   trouble digests(const std::map<shard_number, found_tables>& all) {
     for (const auto& [shard, tables] : all) {
@@ -238,6 +258,12 @@ class checker {
     return std::nullopt;
   }
 
+  int newest() const {
+    int version = 0;
+    for (const auto& [shard, major] : major_) version = std::max(version, major);
+    return version;
+  }
+
   const snapshot::move_table* rule_of(const found_table& of) const {
     return replicator::rule_of(of, scene_.where.tables);
   }
@@ -260,6 +286,10 @@ class checker {
     if (one.it.primary.empty() && !one.partitioned()) {
       warn("table {} has no primary key that can be followed: its rows are found by all of their "
            "columns, which is slow without an index on the sharding key", label);
+    }
+    if (one.computes && !one.known_as_it_is() && newest() >= unpublished_refused) {
+      missing("table {} has generated columns and no primary key with its sharding key: PostgreSQL "
+              "18 would refuse UPDATE and DELETE of it while its changes are followed", label);
     }
     if (one.always) {
       missing("table {} has triggers or rules that are enabled ALWAYS or for REPLICA", label);

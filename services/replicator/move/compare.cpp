@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <thread>
 
 #include "common/management/together.hpp"
 
@@ -11,8 +12,14 @@ namespace pgsled::replicator {
 namespace {
 
 constexpr std::chrono::milliseconds long_wait{3'600'000};
+constexpr std::chrono::milliseconds slot_wait{10'000};
 constexpr std::size_t rows_at_once = 200;   // conditions in one statement
 constexpr std::size_t keys_at_once = 10'000;
+
+std::string compare_slot(const move_scene& scene, shard_number source) {
+  return fmt::format("CREATE_REPLICATION_SLOT {}_compare TEMPORARY LOGICAL pgoutput "
+                     "EXPORT_SNAPSHOT", scene.slot(source));
+}
 
 }  // namespace
 
@@ -68,9 +75,13 @@ trouble same_rows(management::connection& here, management::connection& there,
 result<source_point> make_point(const move_scene& scene, shard_number source) {
   auto link = scene.open(source, long_wait, true);
   if (!link) return tl::unexpected(link.error());
-  const auto made = link->query(fmt::format(
-      "CREATE_REPLICATION_SLOT {}_compare TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT",
-      scene.slot(source)));
+  // The one before it goes with its connection, which the server may not have noticed yet.
+  const auto limit = std::chrono::steady_clock::now() + slot_wait;
+  auto made = link->query(compare_slot(scene, source));
+  while (!made && made.error().sqlstate == "42710" && std::chrono::steady_clock::now() < limit) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    made = link->query(compare_slot(scene, source));
+  }
   if (!made) return tl::unexpected(made.error());
   if (made->empty() || made->front().size() < 3) return failure("08P01", "a slot without snapshot");
   const auto at = moving::lsn_from_text(made->front()[1]);

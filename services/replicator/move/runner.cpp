@@ -43,6 +43,7 @@ bool may_be_interrupted(step what) {
 bool is_transient(step what, const pg_error& why) {
   if (what == step::begin) return why.sqlstate != "55006";
   if (what == step::take) return why.sqlstate != "55006" && why.sqlstate != "3D000";
+  if (what == step::fence && why.sqlstate == "57P03") return true;   // a router that has just begun
   if (what == step::fence || what == step::verify || what == step::compare) {
     return why.sqlstate == "55P03";
   }
@@ -307,7 +308,8 @@ trouble move_runner::record() {
       "INSERT INTO pgsled.job (id, database, kind, shard, destination, sources, round, phase, "
       "runner, runs) VALUES ({0}, {1}, '{6}', {7}, {2}, '{{{8}}}', {9}, 'moving', {3}, {4}) "
       "ON CONFLICT (id) DO UPDATE SET destination = {2}, sources = '{{{8}}}', round = {9}, "
-      "runs = {4}, buckets = 0, moving = '{{}}', phase = 'moving', changed_at = now() "
+      "runs = {4}, buckets = 0, moving = '{{}}', phase = 'moving', given_up = false, "
+      "changed_at = now() "
       "WHERE job.runner = {3}; {5}",
       literal(order_.job), literal(order_.database), scene_.destination, literal(scene_.runner),
       runs_, hold_job(scene_), moving::name_of(scene_.goal.kind),
@@ -423,10 +425,12 @@ trouble move_runner::compare() {
       left += stream->touched().count;
       all = all || stream->touched().unknown;
     }
-    if (!all && left <= few_rows) return std::nullopt;
-    if (auto error = compare_once(all)) return error;
+    if (!all && left <= few_rows) return validate();
+    if (auto error = compare_once(all)) {
+      compared_ = false;   // what it was to look at is not known any more
+      return error;
+    }
     compared_ = true;
-    if (auto error = validate()) return error;
   }
   return pg_error{"55P03", "rows change faster than they can be compared", {}, {}};
 }

@@ -77,7 +77,13 @@ class move_runner : public job_runner {
   trouble go_on_with(const tables_now&, bool& gone_on);
   trouble let_go(const char* what);
   trouble undo();
-  trouble drop_on(shard_number, bool rows);
+  trouble drop_tools(shard_number, moving::stored at);
+  trouble drop_rows();
+  trouble delete_rows(management::connection&, const std::string& name, const std::string& rows,
+                      moving::stored at);
+  trouble mark_moving(const char* how);
+  trouble settle_flipped();
+  trouble destination_has_them();
   trouble clean();
   trouble clean_table(management::connection&, const moving::table&);
   trouble drop();

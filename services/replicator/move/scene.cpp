@@ -16,11 +16,16 @@ constexpr std::chrono::milliseconds connect_timeout{5000};
 constexpr std::chrono::milliseconds usual_timeout{120'000};
 
 // Values as text mean the same on both sides; row security would leave rows out without a word.
+// Connections may be idle for as long as a copy takes; a host that is gone must not keep its locks
+// for hours.
 constexpr const char* server_options =
     "-c statement_timeout=0 -c lock_timeout=15s -c datestyle=ISO,YMD -c intervalstyle=postgres "
     "-c extra_float_digits=3 -c bytea_output=hex -c timezone=UTC -c lc_monetary=C "
     "-c row_security=off -c xmloption=content -c idle_in_transaction_session_timeout=0 "
-    "-c default_transaction_isolation=read\\ committed";
+    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 "
+    "-c tcp_keepalives_count=3 -c default_transaction_isolation=read\\ committed";
+// Nothing is told to a server while one statement runs on another.
+constexpr const char* stream_options = " -c wal_sender_timeout=0";
 
 }  // namespace
 
@@ -57,13 +62,22 @@ result<management::connection> move_scene::open(shard_number shard,
   const auto& at = where.shards.at(shard);
   management::manner how;
   how.application = application();
-  how.options = server_options;
+  how.options = server_options + std::string(replication ? stream_options : "");
   how.query_timeout = query_timeout;
   how.replication = replication;
-  return management::connection::open(
+  auto made = management::connection::open(
       {at.host, at.port, at.database, at.user, at.password},
       {where.tls.mode, where.tls.ca_certificate, where.tls.certificate, where.tls.private_key},
       connect_timeout, *stop, how);
+  if (!made || made->server_version() < 140000) return made;
+  // Among the options, servers before that version would refuse the connection for a name.
+  const bool since_17 = made->server_version() >= 170000;
+  if (auto error = execute(*made, since_17 ? "SET idle_session_timeout = 0; "
+                                             "SET transaction_timeout = 0"
+                                           : "SET idle_session_timeout = 0")) {
+    return tl::unexpected(std::move(*error));
+  }
+  return made;
 }
 
 trouble move_scene::open_all() {
@@ -112,7 +126,8 @@ ALTER TABLE pgsled.job ADD COLUMN IF NOT EXISTS shard integer,
   ADD COLUMN IF NOT EXISTS round integer NOT NULL DEFAULT 1,
   ADD COLUMN IF NOT EXISTS sources integer[] NOT NULL DEFAULT '{}',
   ADD COLUMN IF NOT EXISTS other text, ADD COLUMN IF NOT EXISTS side text,
-  ADD COLUMN IF NOT EXISTS names bigint, ADD COLUMN IF NOT EXISTS cutover text;
+  ADD COLUMN IF NOT EXISTS names bigint, ADD COLUMN IF NOT EXISTS cutover text,
+  ADD COLUMN IF NOT EXISTS given_up boolean NOT NULL DEFAULT false;
 REVOKE ALL ON pgsled.job FROM PUBLIC;
 CREATE TABLE IF NOT EXISTS pgsled.job_later (
   job text,
@@ -145,7 +160,7 @@ REVOKE ALL ON FUNCTION pgsled.hold_job(text, text) FROM PUBLIC;
 
 const char* job_columns() {
   return "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgsled.job') "
-         "AND attname = 'names' AND NOT attisdropped) "
+         "AND attname = 'given_up' AND NOT attisdropped) "
          "AND to_regclass('pgsled.job_later') IS NOT NULL "
          "AND to_regclass('pgsled.job_waiting') IS NOT NULL";
 }

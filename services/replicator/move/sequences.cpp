@@ -15,13 +15,14 @@ using commit::statements::literal;
 
 constexpr std::int64_t residues = 1024;   // as the frontend makes sequences of sharded tables
 
-// The fifth: whether it belongs to a column.
+// The fifth: whether it belongs to a column. The last: whether it has room for values of each shard.
 constexpr const char* query =
     "SELECT s.schemaname, s.sequencename, coalesce(s.last_value, s.start_value - s.increment_by), "
     "s.increment_by, EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND "
     "d.objid = format('%I.%I', s.schemaname, s.sequencename)::regclass AND d.refclassid = "
     "'pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')), "
-    "s.start_value "
+    "s.start_value, NOT s.cycle AND (s.max_value - coalesce(s.last_value, s.start_value)) / "
+    "(s.increment_by * 1024.0) > 1000 "
     "FROM pg_sequences s WHERE s.schemaname <> 'pgsled' ORDER BY 1, 2";
 
 // A shard that owns rows gives values out all the time, so it is locked against that for a moment;
@@ -32,22 +33,31 @@ trouble carry(management::connection& link, const std::vector<std::string>& row,
   const auto last = static_cast<std::int64_t>(std::stoll(row[2]));
   const auto highest = found.highest;
   std::int64_t step = std::stoll(row[3]);
+  // The first of its own values from `next` on. Where `first` is, a START says.
+  const auto own_from = [&step](std::int64_t next, std::int64_t first) {
+    return next <= first ? first : first + (next - first + step - 1) / step * step;
+  };
   if (how.in_use) {
-    if (step % residues == 0 || highest < last) return std::nullopt;
+    // Also with values of its own: the shard that has gone highest may be emptied for good, and a
+    // new one with its number begins behind those that are left.
+    if (highest < last) return std::nullopt;
+    const auto next = step % residues == 0 ? own_from(highest + 1, std::stoll(row[5]))
+                                           : highest + 1;
     return execute(link, fmt::format(
         "SET LOCAL lock_timeout = '500ms'; ALTER SEQUENCE {0} INCREMENT BY {2}; "
         "SELECT setval({1}, {3}, false) FROM {0} WHERE last_value < {3}",
-        name, literal(name), step, highest + 1));
+        name, literal(name), step, next));
   }
   std::int64_t next = std::max(highest, last) + 1;
   std::string sql;
-  if (how.spread && step == 1 && row[4] == "t") {
-    step = residues;
+  // One that nobody owns may be a column's all the same, by its DEFAULT.
+  if (how.spread && step % residues != 0 && ((step == 1 && row[4] == "t") || row[6] == "t")) {
+    step *= residues;
     sql = fmt::format("ALTER SEQUENCE {} INCREMENT BY {}; ", name, step);
   }
   if (step % residues == 0) {
     const std::int64_t first = found.base + std::int64_t{how.shard} * (step / residues);
-    next = next <= first ? first : first + (next - first + step - 1) / step * step;
+    next = own_from(next, first);
     sql += fmt::format("ALTER SEQUENCE {} START WITH {}; ", name, first);
   }
   return execute(link, sql + fmt::format("SELECT setval({}, {}, false)", literal(name), next));
@@ -58,10 +68,8 @@ trouble read_one(management::connection& link, shard_number shard, sequence_valu
   if (!rows) return rows.error();
   for (const auto& row : *rows) {
     const std::int64_t value = std::stoll(row[2]), step = std::stoll(row[3]);
-    sequence_value one{value, 1};
-    if (step % residues == 0) {
-      one.base = std::stoll(row[5]) - std::int64_t{shard} * (step / residues);
-    }
+    sequence_value one{value, std::stoll(row[5])};
+    if (step % residues == 0) one.base -= std::int64_t{shard} * (step / residues);
     found[{row[0], row[1]}] = one;
   }
   return std::nullopt;

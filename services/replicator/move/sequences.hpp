@@ -26,7 +26,8 @@ result<sequence_values> read_sequences(const std::vector<sequence_source>&);
 struct sequence_manner {
   shard_number shard = 0;    // whose values it gets where sequences step by a multiple of 1024
   bool in_use = false;       // clients take values all the time: it is locked for a moment
-  // Sequences of tables that step by 1 step by 1024 from now on, each shard by values of its own.
+  // Sequences step by 1024 times what they did from now on, each shard by values of its own; but
+  // for those that come round again.
   bool spread = false;
 };
 trouble carry_sequences(management::connection&, const sequence_values& values,

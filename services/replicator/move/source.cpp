@@ -15,18 +15,63 @@ using clock = std::chrono::steady_clock;
 using commit::statements::literal;
 using std::chrono::milliseconds;
 
-// Of an entry of pgsled.job.altered. An index that somebody has dropped meanwhile must not keep the
+constexpr std::string_view identity_words = " REPLICA IDENTITY ";
+
+// Of an entry of pgsled.job.altered. A bare name is of a version that only knew DEFAULT.
+std::string table_of(const std::string& entry) {
+  return entry.substr(0, entry.find(identity_words));
+}
+
+// An index that somebody has dropped meanwhile must not keep the
 // move from its end.
 std::string identity_as_before(const std::string& entry) {
-  constexpr std::string_view words = " REPLICA IDENTITY ";
-  const auto at = entry.find(words);
-  const auto table = "ALTER TABLE IF EXISTS ONLY " + entry.substr(0, at) + std::string(words);
-  // A bare name is of a version that only knew DEFAULT.
-  const auto kind = at == std::string::npos ? "DEFAULT" : entry.substr(at + words.size());
+  const auto at = entry.find(identity_words);
+  const auto table = "ALTER TABLE IF EXISTS ONLY " + table_of(entry) + std::string(identity_words);
+  const auto kind = at == std::string::npos ? "DEFAULT" : entry.substr(at + identity_words.size());
   if (!kind.starts_with("USING INDEX ")) return table + kind + "; ";
   return "DO" + literal("BEGIN " + table + kind +
                         "; EXCEPTION WHEN undefined_object OR wrong_object_type THEN " + table +
                         "DEFAULT; END") + "; ";
+}
+
+// Statements that lock tables of clients, who queue behind them: short waits, many of them. `sql`
+// is one transaction, `among` the tables. An autovacuum gives way only to who has waited for
+// deadlock_timeout: it is cancelled if that is allowed (one against wraparound would come back at
+// once), else waited out for that long, now and then.
+trouble between_clients(management::connection& link, const std::string& first,
+                        const std::string& sql, const std::vector<std::string>& among,
+                        const std::function<bool()>& give_up) {
+  constexpr int attempts = 50, patient_each = 10;
+  std::string oids;
+  for (const std::string& one : among) {
+    oids += (oids.empty() ? "" : ", ") + fmt::format("to_regclass({})", literal(one));
+  }
+  const std::string vacuums =
+      " FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'relation' AND "
+      "l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND l.relation = ANY (ARRAY[" + oids +
+      "]::regclass[]) AND coalesce(a.query, '') NOT LIKE '%to prevent wraparound%' AND ";
+  std::string wait = "200";
+  for (int attempt = 0;; ++attempt) {
+    auto error = execute(link, fmt::format("{}; SET LOCAL lock_timeout = '{}ms'; {}", first, wait,
+                                           sql));
+    if (!error || error->sqlstate != "55P03" || attempt == attempts || give_up()) return error;
+    wait = "200";
+    if (!among.empty()) {
+      const auto cancelled = one_value(link, "SELECT count(pg_cancel_backend(a.pid))" + vacuums +
+                                                 "a.backend_type = 'autovacuum worker'");
+      const bool could_not = !cancelled || *cancelled == "0";
+      // What is hidden from this role may be one.
+      const auto there = one_value(link, "SELECT count(*)" + vacuums +
+                                             "coalesce(a.backend_type, 'autovacuum worker') = "
+                                             "'autovacuum worker'");
+      if (could_not && there && *there != "0" && attempt % patient_each == 0) {
+        const auto until = one_value(link, "SELECT setting::bigint + 300 FROM pg_settings WHERE "
+                                           "name = 'deadlock_timeout'");
+        if (until && !until->empty()) wait = *until;
+      }
+    }
+    std::this_thread::sleep_for(milliseconds(100));
+  }
 }
 
 }  // namespace
@@ -40,10 +85,12 @@ trouble publish(management::connection& link, const move_scene& scene,
       "WHERE c.relkind = 'r' AND c.relreplident <> 'f'");
   if (!identities) return identities.error();
   std::vector<std::string> back;       // as they were
-  std::string names, sql = hold_job(scene) + "; SET LOCAL lock_timeout = '200ms'; ";
+  std::vector<std::string> locked;
+  std::string names, sql;
   for (const moving::table& one : tables) {
     const auto name = moving::in_sql(one);
     names += (names.empty() ? "" : ", ") + ("ONLY " + name);
+    locked.push_back(name);
     const auto found = std::find_if(identities->begin(), identities->end(),
                                     [&](const auto& row) { return row[0] == one.label(); });
     if (found == identities->end()) continue;
@@ -59,11 +106,7 @@ trouble publish(management::connection& link, const move_scene& scene,
   sql += fmt::format("UPDATE pgsled.job SET altered = {} WHERE id = {}; CREATE PUBLICATION {}{}",
                      text_array(back), literal(scene.job), scene.publication(),
                      names.empty() ? "" : " FOR TABLE " + names);
-  for (int attempt = 0;; ++attempt) {
-    auto error = execute(link, sql);
-    if (!error || error->sqlstate != "55P03" || attempt == 50 || give_up()) return error;
-    std::this_thread::sleep_for(milliseconds(100));
-  }
+  return between_clients(link, hold_job(scene), sql, locked, give_up);
 }
 
 trouble write_marker(management::connection& link, std::string_view marker) {
@@ -136,14 +179,11 @@ trouble restore_identities(management::connection& link, const move_scene& scene
   if (!altered) return altered.error();
   for (const auto& row : *altered) {
     const auto sql = fmt::format(
-        "{}; SET LOCAL lock_timeout = '200ms'; {}UPDATE pgsled.job SET altered = "
-        "array_remove(altered, {}) WHERE id = {}", hold_job(scene), identity_as_before(row[0]),
-        literal(row[0]), literal(scene.job));
-    for (int attempt = 0;; ++attempt) {
-      auto error = execute(link, sql);
-      if (!error) break;
-      if (error->sqlstate != "55P03" || attempt == 100) return error;
-      std::this_thread::sleep_for(milliseconds(100));
+        "{}UPDATE pgsled.job SET altered = array_remove(altered, {}) WHERE id = {}",
+        identity_as_before(row[0]), literal(row[0]), literal(scene.job));
+    if (auto error = between_clients(link, hold_job(scene), sql, {table_of(row[0])},
+                                     [] { return false; })) {
+      return error;
     }
   }
   return std::nullopt;

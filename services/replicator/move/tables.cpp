@@ -29,14 +29,15 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence,
   + (SELECT count(*) FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')),
   coalesce((SELECT string_agg(a.attname, U&'\001f' ORDER BY k.place)
     FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY k (number, place), pg_attribute a
-    WHERE x.indrelid = c.oid AND x.indisprimary AND x.indisvalid AND a.attrelid = c.oid
+    WHERE x.indrelid = c.oid AND x.indisprimary AND x.indisvalid AND x.indimmediate
+      AND a.attrelid = c.oid
       AND a.attnum = k.number AND k.place <= x.indnkeyatts), ''),
   top.nspname, top.relname, coalesce(pg_get_expr(c.relpartbound, c.oid), ''),
   CASE WHEN pg_has_role(c.relowner, 'USAGE') THEN ''
        ELSE quote_ident(pg_get_userbyid(c.relowner)) END,
   c.relforcerowsecurity AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles
                                  WHERE rolname = current_user),
-  coalesce(pg_relation_filenode(c.oid), 0)
+  coalesce(pg_relation_filenode(c.oid), 0), c.relreplident
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (SELECT rn.nspname, r.relname FROM pg_class r
   JOIN pg_namespace rn ON rn.oid = r.relnamespace
@@ -129,6 +130,8 @@ result<found_tables> read_tables(management::connection& link,
   if (!tables) return tl::unexpected(tables.error());
   const auto columns = link.again(columns_query);
   if (!columns) return tl::unexpected(columns.error());
+  std::map<std::string_view, std::vector<const std::vector<std::string>*>> columns_of;
+  for (const auto& row : *columns) columns_of[row[0]].push_back(&row);
   const auto digest = std::any_of(rules.begin(), rules.end(), by_sha1)
                           ? digest_of(link) : result<std::string>(std::string());
   if (!digest) return tl::unexpected(digest.error());
@@ -148,11 +151,15 @@ result<found_tables> read_tables(management::connection& link,
     one.owner = row[11];
     one.secured = row[12] == "t";
     one.file = row[13];
-    for (const auto& column : *columns) {
-      if (column[0] != row[0]) continue;
+    one.identity = row[14];
+    for (const auto* of_it : columns_of[row[0]]) {
+      const auto& column = *of_it;
       one.shape += fmt::format("{} {} {}{} {};", column[1], column[2], column[5], column[6],
                                column[7]);
-      if (!column[6].empty()) continue;   // generated: each side computes it
+      if (!column[6].empty()) {           // generated: each side computes it
+        one.computes = true;
+        continue;
+      }
       one.it.columns.push_back({column[1], column[2], number<std::uint32_t>(column[3]),
                                 number<std::int32_t>(column[4]), column[5] == "a"});
     }
@@ -171,17 +178,18 @@ result<found_tables> read_tables(management::connection& link,
     if (const auto* rule = rule_of(one, rules)) {
       one.it.key = place(rule->column);
       one.it.by = placing_of(*rule, *digest);
-      for (const auto& column : *columns) {
-        if (column[0] == row[0] && column[1] == rule->column) {
-          one.key_deterministic = column[8] == "t";
-        }
+      for (const auto* column : columns_of[row[0]]) {
+        if ((*column)[1] == rule->column) one.key_deterministic = (*column)[8] == "t";
       }
     }
   }
   found_tables to;
   for (auto& [oid, one] : by_oid) {
     const auto label = one.it.label();
-    to.emplace(label, std::move(one));
+    if (!to.emplace(label, std::move(one)).second) {   // "a.b".c and a."b.c"
+      return failure("0A000", fmt::format("two tables are called {}, which this version cannot "
+                                          "tell apart", label));
+    }
   }
   return to;
 }

@@ -19,7 +19,13 @@ struct found_table {
   std::string file;                    // another one when the table was written anew
   std::string top_schema, top_name;    // of a partition: the table that is partitioned
   std::string owner;                   // whose rights the role does not have; empty: it has
+  std::string identity;                // pg_class.relreplident
   bool inherits = false, always = false, secured = false;
+  bool computes = false;               // has generated columns
+  // Whether its old rows are in the log as its identity is.
+  bool known_as_it_is() const {
+    return identity == "d" && !it.primary.empty() && (it.whole() || it.key_in_primary());
+  }
   bool key_deterministic = true;
   bool partitioned() const { return kind == "p"; }   // its rows are in its partitions
   std::string shape;                   // all columns as text: equal on shards that have the same

@@ -183,22 +183,33 @@ trouble move_runner::lock() {
 trouble move_runner::settle(moving::stored& found) {
   found = moving::stored::given_up;
   streams_.clear();
+  if (auto error = lock()) return error;   // another may have taken it over meanwhile
   if (auto error = scene_.open_all()) return error;
   std::vector<std::pair<std::uint32_t, std::string>> phases;   // round, phase; by shard
+  bool given_up = false;
   stored_round_ = 0;
   for (auto& [shard, link] : scene_.links) {
+    // What an earlier step has left: a server goes on with a statement that nobody waits for.
+    if (auto error = execute(link, fmt::format(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = {} "
+            "AND datname = current_database() AND pid <> pg_backend_pid() AND pid NOT IN (SELECT "
+            "pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 20738)",
+            literal(scene_.application())))) {
+      return error;
+    }
     const auto there = claim_job(link, order_.job, scene_.application());
     if (!there) return there.error();
     if (!*there) continue;
     const auto rows = link.query(fmt::format(
         "UPDATE pgsled.job SET runner = {}, runs = runs + CASE WHEN runner = {} THEN 0 ELSE 1 END, "
         "changed_at = now() WHERE id = {} RETURNING phase, runs, round, destination, kind, "
-        "coalesce(shard, destination)",
+        "coalesce(shard, destination), given_up AND phase = 'moving'",
         literal(scene_.runner), literal(scene_.runner), literal(order_.job)));
     if (!rows) return rows.error();
     for (const auto& row : *rows) {
       const auto round = static_cast<std::uint32_t>(std::stoul(row[2]));
       phases.emplace_back(round, row[0]);
+      given_up = given_up || row[6] == "t";
       runs_ = std::max(runs_, static_cast<std::uint32_t>(std::stoul(row[1])));
       if (round <= stored_round_) continue;
       stored_round_ = round;
@@ -219,6 +230,8 @@ trouble move_runner::settle(moving::stored& found) {
     if (phase == "flipped" || phase == "done") found = moving::stored::flipped;
     if (phase == "moving" && found != moving::stored::flipped) found = moving::stored::moving;
   }
+  // One shard that has it so is enough: it must not begin again by itself.
+  if (given_up && found == moving::stored::moving) found = moving::stored::given_up;
   return std::nullopt;
 }
 

@@ -240,7 +240,14 @@ result<bool> do_move_work(const map_job& job, const move_work& work, kept_links&
         break;
       }
     }
-    if (!said) return tl::unexpected(said.error());
+    if (!said) {
+      // Nobody would come to end it there; what cannot be told now is found when maps are read.
+      for (std::size_t done = 0; done <= i && work.what == move_work::kind::begin; ++done) {
+        static_cast<void>(call(links[done], fmt::format("end_move({}, {})", database(links[done]),
+                                                        name)));
+      }
+      return tl::unexpected(said.error());
+    }
     if (work.what == move_work::kind::end) continue;
     const std::string got = said->empty() ? std::string() : said->front()[0];
     if (got == (work.what == move_work::kind::begin ? work.job : "t")) continue;
