@@ -21,13 +21,13 @@
 #include "services/router/control/cancels.hpp"
 #include "services/router/control/configuration.hpp"
 #include "services/router/control/control.hpp"
-#include "services/router/control/placement_change.hpp"
 #include "services/router/metrics/router_metrics.hpp"
 #include "services/router/metrics/suite_http.hpp"
 #include "services/router/move_desk.hpp"
 #include "services/router/move_requests.hpp"
 #include "services/router/names/service.hpp"
 #include "services/router/plan_desk.hpp"
+#include "services/router/reload.hpp"
 #include "services/router/shards/service.hpp"
 
 namespace pgsled::router {
@@ -458,25 +458,10 @@ struct router_service::state {
       log::error("router", "reload refused, the old configuration stays: {}", text);
       return done(std::move(text), {});
     }
-    // All of it is compared under the names that servers have, not those of the file.
-    const auto named = names.named(*outcome.config);
-    auto why = named ? truth.objection(*named) : std::optional(named.error());
-    for (const auto& [name, known] : truth.states()) {
-      // Where nothing is served, the file is to be corrected.
-      if (why || known.bucket_map.empty()) continue;
-      why = placement_change(name, placed_tables(truth.configuration(), name),
-                             placed_tables(*named, name),
-                             named->resharding.placed_by_hand);
-    }
-    if (why) {
+    if (const auto why = reload_objection(truth, names, commits, *outcome.config); !why.empty()) {
       series.reload_failures.add();
-      log::error("router", "reload refused, the old configuration stays: {}", why->message);
-      return done(why->message + "; " + why->hint, {});
-    }
-    if (const auto open = left_on_removed_shard(*named); !open.empty()) {
-      series.reload_failures.add();
-      log::error("router", "reload refused, the old configuration stays: {}", open);
-      return done(open, {});
+      log::error("router", "reload refused, the old configuration stays: {}", why);
+      return done(why, {});
     }
     if (ack_waiters.size() >= max_ack_waiters) return done("too many reloads are waiting", {});
     const std::string unacted = unacted_line(*outcome.config);
@@ -497,21 +482,6 @@ struct router_service::state {
     if (!general.cutover_action_unsafe) return;
     log::warn("router", "cutover_timeout_action = \"cutover\" would lose rows: it is taken for "
               "\"abort\"");
-  }
-
-  // What is prepared on a shard could not be finished without it.
-  std::string left_on_removed_shard(const config::configuration& next) const {
-    for (const open_transaction& one : commits.open()) {
-      const std::uint32_t count = shards_of(next, one.database);
-      const auto gone = [&](std::uint32_t shard) { return shard >= count; };
-      if (count == 0 || !(gone(one.coordinator) || std::any_of(one.participants.begin(),
-                                                                one.participants.end(), gone))) {
-        continue;
-      }
-      return "the transaction " + one.key + " of database \"" + one.database +
-             "\" is prepared on a shard that is not in the file any more; see SHOW TRANSACTIONS";
-    }
-    return {};
   }
 
   void settle_acks() {
