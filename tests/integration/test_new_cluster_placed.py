@@ -12,7 +12,7 @@ from support.machine import wait_until
 from support.suite import Suite
 from support.writers import Writers
 from test_new_cluster import (act, check_nothing_left, job_of, make_databases, new_cluster, reshard,
-                              Scenario)
+                              running, Scenario)
 from test_new_cluster import roomy  # noqa: F401
 
 ROWS = 300
@@ -207,3 +207,24 @@ def test_what_computes_sha1_has_to_be_there(roomy):  # noqa: F811  pylint: disab
         assert said.returncode == 1 and "CREATE EXTENSION pgcrypto" in text, text
         assert "elsewhere.digest" in text and "SET SCHEMA" in text, text
         assert roomy.run("SELECT slot_name FROM pg_replication_slots") == []
+
+
+@pytest.mark.thorough
+@pytest.mark.seconds(90)
+def test_no_two_shards_give_out_the_same_number(roomy):  # noqa: F811
+    """Whatever a sequence counts for, and in which steps: one server gave each number once."""
+    scenario = Scenario(1, 3, None, ("id", "user_id"))
+    with running(roomy, scenario) as suite:
+        for name in scenario.old + scenario.new:
+            roomy.run("CREATE SEQUENCE order_no", "CREATE SEQUENCE blocks INCREMENT BY 50",
+                      "CREATE SEQUENCE days MAXVALUE 7 CYCLE", database=name)
+        given = {name: [roomy.run(f"SELECT nextval('{name}')", database=scenario.old[0])[0][0]
+                        for _ in range(3)] for name in ("order_no", "blocks")}
+        new_cluster(suite)
+        for name, before in given.items():
+            after = [roomy.run(f"SELECT nextval('{name}')", database=shard)[0][0]
+                     for shard in scenario.new for _ in range(5)]
+            assert len(set(after)) == len(after) and min(after) > max(before), (name, after)
+        assert all(number % 50 == 1 for number in after), "blocks of 50"
+        assert roomy.run("SELECT nextval('days')", database=scenario.new[0])[0][0] <= 7
+        act(suite, "roll-back", job_of(suite))

@@ -9,6 +9,7 @@
 #include "services/replicator/cluster/check.hpp"
 #include "services/replicator/cluster/runner.hpp"
 #include "services/replicator/move/indexes.hpp"
+#include "services/replicator/move/pieces.hpp"
 #include "services/replicator/move/source.hpp"
 
 namespace pgsled::replicator {
@@ -177,21 +178,16 @@ trouble cluster_runner::empty_again(std::size_t shard) {
   one.runner = scene_.runner;
   one.stop = &quit_;
   one.where = scene_.side(cluster_side::fresh).where;
-  auto patient = one.open(static_cast<shard_number>(shard), rows_wait);
+  auto patient = one.open(static_cast<shard_number>(shard), rows_wait);   // large indexes
   if (!patient) return patient.error();
   const auto there = one_value(*patient, "SELECT to_regclass('pgsled.job') IS NOT NULL");
   if (!there) return there.error();
   if (*there != "t") return std::nullopt;
-  const auto filled = patient->query(fmt::format("SELECT unnest(filled) FROM pgsled.job "
-                                                 "WHERE id = {}", literal(order_.job)));
-  if (!filled) return filled.error();
-  if (!filled->empty()) {
-    std::string sql = hold_job(one) + "; SET LOCAL session_replication_role = replica; ";
-    for (const auto& name : column_of(*filled)) sql += "DELETE FROM " + name + "; ";
-    if (auto error = execute(*patient, sql + fmt::format(
-            "UPDATE pgsled.job SET filled = '{{}}' WHERE id = {}", literal(order_.job)))) {
-      return error;
-    }
+  if (auto error = delete_filled(*patient, one, [this]() -> trouble {
+        if (stopped_) return pg_error{"57P01", "the process ends", {}, {}};
+        return std::nullopt;
+      })) {
+    return error;
   }
   return restore_indexes(one, *patient);
 }
@@ -222,12 +218,13 @@ trouble cluster_runner::undo() {
   if (job_.reason()) {
     if (auto error = mark()) return error;
   }
-  for (const auto of : both) {
+  for (const auto of : both) {   // slots first: they hold back the log of their servers
     for (std::size_t shard = 0; shard < scene_.side(of).links.size(); ++shard) {
       if (auto error = drop_tools(of, shard)) return error;
-      if (of == cluster_side::old) continue;
-      if (auto error = empty_again(shard)) return error;
     }
+  }
+  for (std::size_t shard = 0; shard < scene_.side(cluster_side::fresh).links.size(); ++shard) {
+    if (auto error = empty_again(shard)) return error;
   }
   progress_.rows = progress_.bytes = progress_.changes = progress_.lag = 0;
   return mark();

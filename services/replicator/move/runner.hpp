@@ -79,8 +79,7 @@ class move_runner : public job_runner {
   trouble undo();
   trouble drop_tools(shard_number, moving::stored at);
   trouble drop_rows();
-  trouble delete_rows(management::connection&, const std::string& name, const std::string& rows,
-                      moving::stored at);
+  trouble still_runs() const;               // an error when the process ends
   trouble mark_moving(const char* how);
   trouble settle_flipped();
   trouble destination_has_them();

@@ -6,29 +6,17 @@
 
 #include "common/commit/statements.hpp"
 #include "services/replicator/move/indexes.hpp"
+#include "services/replicator/move/pieces.hpp"
 #include "services/replicator/move/runner.hpp"
 #include "services/replicator/move/source.hpp"
 
 namespace pgsled::replicator {
 
-namespace {
-
 using commit::statements::literal;
 
-constexpr std::int64_t blocks_at_once = 256;   // of a table, in one transaction
+namespace {
 
-// An entry of pgsled.job.filled: a table, and perhaps which of its rows.
-std::pair<std::string, std::string> filled_table(const std::string& entry) {
-  bool quoted = false;
-  for (std::size_t i = 0; i < entry.size(); ++i) {
-    quoted = quoted != (entry[i] == '"');
-    if (quoted || entry[i] != ' ') continue;
-    constexpr std::string_view where = " WHERE ";
-    if (entry.compare(i, where.size(), where) != 0) break;
-    return {entry.substr(0, i), entry.substr(i + where.size())};
-  }
-  return {entry, "true"};
-}
+constexpr std::chrono::milliseconds rows_wait{3'600'000};
 
 }  // namespace
 
@@ -68,21 +56,10 @@ trouble move_runner::drop_rows() {
   const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
   if (!there) return there.error();
   if (*there != "t") return std::nullopt;
-  const auto filled = link.query(fmt::format(
-      "SELECT unnest(filled) FROM pgsled.job WHERE id = {} AND round = {} AND phase = 'moving'",
-      literal(order_.job), scene_.round));
-  if (!filled) return filled.error();
-  if (auto error = execute(link, "SET session_replication_role = replica")) return error;
-  for (const auto& row : *filled) {
-    const auto [name, rows] = filled_table(row[0]);
-    if (auto error = delete_rows(link, name, rows, moving::stored::moving)) return error;
-  }
-  if (auto error = execute(link, fmt::format(
-          "RESET session_replication_role; {}; UPDATE pgsled.job SET filled = '{{}}' WHERE id = {}",
-          hold_job(scene_), literal(order_.job)))) {
-    return error;
-  }
-  return restore_indexes(scene_, link);
+  auto patient = scene_.open(scene_.destination, rows_wait);   // large indexes
+  if (!patient) return patient.error();
+  if (auto error = delete_filled(*patient, scene_, [this] { return still_runs(); })) return error;
+  return restore_indexes(scene_, *patient);
 }
 
 trouble move_runner::undo() {
@@ -202,40 +179,20 @@ trouble move_runner::clean() {
   return std::nullopt;
 }
 
+// As long as the job is flipped there, too, and the rows are where they belong now.
 trouble move_runner::clean_table(management::connection& link, const moving::table& one) {
-  return delete_rows(link, moving::in_sql(one),
-                     moving::where_moving(one, {scene_.map.size(), scene_.moving}),
-                     moving::stored::flipped);
+  const auto rows = fmt::format(
+      "{} AND EXISTS (SELECT FROM pgsled.job WHERE id = {} AND phase = 'flipped')",
+      moving::where_moving(one, {scene_.map.size(), scene_.moving}), literal(order_.job));
+  return delete_in_pieces(link, scene_, moving::in_sql(one), rows, [this]() -> trouble {
+    if (auto error = still_runs()) return error;
+    return destination_has_them();   // it may be another server by now
+  });
 }
 
-// In small batches by their place in the table, as long as the job is this runner's and as far as
-// it is; until a whole pass finds none. A table that was dropped meanwhile has no rows.
-trouble move_runner::delete_rows(management::connection& link, const std::string& name,
-                                 const std::string& rows, moving::stored at) {
-  const bool flipped = at == moving::stored::flipped;
-  while (true) {
-    const auto blocks = one_value(link, fmt::format(
-        "SELECT pg_relation_size(to_regclass({})) / current_setting('block_size')::bigint",
-        literal(name)));
-    if (!blocks) return blocks.error();
-    if (blocks->empty()) return std::nullopt;
-    const std::int64_t end = std::stoll(*blocks);
-    std::int64_t gone = 0;
-    for (std::int64_t from = 0; from < end; from += blocks_at_once) {
-      if (stopped_) return pg_error{"57P01", "the process ends", {}, {}};
-      if (flipped) {   // it may be another server by now
-        if (auto error = destination_has_them()) return error;
-      }
-      const auto touched = link.run(fmt::format(
-              "{}; DELETE FROM ONLY {} WHERE ctid >= '({},0)' AND ctid < '({},0)' AND {} AND "
-              "EXISTS (SELECT FROM pgsled.job WHERE id = {} AND phase = '{}')",
-              hold_job(scene_), name, from, from + blocks_at_once, rows, literal(order_.job),
-              flipped ? "flipped" : "moving"));
-      if (!touched) return touched.error();
-      gone += touched->back();
-    }
-    if (gone == 0) return std::nullopt;
-  }
+trouble move_runner::still_runs() const {
+  if (stopped_) return pg_error{"57P01", "the process ends", {}, {}};
+  return std::nullopt;
 }
 
 }  // namespace pgsled::replicator
