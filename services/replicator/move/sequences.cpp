@@ -27,8 +27,8 @@ constexpr const char* query =
 
 // A shard that owns rows gives values out all the time, so it is locked against that for a moment;
 // and values of a residue of its own meet no other's there.
-trouble carry(management::connection& link, const std::vector<std::string>& row,
-              const sequence_value& found, const sequence_manner& how) {
+std::string carrying(const std::vector<std::string>& row, const sequence_value& found,
+                     const sequence_manner& how) {
   const auto name = moving::quoted(row[0]) + "." + moving::quoted(row[1]);
   const auto last = static_cast<std::int64_t>(std::stoll(row[2]));
   const auto highest = found.highest;
@@ -40,13 +40,12 @@ trouble carry(management::connection& link, const std::vector<std::string>& row,
   if (how.in_use) {
     // Also with values of its own: the shard that has gone highest may be emptied for good, and a
     // new one with its number begins behind those that are left.
-    if (highest < last) return std::nullopt;
+    if (highest < last) return {};
     const auto next = step % residues == 0 ? own_from(highest + 1, std::stoll(row[5]))
                                            : highest + 1;
-    return execute(link, fmt::format(
-        "SET LOCAL lock_timeout = '500ms'; ALTER SEQUENCE {0} INCREMENT BY {2}; "
-        "SELECT setval({1}, {3}, false) FROM {0} WHERE last_value < {3}",
-        name, literal(name), step, next));
+    return fmt::format("ALTER SEQUENCE {0} INCREMENT BY {2}; "
+                       "SELECT setval({1}, {3}, false) FROM {0} WHERE last_value < {3}; ",
+                       name, literal(name), step, next);
   }
   std::int64_t next = std::max(highest, last) + 1;
   std::string sql;
@@ -60,7 +59,7 @@ trouble carry(management::connection& link, const std::vector<std::string>& row,
     next = own_from(next, first);
     sql += fmt::format("ALTER SEQUENCE {} START WITH {}; ", name, first);
   }
-  return execute(link, sql + fmt::format("SELECT setval({}, {}, false)", literal(name), next));
+  return sql + fmt::format("SELECT setval({}, {}, false); ", literal(name), next);
 }
 
 trouble read_one(management::connection& link, shard_number shard, sequence_values& found) {
@@ -98,12 +97,14 @@ trouble carry_sequences(management::connection& link, const sequence_values& val
                         const sequence_manner& how) {
   const auto rows = link.again(query);
   if (!rows) return rows.error();
+  std::string all;   // in one transaction: clients are held back meanwhile
   for (const auto& row : *rows) {
     const auto found = values.find({row[0], row[1]});
     if (found == values.end() || std::stoll(row[3]) <= 0) continue;
-    if (auto error = carry(link, row, found->second, how)) return error;
+    all += carrying(row, found->second, how);
   }
-  return std::nullopt;
+  if (all.empty()) return std::nullopt;
+  return execute(link, (how.in_use ? "SET LOCAL lock_timeout = '500ms'; " : "") + all);
 }
 
 }  // namespace pgsled::replicator
