@@ -107,7 +107,11 @@ result<std::string> insertion(const table& of, const wal::tuple& row) {
   for (std::size_t i = 0; i < row.size(); ++i) {
     if (row[i].what == kind::absent) continue;
     if (row[i].what == kind::unchanged) {
-      return tl::unexpected(lost(of, "a value that was not changed is not in the server's log"));
+      auto error = lost(of, "a row went to another shard, and a value of it that was not changed is "
+                            "not in the server's log");
+      error.hint = fmt::format("ALTER TABLE {} REPLICA IDENTITY FULL  on the servers that it comes "
+                               "from, and begin again.", in_sql(of));
+      return tl::unexpected(std::move(error));
     }
     if (!values.empty()) values += ",";
     values += value(row[i]);
