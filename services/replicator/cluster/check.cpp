@@ -8,6 +8,7 @@
 
 #include "common/placement/rule.hpp"
 #include "services/replicator/cluster/flow.hpp"
+#include "services/replicator/move/alike.hpp"
 #include "services/replicator/move/collisions.hpp"
 #include "services/replicator/move/rights.hpp"
 

@@ -2,7 +2,6 @@
 // check: what has to be right before a move changes anything, all said at once; and which
 // tables take part. Reads only. Thread rule: the runner's thread.
 
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -26,14 +25,6 @@ std::vector<std::string> mapped_there(const move_scene&);
 
 // Whether the router's functions are on a shard, t or f.
 const char* schema_is_there();
-
-// A wrong bucket would be a wrong shard: whether the server, asked for some of each type of key,
-// computes those that pgsled does. By sha1 with a `digest`.
-result<bool> hashes_alike(management::connection&, const std::string& digest = {});
-// Foreign keys of one server whose rows would not live together, in words.
-result<std::vector<std::string>> references_apart(
-    management::connection&, const found_tables&,
-    const std::function<bool(const found_table&)>& skipped);
 
 // Fills in scene.tables. Errors are those of the connections.
 result<move_report> check_move(move_scene&);

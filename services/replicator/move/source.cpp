@@ -22,8 +22,7 @@ std::string table_of(const std::string& entry) {
   return entry.substr(0, entry.find(identity_words));
 }
 
-// An index that somebody has dropped meanwhile must not keep the
-// move from its end.
+// An index that somebody has dropped meanwhile must not keep the move from its end.
 std::string identity_as_before(const std::string& entry) {
   const auto at = entry.find(identity_words);
   const auto table = "ALTER TABLE IF EXISTS ONLY " + table_of(entry) + std::string(identity_words);
