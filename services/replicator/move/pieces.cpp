@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <vector>
+
 #include "common/commit/statements.hpp"
 
 namespace pgsled::replicator {
@@ -11,6 +13,20 @@ namespace {
 using commit::statements::literal;
 
 constexpr std::int64_t blocks_at_once = 256;
+constexpr std::string_view all_rows = "true";
+
+// All of them together, since they may refer to each other. Where it cannot be done (a table that
+// stays refers to one of them) they are emptied in pieces.
+void truncate(management::connection& link, const move_scene& scene,
+              const std::vector<std::string>& tables) {
+  std::string all;
+  for (const auto& one : tables) {
+    const auto there = one_value(link, fmt::format("SELECT to_regclass({})", literal(one)));
+    if (!there || there->empty()) continue;
+    all += (all.empty() ? "ONLY " : ", ONLY ") + one;
+  }
+  if (!all.empty()) static_cast<void>(execute(link, hold_job(scene) + "; TRUNCATE " + all));
+}
 
 }  // namespace
 
@@ -44,6 +60,12 @@ trouble delete_filled(management::connection& link, const move_scene& scene,
   if (!filled) return filled.error();
   if (filled->empty()) return std::nullopt;
   if (auto error = execute(link, "SET session_replication_role = replica")) return error;
+  std::vector<std::string> whole;
+  for (const auto& row : *filled) {
+    const auto [table, rows] = filled_table(row[0]);
+    if (rows == all_rows) whole.push_back(table);
+  }
+  truncate(link, scene, whole);
   for (const auto& row : *filled) {
     const auto [table, rows] = filled_table(row[0]);
     if (auto error = delete_in_pieces(link, scene, table, rows, before)) return error;
@@ -61,7 +83,7 @@ std::pair<std::string, std::string> filled_table(std::string_view entry) {
     if (quoted || !entry.substr(i).starts_with(where)) continue;
     return {std::string(entry.substr(0, i)), std::string(entry.substr(i + where.size()))};
   }
-  return {std::string(entry), "true"};
+  return {std::string(entry), std::string(all_rows)};
 }
 
 }  // namespace pgsled::replicator

@@ -16,7 +16,8 @@ namespace pgsled::replicator {
 trouble delete_in_pieces(management::connection&, const move_scene&, const std::string& table,
                          const std::string& rows, const std::function<trouble()>& before);
 
-// All rows that pgsled.job.filled tells of are deleted so, without triggers, and forgotten there.
+// All rows that pgsled.job.filled tells of go, without triggers, and are forgotten there: by TRUNCATE
+// where it is all of a table, else so.
 trouble delete_filled(management::connection&, const move_scene&,
                       const std::function<trouble()>& before);
 
