@@ -22,21 +22,24 @@ class relay_line final : public lease_line {
  public:
   relay_line(worker& w, snapshot::pooler_ref pooler) : worker_(w), pooler_(std::move(pooler)) {
     open();
-    greet();
+    beat();
   }
   ~relay_line() override {
     worker_.loop().cancel(timer_);
     cut_all();
   }
 
+  // What is said while there is no connection is lost: all begins anew with the next welcome.
   void tell(const lease::message& message) override {
-    if (!flush()) return down("its queue is full");
+    if (!connected_ || full_) return;
     std::string bytes;
     lease::encode(message, bytes);
-    bus::header head;
-    head.kind = bus::kind::lease;
-    head.trace = incarnation_;
-    if (!link_->send(head, as_bytes(bytes))) down("its queue is full");
+    if (flush() && put(bus::kind::lease, as_bytes(bytes))) return;
+    // Not here: the caller may be among the leases that end with this.
+    full_ = true;
+    worker_.schedule([this, alive = std::weak_ptr<int>(alive_)] {
+      if (!alive.expired() && full_) down("its queue is full");
+    });
   }
 
   const snapshot::pooler_ref& pooler() const override { return pooler_; }
@@ -58,10 +61,7 @@ class relay_line final : public lease_line {
       options.curve = worker_.shared().curve;
       options.curve.server_public_key = pooler_.relay_key;
     }
-    const auto random = auth::random_bytes(8);
-    incarnation_ = load_le<std::uint64_t>(random.data());
-    boot_ = 0;
-    heard_ = net::clock::now();
+    renew();
     link_ = std::make_unique<bus::link>(
         worker_.loop(), worker_.shared().bus, options,
         [this](const bus::envelope& got) {
@@ -69,16 +69,29 @@ class relay_line final : public lease_line {
           worker_.run_scheduled();
         },
         [this](bool connected) {
-          if (!connected && boot_ != 0) worker_.schedule([this] { down("the connection broke"); });
+          connected_ = connected;
+          // Welcomed or not: what was on its way in either direction may be lost.
+          connected ? greet() : down("the connection broke");
           worker_.run_scheduled();
         });
   }
 
+  // Not taken: the next beat says it again.
   void greet() {
-    if (net::clock::now() - heard_ > silence && boot_ != 0) down("it has not been heard for 5 s");
-    tell(worker_.greeting(pooler_.instance));
-    timer_ = worker_.loop().after(greeting_interval, [this] {
+    if (!connected_) return;
+    std::string bytes;
+    lease::encode(worker_.greeting(pooler_.instance), bytes);
+    put(bus::kind::lease, as_bytes(bytes));
+  }
+
+  void beat() {
+    if (net::clock::now() - heard_ > silence && boot_ != 0) {
+      down("it has not been heard for 5 s");
+    } else {
       greet();
+    }
+    timer_ = worker_.loop().after(greeting_interval, [this] {
+      beat();
       worker_.run_scheduled();
     });
   }
@@ -88,14 +101,22 @@ class relay_line final : public lease_line {
     log::warn("relay", "the line to {} is gone: {}", pooler_.instance, why);
     cut_all();
     worker_.pooler_down(pooler_.instance);
+    renew();
+    greet();
+  }
+  void renew() {
     const auto random = auth::random_bytes(8);
     incarnation_ = load_le<std::uint64_t>(random.data());
-    boot_ = 0;
+    boot_ = channel_ = 0;
+    batch_.clear();
+    full_ = false;
     heard_ = net::clock::now();
   }
 
   void cut_all();
   void receive(const bus::envelope& got);
+  void welcomed(std::uint64_t boot, std::uint64_t channel);
+  void receive_parts(byte_span payload);
   void granted(lease::grant&& granted);
   // Goes when the loop has nothing else to do, with what others have to say by then.
   lease::relay_batch& batch() {
@@ -111,11 +132,15 @@ class relay_line final : public lease_line {
   // Before a lease message: they keep their order.
   bool flush() {
     if (batch_.empty()) return true;
-    bus::header head;
-    head.kind = bus::kind::relay;
-    const bool sent = link_->send(head, batch_.payload());
+    const bool sent = put(bus::kind::relay, batch_.payload());
     batch_.clear();
     return sent;
+  }
+  bool put(bus::kind what, byte_span payload) {
+    bus::header head;
+    head.kind = what;
+    head.trace = incarnation_;
+    return link_->send(head, payload);
   }
 
   worker& worker_;
@@ -124,7 +149,9 @@ class relay_line final : public lease_line {
   std::unordered_map<lease::lease_id, flow*> flows_;  // owned by who uses the lease
   lease::relay_batch batch_;  // at most the credit of all leases
   std::shared_ptr<int> alive_ = std::make_shared<int>();
-  std::uint64_t incarnation_ = 0, boot_ = 0;
+  std::uint64_t incarnation_ = 0;
+  std::uint64_t boot_ = 0, channel_ = 0;  // of the pooler that has welcomed this incarnation
+  bool connected_ = false, full_ = false;
   net::time_point heard_{};
   net::reactor::timer_id timer_ = 0;
 };
@@ -245,22 +272,32 @@ void relay_line::granted(lease::grant&& granted) {
   worker_.from_pooler(pooler_.instance, std::move(granted), std::move(bytes));
 }
 
+void relay_line::welcomed(std::uint64_t boot, std::uint64_t channel) {
+  if (boot_ != 0 && boot != boot_) return down("it is a new process");
+  channel_ = channel;
+  if (std::exchange(boot_, boot) == 0) worker_.pooler_up();
+}
+
 void relay_line::receive(const bus::envelope& got) {
+  if (got.header.trace != incarnation_) return;  // meant for what this line was before
   heard_ = net::clock::now();
-  if (got.header.kind == bus::kind::lease) {
-    auto message = lease::decode(got.payload);
-    if (!message) return down("it sent a message that cannot be read");
-    if (const auto* welcome = std::get_if<lease::welcome>(&*message)) {
-      if (boot_ != 0 && welcome->boot != boot_) down("it is a new process");
-      if (std::exchange(boot_, welcome->boot) == 0) worker_.pooler_up();
-      return;
-    }
-    if (auto* grant = std::get_if<lease::grant>(&*message)) return granted(std::move(*grant));
-    worker_.from_pooler(pooler_.instance, std::move(*message), {});
-    return;
+  const bool known = boot_ != 0;
+  // It has taken this worker for dead, and its leases.
+  if (known && got.header.request != channel_) return down("it has ended its channel");
+  if (got.header.kind == bus::kind::relay && known) return receive_parts(got.payload);
+  if (got.header.kind != bus::kind::lease) return;
+  auto message = lease::decode(got.payload);
+  if (!message) return down("it sent a message that cannot be read");
+  if (const auto* welcome = std::get_if<lease::welcome>(&*message)) {
+    return welcomed(welcome->boot, got.header.request);
   }
-  if (got.header.kind != bus::kind::relay) return;
-  lease::relay_reader parts(got.payload);
+  if (!known) return;
+  if (auto* grant = std::get_if<lease::grant>(&*message)) return granted(std::move(*grant));
+  worker_.from_pooler(pooler_.instance, std::move(*message), {});
+}
+
+void relay_line::receive_parts(byte_span payload) {
+  lease::relay_reader parts(payload);
   while (const auto part = parts.next()) {
     const auto at = flows_.find(part->lease);
     if (at == flows_.end() || !at->second->is(part->generation)) continue;

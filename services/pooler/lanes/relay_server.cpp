@@ -21,8 +21,8 @@ constexpr int most_rounds = 8;
 // One holder.
 class relay_server::channel final : public holder_link {
  public:
-  channel(relay_server& server, std::string name, std::uint64_t incarnation)
-      : server_(server), name_(std::move(name)), incarnation_(incarnation) {
+  channel(relay_server& server, std::string name, std::uint64_t incarnation, std::uint64_t number)
+      : server_(server), name_(std::move(name)), incarnation_(incarnation), number_(number) {
     id_ = server_.lender_.attach(*this);
   }
 
@@ -30,10 +30,7 @@ class relay_server::channel final : public holder_link {
     if (!flush()) return false;  // before it: they keep their order
     std::string bytes;
     lease::encode(what, bytes);
-    bus::header head;
-    head.kind = bus::kind::lease;
-    return !ended_ && bytes.size() <= lease::max_message_bytes &&
-           server_.hub_.send(name_, head, as_bytes(bytes));
+    return bytes.size() <= lease::max_message_bytes && put(bus::kind::lease, as_bytes(bytes));
   }
   // Goes when the loop has nothing else to do, with what other leases have to say by then; at once
   // when it has grown large.
@@ -45,9 +42,7 @@ class relay_server::channel final : public holder_link {
   }
   bool flush() {
     if (batch_.empty()) return true;
-    bus::header head;
-    head.kind = bus::kind::relay;
-    const bool sent = !ended_ && server_.hub_.send(name_, head, batch_.payload());
+    const bool sent = put(bus::kind::relay, batch_.payload());
     batch_.clear();
     return sent;
   }
@@ -66,12 +61,21 @@ class relay_server::channel final : public holder_link {
 
   relay_server& server_;
   const std::string name_;
-  const std::uint64_t incarnation_;
+  const std::uint64_t incarnation_, number_;
   holder_id id_ = 0;
   net::time_point heard_ = net::clock::now();
   std::unordered_map<lease_id, flow*> flows_;
   lease::relay_batch batch_;
   bool ended_ = false;
+
+ private:
+  bool put(bus::kind what, byte_span payload) {
+    bus::header head;
+    head.kind = what;
+    head.request = number_;
+    head.trace = incarnation_;
+    return !ended_ && server_.hub_.send(name_, head, payload);
+  }
 };
 
 // The bytes of one lease. May outlive its channel, of which it knows no more then.
@@ -216,14 +220,49 @@ result<std::string> relay_server::start() {
 
 void relay_server::allow(const std::vector<std::string>& client_keys) { hub_.allow(client_keys); }
 
+relay_server::channel* relay_server::find(const std::string& name, std::uint64_t incarnation) {
+  const auto at = channels_.find(name);
+  const bool its = at != channels_.end() && at->second->incarnation_ == incarnation;
+  return its ? at->second.get() : nullptr;
+}
+
+relay_server::channel* relay_server::open(const std::string& name, std::uint64_t incarnation) {
+  // A new process under the same name, or a line made anew.
+  if (const auto at = channels_.find(name); at != channels_.end()) at->second->lost();
+  if (channels_.size() >= holder_bound) return nullptr;
+  auto fresh = std::make_unique<channel>(*this, name, incarnation, ++last_channel_);
+  return channels_.emplace(name, std::move(fresh)).first->second.get();
+}
+
+// To who may believe that it has a channel and leases. Lost where its queue is full: then the
+// answer to its next hello shows it.
+void relay_server::tell_ended(const std::string& name, std::uint64_t incarnation) {
+  bus::header head;
+  head.kind = bus::kind::relay;
+  head.trace = incarnation;
+  hub_.send(name, head, {});
+}
+
 void relay_server::receive(const std::string& from, const bus::envelope& got) {
-  if (got.header.kind == bus::kind::lease) return hear(from, got);
-  const auto at = channels_.find(from);
-  if (at == channels_.end()) return;
-  auto& link = *at->second;
-  link.heard_ = net::clock::now();
-  if (got.header.kind != bus::kind::relay) return;
-  lease::relay_reader parts(got.payload);
+  if (got.header.kind != bus::kind::lease && got.header.kind != bus::kind::relay) return;
+  const auto incarnation = got.header.trace;
+  auto* link = find(from, incarnation);
+  if (got.header.kind == bus::kind::relay) {
+    if (link == nullptr) return tell_ended(from, incarnation);
+    link->heard_ = net::clock::now();
+    return receive_parts(*link, got.payload);
+  }
+  auto what = lease::decode(got.payload);
+  const bool greeting = what && std::holds_alternative<lease::hello>(*what);
+  if (link == nullptr && greeting) link = open(from, incarnation);
+  if (link == nullptr) return tell_ended(from, incarnation);
+  link->heard_ = net::clock::now();
+  if (!what) return lender_.refuse(link->id_, "unreadable message: " + what.error());
+  lender_.receive(link->id_, std::move(*what));
+}
+
+void relay_server::receive_parts(channel& link, byte_span payload) {
+  lease::relay_reader parts(payload);
   while (const auto part = parts.next()) {
     const auto f = link.flows_.find(part->lease);
     if (f == link.flows_.end() || !f->second->is(part->generation)) continue;
@@ -258,24 +297,6 @@ void relay_server::flush_later(const std::string& name) {
   });
 }
 
-void relay_server::hear(const std::string& from, const bus::envelope& got) {
-  auto what = lease::decode(got.payload);
-  auto at = channels_.find(from);
-  const bool greeting = what && std::holds_alternative<lease::hello>(*what);
-  if (at != channels_.end() && greeting && at->second->incarnation_ != got.header.trace) {
-    at->second->lost();  // a new process under the same name
-    at = channels_.find(from);
-  }
-  if (at == channels_.end()) {
-    if (!greeting || channels_.size() >= holder_bound) return;
-    at = channels_.emplace(from, std::make_unique<channel>(*this, from, got.header.trace)).first;
-  }
-  auto& link = *at->second;
-  link.heard_ = net::clock::now();
-  if (!what) return lender_.refuse(link.id_, "unreadable message: " + what.error());
-  lender_.receive(link.id_, std::move(*what));
-}
-
 void relay_server::sweep() {
   const auto now = net::clock::now();
   // If this process itself was held up, their messages lie unread.
@@ -295,6 +316,7 @@ void relay_server::sweep() {
 void relay_server::remove(const std::string& name) {
   const auto at = channels_.find(name);
   if (at == channels_.end()) return;
+  tell_ended(name, at->second->incarnation_);
   for (auto& [id, f] : at->second->flows_) f->forget_link();
   at->second->flows_.clear();
   dead_.bury(std::move(at->second));

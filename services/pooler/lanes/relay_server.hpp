@@ -2,7 +2,8 @@
 // relay_server: the relay lane's end of the pooler. Holders reach it over ZeroMQ; lease messages
 // and the bytes of lent connections share one channel each (docs/formats/lease.md). Thread rule:
 // the reactor's. Bounds: credit of `window` bytes per lease and direction; a holder not heard for
-// `silence` is dropped.
+// `silence` is dropped. A holder that is dropped may be asleep and go on later: channels have
+// numbers, by which it finds out.
 
 #include <map>
 #include <memory>
@@ -33,7 +34,10 @@ class relay_server {
   class channel;
   class flow;
   void receive(const std::string& from, const bus::envelope&);
-  void hear(const std::string& from, const bus::envelope&);
+  void receive_parts(channel&, byte_span payload);
+  channel* find(const std::string& name, std::uint64_t incarnation);
+  channel* open(const std::string& name, std::uint64_t incarnation);
+  void tell_ended(const std::string& name, std::uint64_t incarnation);
   void flush_later(const std::string& name);
   void sweep();
   void remove(const std::string& name);
@@ -41,6 +45,7 @@ class relay_server {
   net::reactor& reactor_;
   lender& lender_;
   std::unordered_map<std::string, std::unique_ptr<channel>> channels_;
+  std::uint64_t last_channel_ = 0;
   net::graveyard dead_;
   std::vector<std::string> to_flush_;  // channels with a batch, by name
   net::reactor::timer_id timer_ = 0;

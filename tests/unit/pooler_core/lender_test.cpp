@@ -416,17 +416,18 @@ class relay_holder {
       link_ = link.get();
       r.links.push_back(std::move(link));
     });
-    say(lease::hello{"frontend-9.0", 1, "net", {}});
+    greet();
   }
+  void greet() { say(lease::hello{"frontend-9.0", 1, "net", {}}); }
   void say(const lease::message& what) {
     std::string bytes;
     lease::encode(what, bytes);
     bus::header head;
     head.kind = bus::kind::lease;
-    head.trace = 77;
     send(head, bytes);
   }
   void send(bus::header head, std::string bytes) {
+    head.trace = incarnation;
     rig_.call([&] { EXPECT_TRUE(link_->send(head, as_bytes(bytes))); });
   }
   void send_stream(lease::relay_what what, const lease::grant& g, const std::string& bytes) {
@@ -451,14 +452,22 @@ class relay_holder {
     return locked([&] { return std::get<lease::grant>(messages[at]); });
   }
 
+  std::atomic<std::uint64_t> incarnation{77};
   std::deque<lease::message> messages;
+  std::deque<std::uint64_t> welcomes, endings;  // channels that were welcomed; traces of the ended
   std::string data;
   int ends = 0, credits = 0;
 
  private:
   void take(const bus::envelope& e) {
     const std::lock_guard lock(mutex_);
-    if (e.header.kind == bus::kind::lease) messages.push_back(std::move(*lease::decode(e.payload)));
+    if (e.header.kind == bus::kind::lease) {
+      EXPECT_EQ(e.header.trace, incarnation);
+      messages.push_back(std::move(*lease::decode(e.payload)));
+      const bool welcome = std::holds_alternative<lease::welcome>(messages.back());
+      if (welcome) welcomes.push_back(e.header.request);
+    }
+    if (e.header.request == 0) endings.push_back(e.header.trace);
     lease::relay_reader parts(e.header.kind == bus::kind::relay ? e.payload : byte_span{});
     while (const auto part = parts.next()) {
       if (part->what == lease::relay_what::data) data.append(as_text(part->bytes));
@@ -533,6 +542,39 @@ TEST(lender, a_holder_whose_bytes_cannot_be_read_is_dropped) {
   head.kind = bus::kind::relay;
   h.send(head, "no parts of a batch");
   EXPECT_TRUE(r.server.wait_for("end"));
+}
+
+// It may have slept meanwhile, and believe that it has its leases still.
+TEST(lender, a_holder_that_was_dropped_finds_out) {
+  rig r("relay");
+  relay_holder h(r);
+  ASSERT_TRUE(h.wait([&] { return h.welcomes.size() == 1; }));
+  bus::header head;
+  head.kind = bus::kind::relay;
+  h.send(head, "no parts of a batch");
+  ASSERT_TRUE(h.wait([&] { return h.endings.size() == 1; }));
+  h.say(lease::demand{pool_number, 1, 1});   // on a channel that is not there
+  ASSERT_TRUE(h.wait([&] { return h.endings.size() == 2; }));
+  h.greet();
+  ASSERT_TRUE(h.wait([&] { return h.welcomes.size() == 2; }));
+  EXPECT_NE(h.welcomes[0], h.welcomes[1]);
+  EXPECT_EQ(h.endings, (std::deque<std::uint64_t>{77, 77}));
+  EXPECT_EQ(r.server.seen("connect"), 0);
+}
+
+TEST(lender, what_another_incarnation_says_is_not_heard) {
+  rig r("relay");
+  relay_holder h(r);
+  ASSERT_TRUE(h.wait([&] { return h.welcomes.size() == 1; }));
+  h.incarnation = 78;
+  h.say(lease::demand{pool_number, 1, 1});
+  ASSERT_TRUE(h.wait([&] { return h.endings.size() == 1; }));
+  EXPECT_EQ(h.endings[0], 78u);
+  h.greet();
+  ASSERT_TRUE(h.wait([&] { return h.welcomes.size() == 2; }));
+  h.say(lease::demand{pool_number, 1, 1});
+  ASSERT_TRUE(h.wait([&] { return h.messages.size() == 3; }));
+  EXPECT_EQ(r.server.seen("connect"), 1);
 }
 
 }  // namespace
