@@ -26,13 +26,15 @@ class worker::listener final : public net::watcher {
       : worker_(w), fd_(std::move(fd)), local_(local) {
     worker_.loop().add(fd_.get(), EPOLLIN, this);
   }
-  ~listener() { worker_.loop().remove(fd_.get()); }
+  ~listener() {
+    worker_.loop().cancel(timer_);
+    worker_.loop().watch(fd_.get(), 0, this);
+  }
   void on_events(std::uint32_t) override {
     for (int i = 0; i < accepts_per_turn; ++i) {
       net::unique_fd accepted(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (!accepted) {
-        if (errno == EMFILE || errno == ENFILE)
-          log::error("listen", "out of file descriptors; raise the limit of open files");
+        if (errno == EMFILE || errno == ENFILE) rest();
         break;
       }
       if (local_) {
@@ -45,9 +47,25 @@ class worker::listener final : public net::watcher {
   }
 
  private:
+  // Who waits to be accepted would be told of again at once, for ever.
+  void rest() {
+    constexpr std::chrono::seconds between_complaints{1};
+    constexpr std::chrono::milliseconds a_while{100};
+    const auto now = worker_.loop().now();
+    if (now - complained_at_ >= between_complaints) {
+      complained_at_ = now;
+      log::error("listen", "out of file descriptors; raise the limit of open files");
+    }
+    worker_.loop().watch(fd_.get(), 0, this);
+    timer_ = worker_.loop().after(a_while,
+                                  [this] { worker_.loop().watch(fd_.get(), EPOLLIN, this); });
+  }
+
   worker& worker_;
   net::unique_fd fd_;
   bool local_;
+  net::reactor::timer_id timer_ = 0;
+  net::time_point complained_at_{};
 };
 
 worker::worker(process_shared& shared, unsigned number, snapshot::frontend first)

@@ -116,7 +116,8 @@ lease_server::lease_server(net::reactor& r, lender& l, std::string path)
 
 lease_server::~lease_server() {
   if (!listener_) return;
-  reactor_.remove(listener_.get());
+  reactor_.cancel(rest_);
+  reactor_.watch(listener_.get(), 0, this);
   ::unlink(path_.c_str());
 }
 
@@ -134,6 +135,11 @@ void lease_server::on_events(std::uint32_t) {
     if (!fd) {
       if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         log::error(component, "cannot accept a holder: {}", std::strerror(errno));
+        // It would be told of again at once, for ever. Holders try again, too.
+        reactor_.watch(listener_.get(), 0, this);
+        rest_ = reactor_.after(std::chrono::milliseconds(500), [this] {
+          reactor_.watch(listener_.get(), EPOLLIN, this);
+        });
       }
       return;
     }

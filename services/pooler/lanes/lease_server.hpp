@@ -36,6 +36,7 @@ class lease_server final : public net::watcher {
   net::unique_fd listener_;
   std::unordered_map<channel*, std::unique_ptr<channel>> channels_;
   net::graveyard dead_;
+  net::reactor::timer_id rest_ = 0;   // of the listener
   std::vector<std::uint8_t> buffer_;
 };
 

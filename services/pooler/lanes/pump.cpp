@@ -78,13 +78,24 @@ void pump::ready(side& which, std::uint32_t events) {
 }
 
 void pump::move_down() {
-  for (int round = 0; round < most_rounds; ++round) {
-    const bool more = fill_down();
-    if (!drain_down() || !more) break;
+  bool more = true;
+  for (int round = 0; more && round < most_rounds; ++round) {
+    more = fill_down();
+    if (!drain_down()) more = false;
   }
+  if (more && server_->pending()) later();
   if (down_.eof && down_.empty() && !std::exchange(down_.eof_told, true)) {
     ::shutdown(ours_.get(), SHUT_WR);
   }
+}
+
+// What is decrypted already is announced by nothing.
+void pump::later() {
+  reactor_.defer([this, alive = std::weak_ptr<int>(alive_)] {
+    if (alive.expired() || server_ == nullptr) return;
+    move_down();
+    set_interest();
+  });
 }
 
 // True when there may be more to read at once.

@@ -46,6 +46,7 @@ class pump final : public carrier {
   bool fill_down();
   bool drain_down();
   bool drain_up();
+  void later();
   void set_interest();
 
   net::reactor& reactor_;
@@ -53,6 +54,7 @@ class pump final : public carrier {
   transport* server_ = nullptr;
   pipe down_, up_;
   side server_side_, holder_side_;
+  std::shared_ptr<int> alive_ = std::make_shared<int>();
   bool read_wants_write_ = false, write_wants_read_ = false;
 };
 

@@ -8,6 +8,8 @@ namespace pgsled::pooler {
 namespace {
 
 constexpr const char* component = "pooler";
+constexpr const char* no_descriptors =
+    "the pooler is out of file descriptors; raise its limit of open files";
 constexpr auto cancel_limit = std::chrono::seconds(5);
 constexpr auto end_limit = std::chrono::seconds(1);  // for a server to close after Terminate
 constexpr std::size_t most_early_pools = 4096;
@@ -194,6 +196,15 @@ void lender::carry_out(pool_entry& entry, lend_connection& what) {
     graveyard_.bury(std::move(c->lane));
     c->relayed = false;
   }
+  if (c->lane && !c->relayed && c->lane->descriptor() < 0) {
+    graveyard_.bury(std::move(c->lane));
+    log::error(component, "{}", no_descriptors);
+    give_to(what.holder, lease::pool_failed{entry.settings.id,
+                                            {"53000", no_descriptors, {}, {}}});
+    entry.machine->give_back(what.holder, what.id, what.generation, lease::condition::broken,
+                             net::clock::now());
+    return;
+  }
   lease::grant grant{entry.settings.id, what.id, what.generation, c->live->pid(),
                      c->live->parameters(), c->live->state()};
   c->live->state().unread.clear();
@@ -270,14 +281,22 @@ void lender::finish_close(connection& c) {
 void lender::start_cancel(connection& c) {
   probe_.cancels.add();
   c.cancel = std::make_unique<server_cancel>(reactor_, c.target, c.live->pid(), c.live->secret(),
-                                             cancel_limit, [this, id = c.id] { cancelled(id); });
+                                             cancel_limit,
+                                             [this, id = c.id](bool sure) { cancelled(id, sure); });
   c.cancel->start(c.live->peer());
 }
 
-void lender::cancelled(lease_id id) {
+void lender::cancelled(lease_id id, bool sure) {
   auto* c = find(id);
   if (c == nullptr) return;
   graveyard_.bury(std::move(c->cancel));
+  if (!sure) {
+    // Before the holder hears that the cancel is over, and lends the connection to its next client.
+    c->pool->machine->retire(id);
+    run(*c->pool);
+    c = find(id);
+    if (c == nullptr) return;
+  }
   if (c->cancel_for != 0) {
     const auto to = std::exchange(c->cancel_for, 0);
     give_to(to, lease::cancel_done{id, c->cancel_generation});

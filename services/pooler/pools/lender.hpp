@@ -97,7 +97,7 @@ class lender {
   void lost(lease_id, const std::string& why);
   void ran(lease_id, bool good);
   void start_cancel(connection&);
-  void cancelled(lease_id);
+  void cancelled(lease_id, bool sure);
   void close_when_gone(connection&);
   void await_end(connection&, time_point until, milliseconds pause);
   void finish_close(connection&);

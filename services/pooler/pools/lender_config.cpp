@@ -28,6 +28,7 @@ bool same_tls(const snapshot::pooler_settings& a, const snapshot::pooler_setting
 }  // namespace
 
 void lender::use_settings(const snapshot::pooler_settings& settings) {
+  const bool renewal = same_tls(settings_, settings);
   settings_ = settings;
   if (settings.tls_verify == "disabled") {
     tls_.reset();
@@ -41,6 +42,8 @@ void lender::use_settings(const snapshot::pooler_settings& settings) {
     tls_ = std::move(*made);
   } else {
     tls_error_ = made.error().message;
+    // Other demands are not met by the files that met those of before.
+    if (!renewal) tls_.reset();
     log::error(component, "TLS to servers: {}{}", tls_error_,
                tls_ ? "; the former files stay in use" : "");
   }

@@ -170,14 +170,19 @@ void pool::closed(lease_id id, time_point now) {
   settle(now);
 }
 
+void pool::retire(lease_id id) {
+  auto* m = find(id);
+  if (m == nullptr || m->phase != connection_phase::lent) return;
+  if (!std::exchange(m->old, true)) actions_.emplace_back(retire_lease{id, m->holder});
+}
+
 void pool::configure(const pool_limits& limits, bool renew, time_point now) {
   limits_ = limits;
   draining_ = false;
   for (auto& [id, m] : members_) {
     if (!renew || m.phase == connection_phase::closing) continue;
     if (m.phase == connection_phase::lent) {
-      if (!m.old) actions_.emplace_back(retire_lease{id, m.holder});
-      m.old = true;
+      retire(id);
     } else if (m.phase == connection_phase::checking || m.phase == connection_phase::cleaning) {
       m.old = true;
     } else {

@@ -100,6 +100,7 @@ class pool {
   void checked(lease_id, bool good, time_point now);  // after check and clean
   void lost(lease_id, time_point now);                // an idle one ended by itself
   void closed(lease_id, time_point now);
+  void retire(lease_id);  // closed when it comes back
 
   // `renew`: host, credentials or startup parameters changed; old connections are retired.
   void configure(const pool_limits&, bool renew, time_point now);

@@ -126,7 +126,7 @@ server_cancel::server_cancel(net::reactor& r, dial_target target, std::uint32_t 
       limit_(limit),
       done_(std::move(done)),
       dial_(r, std::move(target), [this](result<pooler::transport> how) {
-        if (!done_ || !how) return finish();
+        if (!done_ || !how) return finish(true);
         transport_ = std::move(*how);
         advance();
       }) {
@@ -139,7 +139,7 @@ server_cancel::~server_cancel() {
 }
 
 void server_cancel::start(const address& where) {
-  timer_ = reactor_.after(limit_, [this] { finish(); });
+  timer_ = reactor_.after(limit_, [this] { finish(!sent_); });
   dial_.start(where);
 }
 
@@ -149,9 +149,10 @@ void server_cancel::advance() {
   while (!out_.empty()) {
     std::size_t n = 0;
     const auto how = transport_.write(as_bytes(out_), n);
+    sent_ = true;   // some of it
     out_.erase(0, n);
     if (how == io::want_write || how == io::want_read) return watch(EPOLLIN | EPOLLOUT);
-    if (how != io::ok) return finish();
+    if (how != io::ok) return finish(true);
   }
   watch(EPOLLIN);
   std::array<std::uint8_t, 256> buffer;
@@ -159,15 +160,15 @@ void server_cancel::advance() {
     std::size_t n = 0;
     const auto how = transport_.read(buffer, n);
     if (how == io::want_read || how == io::want_write) return;
-    if (how != io::ok) return finish();
+    if (how != io::ok) return finish(true);
   }
 }
 
-void server_cancel::finish() {
+void server_cancel::finish(bool sure) {
   watch(0);
   reactor_.cancel(timer_);
   const auto done = std::exchange(done_, nullptr);
-  if (done) done();
+  if (done) done(sure);
 }
 
 }  // namespace pgsled::pooler

@@ -50,11 +50,11 @@ class server_opening final : public net::watcher {
 };
 
 // `done` is called when the server has closed the connection, or could not be reached, or `limit`
-// has passed: nothing of this cancel can hit a later query then (but for the limit, which is why it
-// is long).
+// has passed. `sure`: nothing of this cancel can hit a later query. Not so where it was sent and no
+// end was seen: a server that is held up reads it when it goes on.
 class server_cancel final : public net::watcher {
  public:
-  using finished = std::function<void()>;
+  using finished = std::function<void(bool sure)>;
   server_cancel(net::reactor&, dial_target, std::uint32_t pid, const std::string& secret,
                 net::duration limit, finished);
   ~server_cancel();
@@ -66,7 +66,7 @@ class server_cancel final : public net::watcher {
   void on_events(std::uint32_t events) override;
   void advance();
   void watch(std::uint32_t events) { reactor_.watch(transport_.fd.get(), events, this); }
-  void finish();
+  void finish(bool sure);
 
   net::reactor& reactor_;
   net::duration limit_;
@@ -75,6 +75,7 @@ class server_cancel final : public net::watcher {
   pooler::dial dial_;
   pooler::transport transport_;
   std::string out_;
+  bool sent_ = false;
 };
 
 }  // namespace pgsled::pooler

@@ -208,6 +208,24 @@ TEST(control, a_successor_adopts_what_poolers_hold) {
             10u);
 }
 
+TEST(control, a_clock_that_was_set_back_does_not_make_it_unheard) {
+  suite s;
+  s.machine.configure(two_databases());
+  const std::uint64_t ahead = s.machine.epoch() + 1'000'000;
+  s.hello("frontend", "f.0", {}, ahead);
+  s.now = succession_ms;
+  s.machine.tick(s.now);
+  s.settle();
+  EXPECT_GT(s.frontend("f.0").epoch, ahead) << "it heeds no older one";
+}
+
+TEST(control, an_epoch_that_no_clock_gives_is_not_taken_over) {
+  suite s;
+  s.machine.configure(two_databases());
+  s.hello("frontend", "f.0", {}, ~std::uint64_t{0});
+  EXPECT_LT(s.machine.epoch(), 1'000'000u);
+}
+
 TEST(control, a_router_that_was_stopped_blames_nobody_for_silence) {
   suite s;
   s.machine.configure(two_databases());
