@@ -221,6 +221,9 @@ void text_splitter::no_marker(char c, std::uint64_t at, cut_list& to) {
 }
 
 void text_splitter::end_marker(std::uint64_t at, cut_list& to) {
+  if (doubt_ > line_begin_ && spec_.server_major >= 18) {
+    return fail("22P04", "end-of-copy marker is not alone on its line");
+  }
   // What stands before it is the last row.
   if (doubt_ > line_begin_ || header_) end_line(doubt_, doubt_, to);
   if (failed_) return;

@@ -321,6 +321,27 @@ def test_a_text_key_beyond_ascii_in_another_encoding(both, server):
     assert same(server, "w", "k") == [("a", "表")]
 
 
+def test_binary_texts_are_the_clients(both, server):
+    """PostgreSQL does not heed ENCODING in that format."""
+    for client in both:
+        client.query("SET client_encoding = 'LATIN1'")
+    data = binary([(bytes([code]), b"v") for code in range(0xe0, 0xf0)])
+    through, direct = load_both(both, "COPY w FROM STDIN (FORMAT binary, ENCODING 'UTF8')", data)
+    assert direct == ("COPY 16", "I")
+    if through == direct:
+        same(server, "w", "k")
+    else:
+        assert through[0][0] == "0A000" and placed(server, "w", "k") == []
+
+
+@pytest.mark.parametrize("value", ["COPY that", "COPY t 99", "COPY t, line 7, column n"])
+def test_a_value_may_look_like_what_tells_of_it(both, server, value):
+    data = "".join(f"a\t{row}\t{value if row == 40 else 1}\n" for row in range(1, 60))
+    through, direct = load_both(both, "COPY t FROM STDIN", data.encode())
+    assert through == direct and "line 40" in direct[0][2]
+    assert same(server, "t", "id") == []
+
+
 def test_options_beyond_ascii(both, server):
     for sql, data in (("COPY t FROM STDIN (NULL 'né')", "né\t1\t2\nnée\t2\tné\n"),
                       ("COPY t FROM STDIN (FORMAT csv, NULL 'ß', FORCE_NULL (name))",

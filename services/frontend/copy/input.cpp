@@ -117,7 +117,9 @@ bool shard_copy::read_encodings(const session::pair_set_ref& parameters, pg_erro
   const auto& o = spec_.options;
   const auto client = value_of(parameters, "client_encoding");
   const auto server = value_of(parameters, "server_encoding");
-  const auto input = o.encoding.empty() ? client : copy::encoding_name(o.encoding);
+  // In binary format PostgreSQL takes texts as the client's, whatever the option says.
+  const bool told = !o.encoding.empty() && o.format != copy::format::binary;
+  const auto input = told ? copy::encoding_name(o.encoding) : client;
   if (input.empty()) {
     why = {"22023", "argument to option \"encoding\" must be a valid encoding name", {}, {}};
     return false;

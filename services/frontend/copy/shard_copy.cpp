@@ -23,10 +23,16 @@ void add_field(std::string& to, char field, std::string_view value) {
 }
 
 // The number after the table's name in PostgreSQL's "COPY t, line 3, column a: …", whatever the
-// language.
+// language. What stands behind it, or in the lines of a trigger's function before it, may be a value
+// that looks like it.
 std::string_view line_in(std::string_view context, const std::string& table) {
-  const auto name = context.rfind("COPY");
-  const auto at = name == context.npos ? context.find(table) : context.find(table, name);
+  std::size_t line = 0;
+  const std::string ours = "COPY " + table;
+  while (line != context.npos && !context.substr(line).starts_with(ours)) {
+    line = context.find('\n', line);
+    if (line != context.npos) ++line;
+  }
+  const auto at = line == context.npos ? context.find(table) : line + ours.size() - table.size();
   if (at == context.npos) return {};
   const auto begin = context.find_first_of("0123456789", at + table.size());
   if (begin == context.npos) return {};

@@ -148,6 +148,11 @@ TEST(text, end_marker) {
             "22P04 end-of-copy marker does not match previous newline style");
   EXPECT_EQ(everywhere(table(), "a\t1\tx\r\n\\.\r\nz").error, "");
   EXPECT_EQ(everywhere(table(), "\\.\r\n").error, "");
+  auto newer = table();
+  newer.server_major = 18;
+  EXPECT_EQ(everywhere(newer, "a\t1\tx\\.\nb\t2\ty\n").error,
+            "22P04 end-of-copy marker is not alone on its line");
+  EXPECT_EQ(everywhere(newer, "a\t1\tx\n\\.\nz").error, "");
 }
 
 TEST(text, null_marker_is_compared_before_escapes_are_undone) {
