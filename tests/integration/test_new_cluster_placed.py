@@ -228,3 +228,29 @@ def test_no_two_shards_give_out_the_same_number(roomy):  # noqa: F811
         assert all(number % 50 == 1 for number in after), "blocks of 50"
         assert roomy.run("SELECT nextval('days')", database=scenario.new[0])[0][0] <= 7
         act(suite, "roll-back", job_of(suite))
+
+
+@pytest.mark.thorough
+@pytest.mark.seconds(90)
+def test_a_way_back_that_has_lost_a_row_says_so(roomy):  # noqa: F811
+    """Until it is told to end: it does not go on behind what it could not do."""
+    scenario = Scenario(1, 3, None, ("id", "user_id"))
+    with running(roomy, scenario) as suite:
+        new_cluster(suite)
+        wait_until(lambda: "reverse" in reshard(suite, "status").stdout, 30)
+        roomy.run("DELETE FROM users WHERE id = 5", database=scenario.old[0])
+        with suite.connect("app") as client:
+            client.execute("UPDATE users SET note = 'new' WHERE id = 5")
+            client.execute("UPDATE users SET note = 'new' WHERE id = 6")
+        wait_until(lambda: "touched 0 rows" in reshard(suite, "status").stdout, 20)
+        for _ in range(20):
+            time.sleep(0.2)
+            assert "touched 0 rows" in reshard(suite, "status").stdout
+        # Mended by hand it goes on.
+        roomy.run("INSERT INTO users (id, tenant, note) VALUES (5, 5, 'old')",
+                  database=scenario.old[0])
+        wait_until(lambda: roomy.run("SELECT note FROM users WHERE id IN (5, 6)",
+                                     database=scenario.old[0]) == [("new",), ("new",)], 20)
+        wait_until(lambda: "touched 0 rows" not in reshard(suite, "status").stdout, 20)
+        act(suite, "finish", job_of(suite))
+    check_nothing_left(roomy, scenario)

@@ -24,6 +24,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds rows_wait{3'600'000};
 constexpr milliseconds a_moment{50};
 constexpr milliseconds between_slot_looks{2000};
+constexpr milliseconds surely_past{5000};
 constexpr milliseconds lost_wait{20'000};      // for servers whose name is gone, to finish there, too
 constexpr std::array both{cluster_side::old, cluster_side::fresh};
 
@@ -75,11 +76,15 @@ trouble cluster_runner::reverse() {
     if (auto error = drop_forward()) return error;
     flow_ = std::make_unique<cluster_flow>(scene_, cluster_side::old, [this] { return watch(); });
     if (auto error = flow_->resume()) return error;
-    progress_.sqlstate.clear();
-    progress_.error.clear();
   }
+  const auto begun = clock::now();
   while (!finish_ && !roll_back_) {
     if (auto error = flow_->pump(a_moment)) return error;
+    // Not at once: what has failed comes again first.
+    if (!progress_.error.empty() && clock::now() - begun > surely_past) {
+      progress_.sqlstate.clear();
+      progress_.error.clear();
+    }
     if (auto error = flow_->move_on()) return error;
     if (auto error = flow_->compare_if_much()) return error;
   }

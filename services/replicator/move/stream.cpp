@@ -62,6 +62,8 @@ result<bool> move_stream::resume() {
   if (!link) return tl::unexpected(link.error());
   walsender_.emplace(std::move(*link));
   if (auto opened = open_destination("SET synchronous_commit = on"); !opened) return opened;
+  resumed_ = true;
+  touched_.unknown = true;   // until all rows are compared
   // What the origin says is on the disk by then. Behind it the slot may know of more that was
   // nothing to the destination.
   const auto come = one_value(*apply_, "SELECT pg_replication_origin_session_progress(true)");
@@ -273,12 +275,16 @@ result<bool> move_stream::send_pending(bool commit) {
     }
     bool done = false;
     if (!any_about_waiting()) {
-      const auto touched = apply_->run(begin + pending(0, pending_.size()) + end);
-      if (touched && touched->size() != before + pending_.size() + after) {
+      const bool later = commit && resumed_;
+      const auto touched = apply_->run(begin + pending(0, pending_.size()) + (later ? "" : end));
+      if (touched && touched->size() != before + pending_.size() + (later ? 0 : after)) {
         return failure("08P01", "the destination answered another number of statements");
       }
       if (touched) {
         if (auto good = as_expected(*touched, before, 0, pending_.size()); !good) return good;
+        if (later) {
+          if (auto ended = apply_->run(end); !ended) return tl::unexpected(ended.error());
+        }
       } else if (!may_wait_ || !in_the_way(touched.error())) {
         return tl::unexpected(touched.error());
       }

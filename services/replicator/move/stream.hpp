@@ -110,6 +110,9 @@ class move_stream {
   bool open_ = false;                            // a transaction on the destination
   bool between_ = true;                          // no transaction of the source is under way
   bool begun_ = false;
+  // Nothing compares all rows behind it, perhaps for days: what did not do what it had to is not
+  // committed, so that whoever tries again meets it again.
+  bool resumed_ = false;
   std::size_t transactions_ = 0;
   moving::lsn from_ = 0, reached_ = 0, applied_ = 0, server_end_ = 0;
   std::string marker_, marker_to_be_;
