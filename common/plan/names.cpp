@@ -84,7 +84,8 @@ std::optional<pg_error> not_certain(const relation& found, const std::string& sh
   }
   if (found.kind == relation_kind::ambiguous) {
     return pg_error{"0A000",
-                    "which table " + shown + " is meant is not known: search_path has been computed",
+                    "which table " + shown + " is meant is not known: search_path has been "
+                    "computed, or the catalog has it in none of its schemas",
                     "Write its schema, or set search_path to plain names.", {}};
   }
   return std::nullopt;
@@ -102,6 +103,7 @@ names::names(const database_view& database, const request& from) : database_(dat
   const std::string path =
       from.search_path.empty() ? database.catalog.path_of(user) : from.search_path;
   if (path != unknown_path) path_ = parse_path(path, user);
+  path_of_role_ = from.search_path.empty();
   any_name_ = std::any_of(database.sharded.begin(), database.sharded.end(),
                           [](const sharded_table& t) { return t.name.empty(); });
 }
@@ -221,6 +223,16 @@ relation names::find(const PgQuery__RangeVar& range) const {
     if (columns_of(candidate, name) || hides(candidate, name)) return find_in(candidate, name);
     if (database_.catalog.namesakes.contains(candidate + "." + name)) return {};
   }
+  // By its own configuration a server may have another path than the role: then it finds what is
+  // elsewhere, else nothing.
+  const auto& known = database_.catalog;
+  const bool elsewhere =
+      path_of_role_ &&
+      (std::any_of(known.tables.begin(), known.tables.end(),
+                   [&](const auto& one) { return one.name == name; }) ||
+       std::any_of(known.hides_sharded.begin(), known.hides_sharded.end(),
+                   [&](const auto& one) { return one.ends_with("." + name); }));
+  if (elsewhere) return {relation_kind::ambiguous};
   return find_in(schema, name);   // the catalog does not have it
 }
 
@@ -252,6 +264,8 @@ bool names::sharded_by(const std::string& schema, const std::string& column) con
 
 // `schema` is empty for a name that the catalog has in none that it could be in.
 relation names::find_in(const std::string& schema, const std::string& name) const {
+  // A view may have the name of a table that is sharded.
+  if (hides(schema, name)) return {relation_kind::hidden};
   const auto* columns = columns_of(schema, name);
   const sharded_table* table = by_name(schema, name);
   if (!table && columns) table = by_column(*columns);
@@ -262,7 +276,6 @@ relation names::find_in(const std::string& schema, const std::string& name) cons
       (schema.empty() && name.starts_with("pg_"))) {
     return {relation_kind::system};
   }
-  if (hides(schema, name)) return {relation_kind::hidden};
   if (any_name_ && !database_.catalog.loaded) return {relation_kind::unknown};
   return {relation_kind::omni};
 }

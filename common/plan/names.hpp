@@ -70,6 +70,7 @@ class names {
 
   const database_view& database_;
   std::optional<std::vector<std::string>> path_;   // nothing: not known
+  bool path_of_role_ = false;                      // and not one that the client has set
   bool any_name_ = false;  // some sharded column counts in whatever table it is
 };
 

@@ -19,6 +19,7 @@ struct sharded_table {
   std::string schema, name, column, data_type;  // schema and name may be empty: any
   placement::hasher hasher = placement::hasher::postgres;
   std::uint64_t mapping = 0;                    // as in placement::rule
+  bool operator==(const sharded_table&) const = default;
 };
 // Nothing: a data_type that this version cannot place.
 std::optional<placement::rule> rule_of(const sharded_table&);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/plan/analysis.hpp"
+#include "common/plan/keys.hpp"
 
 namespace pgsled::plan {
 namespace {
@@ -64,6 +65,33 @@ std::optional<plan> check_key(const PgQuery__RangeVar& table, const std::string&
   return refused(std::string(what) + " column " + in_quotes(column) +
                      ", the sharding key of table " + shown_name(table),
                  change_first);
+}
+
+// varchar(n): n, by which a key is cut where it is stored; 0: another type, or no limit.
+std::uint32_t varchar_limit(const PgQuery__TypeName* type) {
+  if (!type || type->n_typmods != 1 || type->n_array_bounds > 0) return 0;
+  const auto parts = name_parts(list(type->n_names, type->names));
+  const node* limit = type->typmods[0];
+  const bool plain = !parts.empty() && parts.back() == "varchar" &&
+                     limit->node_case == PG_QUERY__NODE__NODE_A_CONST &&
+                     limit->a_const->val_case == PG_QUERY__A__CONST__VAL_IVAL;
+  return plain ? static_cast<std::uint32_t>(std::max(limit->a_const->ival->ival, 0)) : 0;
+}
+
+// A key of another type, or computed anew, belongs to another shard than the one where its row is.
+std::optional<plan> check_key_type(const PgQuery__RangeVar& table, const std::string& column,
+                                   const PgQuery__ColumnDef& to, const names& tables) {
+  const auto found = tables.find(table);
+  if (!found.table || column != found.table->column) return std::nullopt;
+  const auto rule = rule_of(*found.table);
+  const bool longer = found.limit > 0 && varchar_limit(to.type_name) >= found.limit;
+  const bool same_keys = rule && (longer || key_type_of(to.type_name) == rule->type);
+  if (same_keys && !to.raw_default && !to.coll_clause) return std::nullopt;
+  return refused("TYPE of column " + in_quotes(column) + ", the sharding key of table " +
+                     shown_name(table) + ", would change keys, with their rows where they are",
+                 "Without USING it may become smallint, integer or bigint if it is one of them, text "
+                 "or varchar without a limit, or a longer one, if it is one of these. Else move the rows to a table of "
+                 "the other type.");
 }
 
 // A column by whose name alone tables are sharded comes into one that is not.
@@ -141,6 +169,9 @@ std::optional<plan> check_sharding(const PgQuery__RangeVar& table,
   switch (command.subtype) {
     case PG_QUERY__ALTER_TABLE_TYPE__AT_DropColumn:
       return check_key(table, text(command.name), "DROP of", tables);
+    case PG_QUERY__ALTER_TABLE_TYPE__AT_AlterColumnType:
+      if (!def || def->node_case != PG_QUERY__NODE__NODE_COLUMN_DEF) return std::nullopt;
+      return check_key_type(table, text(command.name), *def->column_def, tables);
     case PG_QUERY__ALTER_TABLE_TYPE__AT_AddColumn:
       if (!def || def->node_case != PG_QUERY__NODE__NODE_COLUMN_DEF) return std::nullopt;
       return check_new_key(table, text(def->column_def->colname), tables);

@@ -54,12 +54,31 @@ name_list of_object(const node* object) {
   return {any_name};
 }
 
+// The catalog has to say which columns a table has that is sharded by the name of one.
+bool may_be_sharded_by_column(const PgQuery__CreateStmt& s, const database_view& database) {
+  const auto is_key = [&](const std::string& column) {
+    return std::any_of(database.sharded.begin(), database.sharded.end(), [&](const auto& table) {
+      return table.name.empty() && (column.empty() || table.column == column);
+    });
+  };
+  if (s.of_typename && is_key({})) return true;
+  for (const node* each : list(s.n_table_elts, s.table_elts)) {
+    if (each->node_case == PG_QUERY__NODE__NODE_TABLE_LIKE_CLAUSE && is_key({})) return true;
+    if (each->node_case == PG_QUERY__NODE__NODE_COLUMN_DEF &&
+        is_key(text(each->column_def->colname))) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // A new table is what it seems, unless it is a part of another one, or comes before another one of
 // its name.
 name_list created(const PgQuery__CreateStmt& s, const database_view& database) {
   const auto& known = database.catalog.tables;
   const auto made = only(s.relation);
   if (made.empty() || s.n_inh_relations > 0) return made;
+  if (may_be_sharded_by_column(s, database)) return made;
   const bool second = std::any_of(known.begin(), known.end(), [&](const auto& table) {
     return table.name == made.front();
   });
@@ -113,6 +132,14 @@ std::string named_by(const tree_message* m) {
 name_list unsettled_by(const node& s, const database_view& database) {
   switch (s.node_case) {
     case PG_QUERY__NODE__NODE_CREATE_STMT: return created(*s.create_stmt, database);
+    case PG_QUERY__NODE__NODE_CREATE_SCHEMA_STMT: {
+      name_list made;
+      const auto& schema = *s.create_schema_stmt;
+      for (const node* each : list(schema.n_schema_elts, schema.schema_elts)) {
+        for (auto& one : unsettled_by(*each, database)) made.push_back(std::move(one));
+      }
+      return made;
+    }
     case PG_QUERY__NODE__NODE_ALTER_TABLE_STMT: return altered(*s.alter_table_stmt, database);
     case PG_QUERY__NODE__NODE_RENAME_STMT: return renamed(*s.rename_stmt, database);
     case PG_QUERY__NODE__NODE_DROP_STMT: return dropped(*s.drop_stmt, database);

@@ -412,11 +412,13 @@ bool finder::whole_set_config() {
   return true;
 }
 
-// The names of a path as its own syntax has them, each in quotes, as SET takes them. Nothing: an
-// empty path, and what is not plainly a list of names.
+// The names of a path as its own syntax has them, each in quotes, as SET takes them; of an empty
+// path, as each dump begins with, one that no schema has. Nothing: what is not plainly such a list.
 std::optional<std::string> finder::path_as_list(std::string_view text) {
   std::string list;
   const auto skip = [&] { text.remove_prefix(std::min(text.find_first_not_of(' '), text.size())); };
+  skip();
+  if (text.empty()) return "''";
   while (true) {
     skip();
     std::string name;

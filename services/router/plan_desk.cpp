@@ -32,6 +32,7 @@ void plan_desk::configure(const std::vector<definition>& databases, std::int64_t
     if (const auto found = views_.find(one.name); found != views_.end()) {
       to = std::move(found->second);
     }
+    to.of_other_tables = to.read_at >= 0 && to.database.sharded != one.tables;
     to.defined = one;
     to.database.name = one.name;
     to.database.shards = one.shards;
@@ -151,6 +152,15 @@ void plan_desk::answer_alone(const waiter& who) {
   calls_.answer(who.from, who.request, only);
 }
 
+// Whether any shard may answer depends on what the statement names: a view or a function may read
+// what is on all of them.
+bool plan_desk::needs_catalog(const view& one, const plan::request& asked, const plan::plan& made) {
+  if (one.defined.shards <= 1 || made.destination != plan::destination::any_shard) return false;
+  plan::request blind = asked;
+  blind.unsettled = {"*"};
+  return plan::make_plan(blind, one.database, 0).plan.destination == plan::destination::refused;
+}
+
 plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t now,
                                       bool last_try) {
   if (!one.refused.empty()) {
@@ -170,7 +180,8 @@ plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t
   const plan::answer made = plan::make_plan(who.asked, one.database, sent == 0 ? who.epoch : sent);
   if (refused_for_job(who, one.job, made.plan)) return outcome::done;
   const bool refused = made.plan.destination == plan::destination::refused;
-  if (refused && !one.database.catalog.loaded) {
+  const bool unknown = !one.database.catalog.loaded || one.of_other_tables;
+  if (unknown && (refused || needs_catalog(one, who.asked, made.plan))) {
     if (!last_try) return outcome::wait;
     fail(who, "57P03", "the catalog of database \"" + one.defined.name + "\" is not known yet" +
                            (one.problem.empty() ? "" : ": " + one.problem));
@@ -179,7 +190,9 @@ plan_desk::outcome plan_desk::attempt(view& one, const waiter& who, std::int64_t
   if (refused && !read_since && !last_try && now - one.read_at > refusal_age) return outcome::wait;
   // A table that the catalog does not know yet may be sharded, by its column or as a part of another
   // one: its rows must not go to every shard.
-  if (!made.plan.rows.table.empty() && !read_since) {
+  const bool copied_everywhere = made.plan.destination == plan::destination::copy_in &&
+                                 made.plan.copy.key.empty() && one.defined.shards > 1;
+  if ((!made.plan.rows.table.empty() || copied_everywhere) && !read_since) {
     if (!last_try) return outcome::wait;
     fail(who, "57P03", "whether the table is sharded cannot be said: the catalog of database \"" +
                            one.defined.name + "\" could not be read: " + one.problem);
@@ -237,6 +250,7 @@ bool plan_desk::loaded(const std::string& database, result<plan::catalog> got, s
   if (got) {
     one.problem.clear();
     one.read_at = began;
+    one.of_other_tables = false;
     one.database.catalog = std::move(*got);
   } else {
     one.problem = got.error().message;

@@ -87,6 +87,7 @@ class plan_desk {
     std::uint64_t commits = 0;            // of DDL that it has heard of
     std::vector<std::int64_t> refresh_at;
     bool loading = false, load_again = false;
+    bool of_other_tables = false;         // the catalog was read for those of an earlier file
   };
   struct waiter {
     std::string from;
@@ -101,6 +102,7 @@ class plan_desk {
   void answer_alone(const waiter&);
   outcome attempt(view&, const waiter&, std::int64_t now, bool last_try);
   bool refused_for_job(const waiter&, const std::string& job, const plan::plan&);
+  static bool needs_catalog(const view&, const plan::request&, const plan::plan&);
   outcome wait_for_map(const view&, const waiter&, bool last_try);
   void give(view&, const waiter&, const plan::answer&, std::int64_t now);
   void fail(const waiter&, std::string sqlstate, std::string message, std::string hint = {});

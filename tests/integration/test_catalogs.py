@@ -246,6 +246,48 @@ def test_rows_that_a_policy_or_an_operator_takes_from_sharded_tables(suite, anew
         connection.execute("CREATE POLICY looked ON docs USING "
                            "(EXISTS (SELECT FROM a WHERE a.id = docs.owner))")
         refused(connection, "SELECT count(*) FROM docs")
+        connection.execute("DROP POLICY looked ON docs")
+        assert connection.execute("SELECT count(*) FROM docs").fetchall() == [(0,)]
+        connection.execute("CREATE POLICY asked ON docs USING (reads(1, owner::int))")
+        refused(connection, "SELECT count(*) FROM docs")
+        connection.execute("DROP POLICY asked ON docs")
         for words in ("DROP VIEW compared", "DROP OPERATOR <<@ (int, int)",
                       "DROP FUNCTION reads", "DROP TABLE docs"):
             connection.execute(words)
+
+
+def test_aggregates_of_extensions_read_nothing(suite, anew):
+    """citext has a max() of its own: that of everybody is to be called all the same."""
+    with suite.connect("app") as connection:
+        connection.execute("CREATE EXTENSION citext")
+        try:
+            for words in ("CREATE TABLE words (v int, word citext)",
+                          "CREATE FUNCTION more(int, int) RETURNS int LANGUAGE sql AS "
+                          "'SELECT count(*)::int FROM a'",
+                          "CREATE AGGREGATE reading (int) (SFUNC = more, STYPE = int)"):
+                connection.execute(words)
+            connection.execute("INSERT INTO words VALUES (3, 'b'), (5, 'A')")
+            assert connection.execute("SELECT max(v), max(word) FROM words").fetchall() == [
+                (5, "b")]
+            refused(connection, "SELECT reading(v) FROM words")
+        finally:
+            for words in ("DROP TABLE IF EXISTS words", "DROP AGGREGATE IF EXISTS reading (int)",
+                          "DROP FUNCTION IF EXISTS more", "DROP EXTENSION citext"):
+                connection.execute(words)
+
+
+def test_a_dump_begins_with_an_empty_path(suite, anew):
+    with suite.connect("app") as connection:
+        connection.execute("SELECT pg_catalog.set_config('search_path', '', false)")
+        connection.execute("CREATE TABLE public.restored (v int)")
+        try:
+            connection.execute("INSERT INTO public.restored VALUES (1)")
+            with connection.cursor().copy("COPY public.a (id, v) FROM STDIN") as copy:
+                for key in range(100, 120):
+                    copy.write_row((key, key + 1))
+            assert connection.execute("SELECT v FROM public.a WHERE id = 107").fetchall() == [
+                (108,)]
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                connection.execute("SELECT v FROM restored")
+        finally:
+            connection.execute("DROP TABLE public.restored")

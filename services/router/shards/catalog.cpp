@@ -69,6 +69,15 @@ WHERE t.typtype <> 'd' ORDER BY b.attnum)sql",
                      oid);
 }
 
+// Of a function p in language l: its body cannot be a query that nobody sees. An aggregate is what the
+// functions are that it is made of.
+constexpr std::string_view reads_nothing = R"sql((CASE WHEN p.prokind = 'a' THEN NOT EXISTS (
+  SELECT FROM pg_aggregate g, LATERAL unnest(ARRAY[g.aggtransfn, g.aggfinalfn, g.aggcombinefn,
+    g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn]::oid[]) AS made (of)
+  JOIN pg_proc of_it ON of_it.oid = made.of JOIN pg_language spoken ON spoken.oid = of_it.prolang
+  WHERE g.aggfnoid = p.oid AND spoken.lanname NOT IN ('c', 'internal'))
+  ELSE l.lanname IN ('c', 'internal') END))sql";
+
 // Relations through which the tables `oids` are read or written under another name: views of
 // views and so on, partitions and inheritance in both directions. Foreign tables count because
 // what they read is not known, views because of a function whose body is not known, too. And with
@@ -78,8 +87,7 @@ std::string hiding_query(const std::string& oids) {
 WITH RECURSIVE unsafe AS (
   SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
     JOIN pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-    AND (l.lanname NOT IN ('c', 'internal') OR p.prokind = 'a')
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT {1}
 ), reached (oid) AS (
   SELECT unnest('{{{0}}}'::oid[])
   UNION
@@ -93,6 +101,11 @@ WITH RECURSIVE unsafe AS (
     JOIN pg_operator o ON o.oid = d.refobjid
   WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_operator'::regclass
     AND o.oprcode IN (SELECT oid FROM unsafe)
+  UNION
+  SELECT p.polrelid FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid
+    LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+  WHERE d.classid = 'pg_policy'::regclass AND (o.oprcode IN (SELECT oid FROM unsafe)
+    OR d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (SELECT oid FROM unsafe))
   UNION
   SELECT next.oid FROM reached, LATERAL (
     SELECT r.ev_class AS oid FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
@@ -114,21 +127,23 @@ WHERE NOT c.oid = ANY ('{{{0}}}'::oid[]) AND CASE WHEN reached.oid IS NOT NULL
   ELSE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname NOT LIKE 'pg\_%'
        AND c.relname IN (SELECT named.relname FROM pg_class named
                          JOIN reached r ON r.oid = named.oid) END)sql",
-                     oids);
+                     oids, reads_nothing);
 }
 
 // A name is safe, or immutable, only when every function of that name is: the planner sees names.
 // Functions that run a query given as text are built in but read tables.
-constexpr const char* functions_query = R"sql(
+std::string functions_query() {
+  return fmt::format(R"sql(
 SELECT p.proname,
-  bool_and((n.nspname IN ('pg_catalog', 'information_schema')
-            OR (l.lanname IN ('c', 'internal') AND p.prokind <> 'a'))
+  bool_and((n.nspname IN ('pg_catalog', 'information_schema') OR {0})
     AND p.proname !~ '^(query|table|schema|database|cursor)_to_xml' AND p.proname !~ '^dblink'
     AND p.proname NOT IN ('ts_stat', 'ts_rewrite')),
   bool_and(p.provolatile = 'i')
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 JOIN pg_namespace n ON n.oid = p.pronamespace
-GROUP BY p.proname)sql";
+GROUP BY p.proname)sql",
+                     reads_nothing);
+}
 
 // The sharding keys as they are there: c is the table, n its schema, a the column and t the entry.
 std::string key_columns(const management::connection& link,
@@ -239,7 +254,7 @@ result<plan::catalog> read_one_catalog(const catalog_job& job, std::size_t shard
   for (const auto& row : *hiding) {
     (row[2] == "t" ? made.hides_sharded : made.namesakes).insert(row[0] + "." + row[1]);
   }
-  const auto functions = link->query(functions_query);
+  const auto functions = link->query(functions_query());
   if (!functions) return tl::unexpected(functions.error());
   for (const auto& row : *functions) {
     if (row[1] == "t") made.safe_functions.insert(row[0]);

@@ -125,6 +125,39 @@ TEST_F(desk_test, what_needs_the_catalog_waits_for_it_and_gets_an_error_in_time)
   EXPECT_EQ(desk.waiting(), 0u);
 }
 
+// What has a name may be a view of all shards, or a function that reads them.
+TEST_F(desk_test, any_shard_answers_only_what_the_catalog_knows) {
+  configure();
+  for (const char* sql : {"SELECT count(*) FROM all_users", "SELECT all_users()"}) ask(sql, 10);
+  EXPECT_EQ(desk.waiting(), 2u);
+  ask("SELECT 1", 10);
+  ask("SHOW work_mem", 10);
+  ask("SELECT name FROM users WHERE id = $1", 10);
+  EXPECT_EQ(answers.size(), 3u);
+  desk.loaded("wide", catalog({"public.all_users"}), 11, 20);
+  ASSERT_EQ(answers.size(), 5u);
+  EXPECT_EQ(answers[3].plan.destination, plan::destination::refused);
+  plan_desk::definition other;   // another table is sharded: a view of it is seen with the next look
+  other.name = "wide";
+  other.shards = 2;
+  other.tables = {{"", "users", "id", "bigint"}, {"", "orders", "id", "bigint"}};
+  desk.configure({other}, 30);
+  ask("SELECT * FROM all_orders", 40);
+  EXPECT_EQ(answers.size(), 5u);
+  desk.loaded("wide", catalog({"public.all_orders"}), 41, 50);
+  ASSERT_EQ(answers.size(), 6u);
+  EXPECT_EQ(answers[5].plan.destination, plan::destination::refused);
+}
+
+TEST_F(desk_test, rows_are_not_copied_to_every_shard_of_a_table_that_is_new) {
+  configure();
+  desk.loaded("wide", catalog(), 1, 2);
+  ask("COPY bills FROM STDIN", 10);
+  EXPECT_TRUE(answers.empty());
+  desk.loaded("wide", catalog(), 11, 12);
+  EXPECT_EQ(answers.size(), 1u);
+}
+
 TEST_F(desk_test, after_ddl_only_a_catalog_read_later_will_do) {
   configure();
   desk.loaded("wide", catalog(), 1, 2);
