@@ -49,7 +49,11 @@ void analysis::bind() {
     f.binds_right = found->second.row_by_row;
     facts_.push_back(f);
   }
+  // A long list of conditions must not take the router's time. What is left out could only have
+  // spared a comparison: those that stay bind it as well.
+  constexpr std::size_t most_sources = 32;
   const auto add = [](std::vector<key>& to, const key& source) {
+    if (to.size() >= most_sources) return false;
     if (std::find(to.begin(), to.end(), source) != to.end()) return false;
     to.push_back(source);
     return true;

@@ -162,9 +162,9 @@ std::optional<key> key_reader::literal_at(std::uint32_t location) {
   sql::token t = lex.next();
   for (; t.is_symbol('-') || t.is_symbol('('); t = lex.next()) negated ^= t.is_symbol('-');
   const auto& offsets = request_.literal_offsets;
-  const auto found = std::find(offsets.begin(), offsets.end(), t.begin);
+  const auto found = std::lower_bound(offsets.begin(), offsets.end(), t.begin);   // as in the text
   const auto index = static_cast<std::size_t>(found - offsets.begin());
-  if (found == offsets.end()) return std::nullopt;
+  if (found == offsets.end() || *found != t.begin) return std::nullopt;
   key lifted;
   if (index > std::numeric_limits<std::uint16_t>::max()) return lifted;
   lifted.source = key_source::literal;
