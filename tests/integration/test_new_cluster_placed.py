@@ -254,3 +254,29 @@ def test_a_way_back_that_has_lost_a_row_says_so(roomy):  # noqa: F811
         wait_until(lambda: "touched 0 rows" not in reshard(suite, "status").stdout, 20)
         act(suite, "finish", job_of(suite))
     check_nothing_left(roomy, scenario)
+
+
+@pytest.mark.thorough
+@pytest.mark.seconds(90)
+def test_a_table_that_came_late_undoes_nothing(roomy):  # noqa: F811
+    """It was made past pgsled: nothing follows it, and the rest has been copied for hours."""
+    scenario = Scenario(1, 3, None, ("id", "user_id"))
+
+    def refused(because):
+        reshard(suite, "cutover", job)
+        wait_until(lambda: because in reshard(suite, "status").stdout, 20,
+                   because=f"not {because}: {suite.log_text()[-3000:]}")
+    with running(roomy, scenario) as suite:
+        new_cluster(suite, "--wait")
+        job = job_of(suite)
+        for name in scenario.old + scenario.new:
+            roomy.run("CREATE TABLE late (id bigint PRIMARY KEY)", database=name)
+        refused("table public.late was made")
+        refused("tables were made, changed or dropped during the move")
+        assert ": undo\n" not in suite.log_text() and ": fence\n" not in suite.log_text()
+        for name in scenario.old + scenario.new:
+            roomy.run("DROP TABLE late", database=name)
+        refused("index public.late_pkey was dropped")
+        act(suite, "cutover", job)
+        act(suite, "finish", job)
+    check_nothing_left(roomy, scenario)

@@ -229,6 +229,14 @@ result<std::string> cluster_runner::redefined(bool seen_to) {
   return std::string();
 }
 
+// The operator is to see to it, and to say so.
+void cluster_runner::not_yet(const std::string& why, const std::string& hint) {
+  cut_over_ = scene_.automatic_cutover = false;
+  progress_.because({"55000", why, hint, {}});
+  log::warn("move", "{}: {}", order_.job, progress_.error);
+  tell();
+}
+
 // Until told to cut over; then as near as can be before anybody has to wait. What was defined
 // otherwise meanwhile, past pgsled, is not on the new servers: somebody has to see to that first.
 trouble cluster_runner::ready() {
@@ -240,13 +248,18 @@ trouble cluster_runner::ready() {
     }
     const auto others = redefined(true);
     if (!others) return others.error();
-    if (others->empty()) break;
-    cut_over_ = scene_.automatic_cutover = false;
-    progress_.because({"55000", *others, fmt::format(
-        "Do the same on the servers of \"{}\" if clients need it, then: pgsled reshard cutover {}",
-        order_.to, order_.job), {}});
-    log::warn("move", "{}: {}", order_.job, progress_.error);
-    tell();
+    if (!others->empty()) {
+      not_yet(*others, fmt::format("Do the same on the servers of \"{}\" if clients need it, then: "
+                                   "pgsled reshard cutover {}", order_.to, order_.job));
+      continue;
+    }
+    // Under the fence it would be too late: everything would be undone.
+    const auto tables = same_cluster_tables(scene_);
+    if (!tables) break;
+    if (tables->sqlstate != "55000") return tables;
+    not_yet(tables->message, fmt::format(
+        "Their rows are not followed. Take it back on the servers of \"{0}\", then: pgsled reshard "
+        "cutover {1}; or begin again: pgsled reshard abort {1}", order_.database, order_.job));
   }
   progress_.sqlstate.clear();
   progress_.error.clear();

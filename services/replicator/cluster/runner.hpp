@@ -69,6 +69,7 @@ class cluster_runner : public job_runner {
   // What the old servers define otherwise than when the job began, in words; empty: nothing. Then it
   // is as it is, if somebody sees to it.
   result<std::string> redefined(bool seen_to);
+  void not_yet(const std::string& why, const std::string& hint);
   result<std::vector<definitions>> read_old_definitions();
   result<bool> untouched();
   trouble back();
