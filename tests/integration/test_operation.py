@@ -15,6 +15,7 @@ import urllib.request
 import psycopg
 import pytest
 
+from support import wire
 from support.machine import HOST, ROOT, binaries, free_port
 from support.probes import Probes
 from support.raw_client import ServerError
@@ -361,6 +362,22 @@ def test_reload_removes(start, server):
 
 def no_backends(server, database):
     assert server.backends(database) == []
+
+
+def test_who_waits_is_served_by_the_host_that_is_new(start, server):
+    """As when the file gets another primary: nothing of what waits has begun."""
+    suite = start(general={"default_pool_size": 1, "workers": 1})
+    holder, waiting, other = (suite.raw() for _ in range(3))
+    holder.query("BEGIN")
+    for client in (waiting, other):
+        client.send(wire.query("SELECT 'served'"))
+        assert client.receive_quiet() == []
+    suite.databases = [dict(one, host="localhost") for one in suite.databases]
+    suite.reload()
+    for client in (waiting, other):
+        assert client.rows(client.receive_until_ready()) == [["served"]]
+    assert holder.query("SELECT 1") == [["1"]]
+    holder.query("COMMIT")
 
 
 def test_reload_refuses_mistakes(start):

@@ -34,6 +34,25 @@ void client::leave_login_queue() {
   }
 }
 
+// Nothing of what it waits with has been sent. Where its database or its user is gone it ends then.
+void client::leave_queue(const std::set<std::uint32_t>& pools) {
+  if (state_ != state::waiting || login_ || server_ != nullptr || spread_) return;
+  const auto stays = [&](const local_pool* pool) {
+    return pool == nullptr || pools.contains(pool->description().id);
+  };
+  if (std::all_of(endpoint_->pools.begin(), endpoint_->pools.end(), stays)) return;
+  ask_again();
+}
+
+void client::ask_again() {
+  for (auto* pool : endpoint_->pools) {
+    if (pool != nullptr) pool->forget(this);
+  }
+  unit_left_ = 0;
+  set_state(state::ready);
+  resume();
+}
+
 void client::enter_login_queue() {
   if (!login_ || !login_->getting_parameters || server_ != nullptr || !endpoint_) return;
   if (state_ == state::closed) return;

@@ -27,6 +27,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -114,6 +115,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // Around a snapshot: a log-in that waits for a connection waits for one of the servers of then.
   void leave_login_queue();
   void enter_login_queue();
+  // Who waits for a connection of a pool that is not among them asks again, of those that are.
+  void leave_queue(const std::set<std::uint32_t>& pools);
   // Other servers have the name of its database: a session that is bound to a connection ends.
   void servers_changed();
 
@@ -230,6 +233,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   enum class routed { go, need_more, suspended, done };
 
   // changes.cpp
+  void ask_again();         // for a connection
   bool ends_with_drain();   // where nothing is under way; true: it has ended
   bool is_kept() const;     // the session has a connection of its own
   bool shards_changed();

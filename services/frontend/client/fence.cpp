@@ -40,12 +40,7 @@ void client::look_at_fence() {
 void client::place_again() {
   if (state_ != state::waiting || login_ || server_ != nullptr || spread_) return;
   if (!endpoint_->sharded && endpoint_->owners->held.empty()) return;
-  for (auto* pool : endpoint_->pools) {
-    if (pool != nullptr) pool->forget(this);
-  }
-  unit_left_ = 0;
-  set_state(state::ready);
-  resume();
+  ask_again();
 }
 
 // While rows of the database are moved, a worker that the router has given up may know an old map

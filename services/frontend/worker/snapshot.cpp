@@ -140,7 +140,10 @@ void worker::rebuild_endpoints() {
     return !wanted.contains(pool.first);
   });
   if (withdrawing) {
-    for (const auto& [key, each] : clients_) each->leave_login_queue();
+    for (const auto& [key, each] : clients_) {
+      each->leave_login_queue();
+      each->leave_queue(wanted);
+    }
   }
   for (auto it = pools_.begin(); it != pools_.end();) {
     if (wanted.contains(it->first)) {
