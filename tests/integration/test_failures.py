@@ -3,6 +3,7 @@ checked out, no reply to the wrong client, the others go on within a second, and
 again."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -211,12 +212,35 @@ def test_frontend_wakes_without_its_leases(server):
         finally:
             os.kill(stuck, signal.SIGCONT)
         held = next(client for client in holders.values() if client is not awake)
-        tag, body = held.receive()
-        assert tag == "E" and wire.error_fields(body)["C"] == "08006"
+        assert held.expect_closed()["C"] == "08006"
         for client in clients:
             client.reset()
         assert suite.raw().query("SELECT 1") == [["1"]]
         suite.check_no_leaks(size=2)
+
+
+def test_frontend_without_descriptors(server):
+    """Who cannot be accepted waits in the kernel's queue; the frontend says so, and does not
+    turn in circles."""
+    with Suite(server, general={"workers": 1}) as suite:
+        frontend = suite.pid("frontend")
+        served = suite.raw()
+        served.query("BEGIN")
+        before = resource.prlimit(frontend, resource.RLIMIT_NOFILE)
+        none = (max(int(fd) for fd in os.listdir(f"/proc/{frontend}/fd")) + 1, before[1])
+        resource.prlimit(frontend, resource.RLIMIT_NOFILE, none)
+        try:
+            waiting = [suite.raw(login=False) for _ in range(20)]
+            wait_until(lambda: "out of file descriptors" in suite.log_text(), 5)
+            time.sleep(1.5)
+            assert served.query("SELECT 1") == [["1"]]
+            assert suite.log_text().count("out of file descriptors") <= 4
+        finally:
+            resource.prlimit(frontend, resource.RLIMIT_NOFILE, before)
+        for client in waiting:
+            client.login("postgres", "postgres", "postgres")
+            client.close()
+        served.close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])

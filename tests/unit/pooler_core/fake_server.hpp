@@ -50,6 +50,7 @@ class fake_server {
     return changed_.wait_for(lock, std::chrono::seconds(5), [&] { return seen_[what] >= count; });
   }
   std::atomic<bool> refuse_logins{false};
+  std::atomic<bool> hold_cancels{false};  // reads them, and does not close
 
  private:
   static void blocking(int fd);
@@ -146,6 +147,8 @@ class fake_server {
       cancelled_[pid] = true;
     }
     note("cancel");
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !hold_cancels || stopping_; });
   }
 
   net::unique_fd listener_;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -286,6 +287,71 @@ TEST_P(lender_on_sockets, the_servers_end_reaches_the_holder) {
   EXPECT_EQ(r.server.seen("cancel"), 0);
 }
 
+// The server may have its bytes still: whoever came next could be hit.
+TEST(lender, does_not_lend_on_what_a_cancel_may_still_reach) {
+  rig r;
+  r.server.hold_cancels = true;
+  socket_holder h(r.path());
+  const auto g = h.ask();
+  ASSERT_TRUE(g);
+  h.send_query("sleep");
+  h.say(lease::cancel{g->lease, g->generation});
+  EXPECT_NE(h.answer().find("57014"), std::string::npos);
+  std::this_thread::sleep_for(1s);   // of the five that it waits for the cancel's end
+  const auto retired = h.next<lease::retire>();
+  ASSERT_TRUE(retired);
+  EXPECT_EQ(retired->lease, g->lease);
+  EXPECT_TRUE(h.next<lease::cancel_done>());
+  r.server.hold_cancels = false;
+  h.back(*g);
+  EXPECT_TRUE(r.server.wait_for("end"));
+}
+
+TEST(lender, lends_nothing_without_descriptors) {
+  rig r("pumped", 1);
+  r.snap().pools[0].min_size = 1;
+  r.apply();
+  socket_holder h(r.path());
+  const auto idle = [&] {
+    bool found = false;
+    r.call([&] {
+      for (const auto& one : r.lend->connections()) {
+        found = found || one.state.phase == connection_phase::idle;
+      }
+    });
+    return found;
+  };
+  for (int i = 0; i < 500 && !idle(); ++i) std::this_thread::sleep_for(10ms);
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  const net::unique_fd next(::open("/dev/null", O_RDONLY));
+  const rlimit none{static_cast<rlim_t>(next.get()), before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &none);
+  h.say(lease::demand{pool_number, 1, 1});
+  EXPECT_TRUE(r.server.wait_for("end"));
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  const auto failed = h.next<lease::pool_failed>();
+  ASSERT_TRUE(failed);
+  EXPECT_EQ(failed->error.sqlstate, "53000");
+  EXPECT_TRUE(h.ask());
+}
+
+// A stricter demand on servers is not met by what the former one has left.
+TEST(lender, other_tls_settings_that_cannot_be_used_leave_no_way_to_connect) {
+  rig r;
+  r.snap().settings.tls_verify = "prefer";
+  r.apply();
+  r.snap().settings.tls_verify = "verify_full";
+  r.snap().settings.tls_server_ca_certificate = "/nowhere/ca.pem";
+  r.apply();
+  socket_holder h(r.path());
+  h.say(lease::demand{pool_number, 1, 1});
+  const auto failed = h.next<lease::pool_failed>();
+  ASSERT_TRUE(failed);
+  EXPECT_NE(failed->error.message.find("/nowhere/ca.pem"), std::string::npos)
+      << failed->error.message;
+}
+
 INSTANTIATE_TEST_SUITE_P(lanes, lender_on_sockets, testing::Values("socket", "pumped"));
 
 TEST(lender, tells_the_servers_own_error_and_its_host) {
@@ -417,6 +483,9 @@ class relay_holder {
       r.links.push_back(std::move(link));
     });
     greet();
+  }
+  ~relay_holder() {
+    rig_.call([&] { std::erase_if(rig_.links, [&](const auto& l) { return l.get() == link_; }); });
   }
   void greet() { say(lease::hello{"frontend-9.0", 1, "net", {}}); }
   void say(const lease::message& what) {
