@@ -70,9 +70,9 @@ membership::hello_outcome control::hello(const std::string& from, byte_span json
   auto said = snapshot::from_json<snapshot::hello>(as_text(json));
   if (!said) return {membership::greeting::refused, said.error().message};
   // It heeds nothing older. Epochs count from a clock, which may have been set back since an
-  // earlier router.
-  constexpr std::uint64_t no_clock = std::uint64_t{1} << 62;
-  if (has_epoch < no_clock) epoch_ = std::max(epoch_, has_epoch);
+  // earlier router, of which it may have heard more than it says.
+  constexpr std::uint64_t no_clock = std::uint64_t{1} << 62, unacknowledged = 1000;
+  if (has_epoch > epoch_ && has_epoch < no_clock) epoch_ = has_epoch + unacknowledged;
   const auto budgets_it_has = said->budgets;
   const bool is_pooler = said->service == "pooler";
   const auto outcome = members_.hello(from, std::move(*said), now);
