@@ -39,6 +39,17 @@ bool is_sticky_function(std::string_view name) {
 }
 
 // Compares without allocation: the raw bytes of an unquoted or quoted name against lower case.
+// Settings of the transaction alone, by these names, too.
+bool is_transaction_mode(std::string_view name) {
+  return name == "transaction_isolation" || name == "transaction_read_only" ||
+         name == "transaction_deferrable";
+}
+
+bool says_pg_temp(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), fold);
+  return text.find("pg_temp") != text.npos;
+}
+
 std::string_view folded(std::string_view sql, const token& t, std::array<char, 64>& buffer) {
   const bool quoted = t.kind == token_kind::quoted;
   const std::uint32_t size = quoted ? t.size() - std::min(t.size(), 2u) : t.size();
@@ -341,14 +352,19 @@ void finder::classify_set_value(std::size_t at, std::string name, bool local) {
   const bool is_default = none || (alone && value.is("default"_w)) ||
                           (name == "timezone" && alone && value.is("local"_w));
   if (!none && value.kind == token_kind::end) return found(effect::pin);
-  if (local && !facts_.leaves_state) {
+  // A path is a string as well as names.
+  const bool leaves_state = facts_.leaves_state ||
+                            (name == "search_path" && !none && says_pg_temp(rest_from(value)));
+  if (local && !leaves_state && value.is("interval"_w)) return found(effect::set_local);
+  // Whatever the statement says these are gone with the transaction.
+  if ((local || is_transaction_mode(name)) && !leaves_state) {
     return found(effect::set_local, std::move(name),
-                 none ? std::string{"DEFAULT"} : rest_from(value));
+                 is_default ? std::string{"DEFAULT"} : rest_from(value));
   }
   if (is_default && !local) return found(effect::reset, std::move(name));
   // What cannot be said again as SET name TO value: INTERVAL '…' HOUR TO MINUTE; strings that mean
   // something else when standard_conforming_strings differs; the temporary schema in a path.
-  if (value.is("interval"_w) || facts_.leaves_state || lexer_.escaping_backslash()) {
+  if (value.is("interval"_w) || leaves_state || lexer_.escaping_backslash()) {
     found(effect::pin);
     into_.back().unknown_path = name == "search_path";
     return;
@@ -399,7 +415,7 @@ bool finder::whole_set_config() {
   const bool local = is_local.is("true"_w);
   if (!local && !is_local.is("false"_w)) return false;
   std::string text{sql_.substr(value.begin, value.size())};
-  if (text.find("pg_temp") != text.npos) return false;
+  if (says_pg_temp(text)) return false;
   // SET quotes the elements of these lists, set_config() does not; and '' resets nothing there.
   if (variable == "search_path") {
     auto list = path_as_list(std::string_view(text).substr(1, text.size() - 2));
@@ -408,7 +424,8 @@ bool finder::whole_set_config() {
   } else if (variable == "temp_tablespaces" || variable.ends_with("_preload_libraries")) {
     return false;
   }
-  found(local ? effect::set_local : effect::set, std::move(variable), std::move(text));
+  const bool ends = local || is_transaction_mode(variable);
+  found(ends ? effect::set_local : effect::set, std::move(variable), std::move(text));
   return true;
 }
 

@@ -262,6 +262,57 @@ def test_what_cannot_be_done_over_shards_is_refused(both):
     assert through.query(read(0)) == [["0"]]
 
 
+@pytest.mark.parametrize("sql", [
+    "SELECT set_config('app.tenant', '7', true)",
+    "SELECT set_config('app.tenant', (6 + 1)::text, true), 'and more'",
+    f"{update(1)} AND set_config('app.tenant', '7', true) = '7'"])
+def test_set_config_behind_begin_is_a_statement(both, server, sql):
+    """Its row, and what else it does: row security hangs on it."""
+    through, one = both
+    for text in ("BEGIN", sql, "SELECT current_setting('app.tenant')", "COMMIT", read(1)):
+        assert say(through, text) == say(one, text), text
+    through.query("BEGIN")
+    assert through.prepared("SELECT set_config('app.tenant', $1, true)", ["8"]) == [["8"]]
+    assert through.query("SELECT current_setting('app.tenant')") == [["8"]]
+    through.query("COMMIT")
+    spread, whole = everything(server)
+    assert spread == whole
+
+
+def test_a_shard_that_lacks_a_setting_is_not_joined_without_it(both, server):
+    """Nor behind a ROLLBACK TO, where the transaction goes on."""
+    through, _ = both
+    server.run("CREATE TEXT SEARCH CONFIGURATION mine (COPY = simple)", database=SHARDS[0])
+    try:
+        for sql in ("BEGIN", update(0), "SET default_text_search_config = 'public.mine'", "COMMIT",
+                    "BEGIN", update(0), "SAVEPOINT a"):
+            assert say(through, sql)[1] in "TI", sql
+        for _ in range(2):
+            assert say(through, update(1)) == (["22023"], "E")
+            assert say(through, "ROLLBACK TO a")[1] == "T"
+        assert say(through, update(0))[1] == "T"
+        assert say(through, "COMMIT") == (["COMMIT"], "I")
+        say(through, "RESET default_text_search_config")
+        assert [through.query(read(shard)) for shard in (0, 1)] == [[["3"]], [["0"]]]
+    finally:
+        server.run("DROP TEXT SEARCH CONFIGURATION mine", database=SHARDS[0])
+
+
+def test_what_is_set_behind_a_refusal_is_its_own(both, suite):
+    """ROLLBACK and SET in one message, behind a statement that was refused in the transaction."""
+    through, _ = both
+    mine = f"SELECT current_setting('work_mem') FROM t WHERE id = {KEY[0]}"
+    for sql in ("BEGIN", update(0), "LISTEN x", "ROLLBACK; SET work_mem = '7MB'"):
+        say(through, sql)
+    others = [suite.raw(database="app") for _ in range(10)]
+    usual = [client.query(mine) for client in others]
+    assert through.query(mine) == [["7MB"]]
+    assert [["7MB"]] not in usual
+    through.query("RESET work_mem")
+    for client in others:
+        client.close()
+
+
 @pytest.mark.parametrize("before", [[], [0], [0, 1]])
 def test_a_refused_statement_is_undone_by_its_savepoint(both, before):
     """Whether the transaction has come to a server, to several, or to none yet."""

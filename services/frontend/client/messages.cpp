@@ -21,6 +21,14 @@ namespace {
 bool belongs_in_copy(char type) {
   return fe::is_copy(type) || type == fe::sync || type == fe::flush;
 }
+
+// FunctionCall: lo_creat() and the like, which libpq and JDBC call so, leave nothing on a session.
+bool of_large_objects(byte_span body) {
+  if (body.size() < 4) return false;
+  const auto oid = load_be<std::uint32_t>(body.data());
+  return (oid >= 952 && oid <= 958) || oid == 715 || oid == 964 || oid == 1004 ||
+         (oid >= 3170 && oid <= 3172);
+}
 }  // namespace
 
 bool client::standard_strings() const {
@@ -144,6 +152,8 @@ bool client::message(char type, byte_span body, byte_span whole, output& out) {
       return true;
     case fe::function_call:
       touched();
+      // It may have set or locked something for as long as the connection is there.
+      if (!of_large_objects(body)) server_->dirty = true;
       server_->ledger.add({owed::function_call});
       break;
     default:

@@ -321,8 +321,11 @@ bool client::virtual_answer(const unit& now, const sql::statement& only, std::st
     }
     case sql::effect::savepoint:
     case sql::effect::set_local:
-      // Replayed with BEGIN wherever the transaction begins.
+      // Replayed with BEGIN wherever the transaction begins. A call of set_config() has a row, and
+      // whatever else its statement does.
       if (virtual_status_ != 'T' || starts_with_word(text, "set constraints") ||
+          (only.effect == sql::effect::set_local &&
+           (!starts_with_word(text, "set") || only.name.empty() || only.value.empty())) ||
           !script_.has_room(text.size() + 32)) {
         return false;
       }

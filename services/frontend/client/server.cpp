@@ -305,6 +305,10 @@ void client::server_read_done() {
       return end(why);
     }
     if (state_ == state::refusing) {
+      if (shadow_) {   // what it has taken back is taken back for whoever has the connection next
+        shadow_->ready(server_->ledger.status());
+        if (!server_->settings_unknown) server_->settings = shadow_->current();
+      }
       if (owes_ready_) {
         owes_ready_ = false;
         std::string ready;

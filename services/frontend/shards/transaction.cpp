@@ -300,8 +300,27 @@ void shard_transaction::leave_joined() {
   for (auto& [shard, one] : legs_) {
     if (one->joins) joined.push_back(one.get());
   }
-  if (joined.size() == legs_.size()) joined.erase(joined.begin());
+  if (joined.size() == legs_.size()) {
+    const auto has_settings = [](const leg* one) { return !one->lease->settings_unknown; };
+    joined.erase(std::find_if(joined.begin(), joined.end(), has_settings));
+  }
   for (auto* one : joined) drop(*one);
+}
+
+// Without the session's settings, or what the transaction has begun with, nothing may run there: not
+// behind a ROLLBACK TO either. True: there is no shard where it may.
+bool shard_transaction::lacks_settings() const {
+  return std::all_of(legs_.begin(), legs_.end(), [](const auto& one) {
+    return one.second->joins && one.second->lease->settings_unknown;
+  });
+}
+
+void shard_transaction::lose(const pg_error& why) {
+  what_ = work::nothing;
+  ended_ = {};
+  later([this, why] {
+    if (const auto tell = std::exchange(on_lost_, {})) tell(why);
+  });
 }
 
 void shard_transaction::drop(leg& one) {
@@ -335,11 +354,7 @@ void shard_transaction::leg_lost(leg& one, const pg_error& why) {
                                 ": " + why.message, {}, {}});
     default: break;
   }
-  what_ = work::nothing;
-  ended_ = {};
-  later([this, why] {
-    if (const auto tell = std::exchange(on_lost_, {})) tell(why);
-  });
+  lose(why);
 }
 
 void shard_transaction::leg_done(leg& one) {
@@ -357,10 +372,10 @@ void shard_transaction::leg_done(leg& one) {
             "Each shard would have a snapshot of its own: use READ COMMITTED, or keys of one "
             "shard.",
             {}});
-        too_isolated_ = true;
       }
       if (joining_.empty() && !any_running()) {
-        if (std::exchange(too_isolated_, false)) leave_joined();
+        if (error_ && lacks_settings()) return lose(*error_);
+        if (error_) leave_joined();
         finish(error_.get());
       }
       return;

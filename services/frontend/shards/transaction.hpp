@@ -159,6 +159,8 @@ class shard_transaction {
   void explain(leg&);
   void drop(leg&);
   void leave_joined();
+  bool lacks_settings() const;
+  void lose(const pg_error& why);   // the client's end
   void forget(leg&);
   void undo(const pg_error& why);
   void finish(const pg_error*, const std::string& warning = {});
@@ -190,7 +192,7 @@ class shard_transaction {
   std::string cannot_prepare_;          // which leg, if one cannot: where that is allowed for
   commit::mark mark_;
   net::time_point waits_since_{};
-  bool isolated_, too_isolated_ = false, keeps_ = false;
+  bool isolated_, keeps_ = false;
   bool defined_ = false, rows_ = false, victim_ = false;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
