@@ -319,25 +319,24 @@ def test_what_was_prepared_is_finished_when_two_phase_commit_is_off(cluster):
 @pytest.mark.seconds(60)
 def test_a_database_is_not_taken_out_while_something_is_prepared_there(cluster):
     suite, servers = cluster
-    name = "pgsled_of somebody"   # that nobody finishes
+    name = "pgsled_of nobody"   # that nobody finishes
+    before = (suite.databases, suite.sharded_tables, suite.users)
+
+    def is_shown():
+        assert [row for row in suite.admin("SHOW TRANSACTIONS") if row["transaction_name"] == name]
     with servers[1].connect("commit_1") as connection:
         connection.execute("BEGIN")
         connection.execute(f"PREPARE TRANSACTION '{name}'")
-
-        def is_shown():
-            assert [row for row in suite.admin("SHOW TRANSACTIONS")
-                    if row["transaction_name"] == name]
-        eventually(is_shown)
-        before = (suite.databases, suite.sharded_tables, suite.users)
-        suite.databases = [{"name": "other", "database_name": SHARDS[0]}]
-        suite.sharded_tables, suite.users = [], [{"name": "postgres", "database": "other"}]
         try:
+            eventually(is_shown)
+            suite.databases = [{"name": "other", "database_name": SHARDS[0]}]
+            suite.sharded_tables, suite.users = [], [{"name": "postgres", "database": "other"}]
             with pytest.raises(psycopg.Error, match="which are not in the file any more"):
                 suite.reload()
         finally:
             suite.databases, suite.sharded_tables, suite.users = before
-            suite.reload()
             connection.execute(f"ROLLBACK PREPARED '{name}'")
+    suite.reload()
 
 
 @pytest.mark.seconds(60)

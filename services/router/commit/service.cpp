@@ -35,6 +35,8 @@ void commit_service::configure() {
     }
   }
   rounds_ = std::move(kept);
+  // Two-phase commit may be on now, and was off: then it was not looked for more than now and then.
+  for (auto& [name, one] : rounds_) one.next_at = 0;
 }
 
 void commit_service::tick(std::int64_t now) {
