@@ -219,6 +219,7 @@ def test_frontend_wakes_without_its_leases(server):
         suite.check_no_leaks(size=2)
 
 
+@pytest.mark.release_only   # sanitizers need descriptors themselves
 def test_frontend_without_descriptors(server):
     """Who cannot be accepted waits in the kernel's queue; the frontend says so, and does not
     turn in circles."""
