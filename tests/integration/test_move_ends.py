@@ -116,7 +116,7 @@ def test_a_key_that_may_be_checked_later_names_no_row(growing, server):  # noqa:
     growing.reload()
     with growing.connect("app") as client:
         for key in range(100):
-            client.execute("INSERT INTO later VALUES (%s, 0)", (key,))
+            client.execute("INSERT INTO later (user_id, n) VALUES (%s, 0)", (key,))
         with server.connect(NEW, autocommit=False) as holding:
             command = begin(growing, "add-shard", "--database", "app")
             wait_until(lambda: at_step(growing, "prepare"), 30, 0.01)
