@@ -64,6 +64,7 @@ class Postgres:
                 conf.write(f"{name} = '{value}'\n")
 
     def start(self):
+        wait_until(lambda: not self._remains(), 10, because="processes of before do not end")
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 tied([PG_BIN / "postgres", "-D", self.data, "-p", self.port,
@@ -123,6 +124,16 @@ class Postgres:
         encryption = encryption or ("md5" if METHODS.get(name) == "md5" else "scram-sha-256")
         self.run(f"SET password_encryption = '{encryption}'; "
                  f"DROP ROLE IF EXISTS {name}; CREATE ROLE {name} {options} PASSWORD '{password}'")
+
+    def _remains(self):
+        """Those of a server that was killed notice it a little later, and keep the next one out."""
+        for entry in os.listdir("/proc"):
+            try:
+                if entry.isdigit() and os.readlink(f"/proc/{entry}/cwd") == str(self.data):
+                    return True
+            except OSError:   # gone, or somebody else's
+                pass
+        return False
 
     def _answers(self):
         if self.process.poll() is not None:
