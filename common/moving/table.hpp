@@ -70,6 +70,8 @@ struct table {
   bool operator==(const table&) const = default;
   bool whole() const { return key == none; }
   bool key_in_primary() const;
+  // Whether its primary key says in the log which row it was, and whose.
+  bool known_by_primary() const { return !primary.empty() && (whole() || key_in_primary()); }
   std::string label() const { return schema + "." + name; }   // for people
 };
 

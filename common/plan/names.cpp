@@ -194,18 +194,28 @@ relation names::placed(const sharded_table& table, const catalog::table_columns*
   return found;
 }
 
-// By a name without a schema while the path is not known: what only one schema has is meant.
-relation names::find_anywhere(const std::string& name) const {
-  const auto& known = database_.catalog;
+// Of "schema.name".
+void add_schemas(const std::set<std::string>& relations, const std::string& name,
+                 std::set<std::string>& to) {
+  for (const auto& one : relations) {
+    if (one.ends_with("." + name)) to.insert(one.substr(0, one.size() - name.size() - 1));
+  }
+}
+
+// Those that have a table of this name that is sharded, or what hides one.
+std::set<std::string> names::schemas_with(const std::string& name) const {
   std::set<std::string> schemas;
-  for (const auto& one : known.tables) {
+  for (const auto& one : database_.catalog.tables) {
     if (one.name == name) schemas.insert(one.schema);
   }
-  for (const auto* relations : {&known.hides_sharded, &known.namesakes}) {
-    for (const auto& one : *relations) {
-      if (one.ends_with("." + name)) schemas.insert(one.substr(0, one.size() - name.size() - 1));
-    }
-  }
+  add_schemas(database_.catalog.hides_sharded, name, schemas);
+  return schemas;
+}
+
+// By a name without a schema while the path is not known: what only one schema has is meant.
+relation names::find_anywhere(const std::string& name) const {
+  auto schemas = schemas_with(name);
+  add_schemas(database_.catalog.namesakes, name, schemas);
   if (schemas.size() == 1) return find_in(*schemas.begin(), name);
   const bool elsewhere = std::any_of(
       database_.sharded.begin(), database_.sharded.end(),
@@ -225,14 +235,7 @@ relation names::find(const PgQuery__RangeVar& range) const {
   }
   // By its own configuration a server may have another path than the role: then it finds what is
   // elsewhere, else nothing.
-  const auto& known = database_.catalog;
-  const bool elsewhere =
-      path_of_role_ &&
-      (std::any_of(known.tables.begin(), known.tables.end(),
-                   [&](const auto& one) { return one.name == name; }) ||
-       std::any_of(known.hides_sharded.begin(), known.hides_sharded.end(),
-                   [&](const auto& one) { return one.ends_with("." + name); }));
-  if (elsewhere) return {relation_kind::ambiguous};
+  if (path_of_role_ && !schemas_with(name).empty()) return {relation_kind::ambiguous};
   return find_in(schema, name);   // the catalog does not have it
 }
 

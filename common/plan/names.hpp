@@ -59,6 +59,7 @@ class names {
  private:
   relation find_in(const std::string& schema, const std::string& name) const;
   relation find_anywhere(const std::string& name) const;
+  std::set<std::string> schemas_with(const std::string& name) const;
   bool in_path(std::string_view schema) const;
   bool is_schema(const std::string& wanted, const std::string& written) const;
   const sharded_table* by_name(const std::string& schema, const std::string& name) const;

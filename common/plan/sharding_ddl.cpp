@@ -90,8 +90,8 @@ std::optional<plan> check_key_type(const PgQuery__RangeVar& table, const std::st
   return refused("TYPE of column " + in_quotes(column) + ", the sharding key of table " +
                      shown_name(table) + ", would change keys, with their rows where they are",
                  "Without USING it may become smallint, integer or bigint if it is one of them, text "
-                 "or varchar without a limit, or a longer one, if it is one of these. Else move the rows to a table of "
-                 "the other type.");
+                 "or varchar without a limit, or a longer one, if it is one of these. Else move the "
+                 "rows to a table of the other type.");
 }
 
 // A column by whose name alone tables are sharded comes into one that is not.

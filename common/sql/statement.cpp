@@ -38,7 +38,6 @@ bool is_sticky_function(std::string_view name) {
          name == "replication_origin_session_setup";
 }
 
-// Compares without allocation: the raw bytes of an unquoted or quoted name against lower case.
 // Settings of the transaction alone, by these names, too.
 bool is_transaction_mode(std::string_view name) {
   return name == "transaction_isolation" || name == "transaction_read_only" ||
@@ -50,6 +49,7 @@ bool says_pg_temp(std::string text) {
   return text.find("pg_temp") != text.npos;
 }
 
+// Compares without allocation: the raw bytes of an unquoted or quoted name against lower case.
 std::string_view folded(std::string_view sql, const token& t, std::array<char, 64>& buffer) {
   const bool quoted = t.kind == token_kind::quoted;
   const std::uint32_t size = quoted ? t.size() - std::min(t.size(), 2u) : t.size();

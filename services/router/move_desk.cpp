@@ -138,8 +138,8 @@ void move_desk::worked(const move_work& done, const result<bool>& how, std::int6
   const asker who = std::exchange(waiting_[done.database], {});
   waiting_.erase(done.database);
   if (!how) {
-    const std::string other = one.other;
     if (!one.job.empty()) return calls_.error(who, how.error());
+    const std::string other = one.other;
     moves_.erase(found);
     calls_.error(who, how.error());
     // It may be registered on some shards, or another one is that this router does not know of.

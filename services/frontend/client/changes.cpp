@@ -29,14 +29,23 @@ bool client::ends_with_drain() {
 
 void client::leave_login_queue() {
   if (!login_ || !login_->getting_parameters || server_ != nullptr || !endpoint_) return;
+  leave_pools();
+}
+
+void client::leave_pools() {
   for (auto* pool : endpoint_->pools) {
     if (pool != nullptr) pool->forget(this);
   }
 }
 
-// Nothing of what it waits with has been sent. Where its database or its user is gone it ends then.
+// For a connection, with nothing of it sent to a server.
+bool client::waits_unbegun() const {
+  return state_ == state::waiting && !login_ && server_ == nullptr && !spread_;
+}
+
+// Where its database or its user is gone it ends then.
 void client::leave_queue(const std::set<std::uint32_t>& pools) {
-  if (state_ != state::waiting || login_ || server_ != nullptr || spread_) return;
+  if (!waits_unbegun()) return;
   const auto stays = [&](const local_pool* pool) {
     return pool == nullptr || pools.contains(pool->description().id);
   };
@@ -45,9 +54,7 @@ void client::leave_queue(const std::set<std::uint32_t>& pools) {
 }
 
 void client::ask_again() {
-  for (auto* pool : endpoint_->pools) {
-    if (pool != nullptr) pool->forget(this);
-  }
+  leave_pools();
   unit_left_ = 0;
   set_state(state::ready);
   resume();

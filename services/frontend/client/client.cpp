@@ -347,9 +347,7 @@ void client::cancel() {
   worker_.counters().cancels.add();
   const pg_error cancelled{"57014", "canceling statement due to user request", {}, {}};
   if (state_ == state::waiting) {
-    for (auto* pool : endpoint_->pools) {
-      if (pool != nullptr) pool->forget(this);
-    }
+    leave_pools();
     not_granted(cancelled);
     return;
   }
@@ -439,13 +437,7 @@ void client::violate(std::string_view what) {
 
 void client::close(std::string_view reason) {
   if (state_ == state::closed) return;
-  if (state_ == state::waiting || login_) {
-    if (endpoint_) {
-      for (auto* pool : endpoint_->pools) {
-        if (pool != nullptr) pool->forget(this);
-      }
-    }
-  }
+  if ((state_ == state::waiting || login_) && endpoint_) leave_pools();
   if (copy_) copy_->abandon();
   if (spread_) {
     server_ = nullptr;  // a leg's

@@ -157,6 +157,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool ensure_server(std::uint32_t shard);  // false: suspended
   bool attach(server& lent);
   void applied();
+  void settings_decided(char status);       // of a ReadyForQuery
   void tell_parameters(const session::pair_set_ref& now);
   void let_go();
   bool may_let_go() const;
@@ -233,6 +234,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   enum class routed { go, need_more, suspended, done };
 
   // changes.cpp
+  bool waits_unbegun() const;
+  void leave_pools();       // their queues
   void ask_again();         // for a connection
   bool ends_with_drain();   // where nothing is under way; true: it has ended
   bool is_kept() const;     // the session has a connection of its own

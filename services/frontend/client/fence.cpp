@@ -38,7 +38,7 @@ void client::look_at_fence() {
 
 // Its unit has not begun: without a server nothing of it has been sent.
 void client::place_again() {
-  if (state_ != state::waiting || login_ || server_ != nullptr || spread_) return;
+  if (!waits_unbegun()) return;
   if (!endpoint_->sharded && endpoint_->owners->held.empty()) return;
   ask_again();
 }

@@ -226,19 +226,21 @@ void client::server_parameter(std::string_view name, std::string_view value, boo
   wire::write_parameter_status(worker_.client_out(), name, value);
 }
 
+void client::settings_decided(char status) {
+  if (!shadow_) return;
+  shadow_->ready(status);
+  if (std::exchange(datestyle_changed_, false)) {
+    if (const auto* style = server_->parameters->find("DateStyle")) {
+      shadow_->restate("datestyle", ":" + *style, worker_.pairs());
+    }
+  }
+  // A failed implicit transaction has taken its settings back.
+  if (!server_->settings_unknown && state_ != state::login) server_->settings = shadow_->current();
+}
+
 void client::server_ready(char server_status, bool proxy) {
   if (proxy) return;
-  if (shadow_) {
-    shadow_->ready(server_status);
-    if (std::exchange(datestyle_changed_, false)) {
-      if (const auto* style = server_->parameters->find("DateStyle")) {
-        shadow_->restate("datestyle", ":" + *style, worker_.pairs());
-      }
-    }
-    // A failed implicit transaction has taken its settings back.
-    if (!server_->settings_unknown && state_ != state::login)
-      server_->settings = shadow_->current();
-  }
+  settings_decided(server_status);
   if (!server_->ledger.runs_something()) light_ = true;
   const auto took = std::chrono::duration_cast<std::chrono::microseconds>(worker_.loop().now() -
                                                                           last_request_);
@@ -305,10 +307,7 @@ void client::server_read_done() {
       return end(why);
     }
     if (state_ == state::refusing) {
-      if (shadow_) {   // what it has taken back is taken back for whoever has the connection next
-        shadow_->ready(server_->ledger.status());
-        if (!server_->settings_unknown) server_->settings = shadow_->current();
-      }
+      settings_decided(server_->ledger.status());
       if (owes_ready_) {
         owes_ready_ = false;
         std::string ready;

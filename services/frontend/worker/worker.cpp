@@ -7,6 +7,7 @@
 #include <set>
 
 #include "common/log/log.hpp"
+#include "common/net/accept_pause.hpp"
 #include "services/frontend/client/client.hpp"
 #include "services/frontend/worker/gather.hpp"
 #include "services/frontend/leases/relay_line.hpp"
@@ -26,10 +27,7 @@ class worker::listener final : public net::watcher {
       : worker_(w), fd_(std::move(fd)), local_(local) {
     worker_.loop().add(fd_.get(), EPOLLIN, this);
   }
-  ~listener() {
-    worker_.loop().cancel(timer_);
-    worker_.loop().watch(fd_.get(), 0, this);
-  }
+  ~listener() { worker_.loop().watch(fd_.get(), 0, this); }
   void on_events(std::uint32_t) override {
     for (int i = 0; i < accepts_per_turn; ++i) {
       net::unique_fd accepted(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -47,7 +45,6 @@ class worker::listener final : public net::watcher {
   }
 
  private:
-  // Who waits to be accepted would be told of again at once, for ever.
   void rest() {
     constexpr std::chrono::seconds between_complaints{1};
     constexpr std::chrono::milliseconds a_while{100};
@@ -56,15 +53,13 @@ class worker::listener final : public net::watcher {
       complained_at_ = now;
       log::error("listen", "out of file descriptors; raise the limit of open files");
     }
-    worker_.loop().watch(fd_.get(), 0, this);
-    timer_ = worker_.loop().after(a_while,
-                                  [this] { worker_.loop().watch(fd_.get(), EPOLLIN, this); });
+    pause_.rest(fd_.get(), a_while);
   }
 
   worker& worker_;
   net::unique_fd fd_;
   bool local_;
-  net::reactor::timer_id timer_ = 0;
+  net::accept_pause pause_{worker_.loop(), *this};
   net::time_point complained_at_{};
 };
 

@@ -111,12 +111,12 @@ lease_server::lease_server(net::reactor& r, lender& l, std::string path)
     : reactor_(r),
       lender_(l),
       path_(std::move(path)),
+      pause_(r, *this),
       dead_(r),
       buffer_(lease::max_message_bytes + 1) {}
 
 lease_server::~lease_server() {
   if (!listener_) return;
-  reactor_.cancel(rest_);
   reactor_.watch(listener_.get(), 0, this);
   ::unlink(path_.c_str());
 }
@@ -135,11 +135,7 @@ void lease_server::on_events(std::uint32_t) {
     if (!fd) {
       if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         log::error(component, "cannot accept a holder: {}", std::strerror(errno));
-        // It would be told of again at once, for ever. Holders try again, too.
-        reactor_.watch(listener_.get(), 0, this);
-        rest_ = reactor_.after(std::chrono::milliseconds(500), [this] {
-          reactor_.watch(listener_.get(), EPOLLIN, this);
-        });
+        pause_.rest(listener_.get(), std::chrono::milliseconds(500));   // holders try again, too
       }
       return;
     }

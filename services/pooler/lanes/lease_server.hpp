@@ -9,6 +9,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "common/net/accept_pause.hpp"
 #include "common/net/graveyard.hpp"
 #include "common/net/reactor.hpp"
 #include "common/net/socket.hpp"
@@ -34,9 +35,9 @@ class lease_server final : public net::watcher {
   lender& lender_;
   std::string path_;
   net::unique_fd listener_;
+  net::accept_pause pause_;
   std::unordered_map<channel*, std::unique_ptr<channel>> channels_;
   net::graveyard dead_;
-  net::reactor::timer_id rest_ = 0;   // of the listener
   std::vector<std::uint8_t> buffer_;
 };
 

@@ -37,9 +37,8 @@ void pool::expire(time_point now) {
         enter(m, checking, now);
         actions_.emplace_back(check_connection{id});
       }
-    } else if (m.phase == lent && !m.old && now >= m.expires) {
-      m.old = true;
-      actions_.emplace_back(retire_lease{id, m.holder});
+    } else if (m.phase == lent && now >= m.expires) {
+      retire(id);
     }
   }
   for (auto& [who, h] : holders_) {

@@ -162,9 +162,9 @@ trouble cluster_runner::drop_tools(cluster_side of, std::size_t shard) {
   const auto prefix = "pgsled_" + order_.job + "_";
   if (auto error = drop_slots(link, prefix)) return error;
   if (auto error = drop_origins(link, prefix)) return error;
-  const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+  const auto there = has_jobs(link);
   if (!there) return there.error();
-  if (*there != "t") return std::nullopt;   // nothing is done before it is recorded
+  if (!*there) return std::nullopt;   // nothing is done before it is recorded
   if (auto error = execute(link, fmt::format(
           "DROP PUBLICATION IF EXISTS pgsled_{}; DELETE FROM pgsled.job_waiting WHERE job = {}",
           order_.job, literal(order_.job)))) {
@@ -185,9 +185,9 @@ trouble cluster_runner::empty_again(std::size_t shard) {
   one.where = scene_.side(cluster_side::fresh).where;
   auto patient = one.open(static_cast<shard_number>(shard), rows_wait);   // large indexes
   if (!patient) return patient.error();
-  const auto there = one_value(*patient, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+  const auto there = has_jobs(*patient);
   if (!there) return there.error();
-  if (*there != "t") return std::nullopt;
+  if (!*there) return std::nullopt;
   if (auto error = delete_filled(*patient, one, [this]() -> trouble {
         if (stopped_) return pg_error{"57P01", "the process ends", {}, {}};
         return std::nullopt;
@@ -207,9 +207,9 @@ trouble cluster_runner::undo() {
   const auto mark = [this]() -> trouble {
     for (const auto of : both) {
       for (auto& link : scene_.side(of).links) {
-        const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+        const auto there = has_jobs(link);
         if (!there) return there.error();
-        if (*there != "t") continue;
+        if (!*there) continue;
         if (auto error = execute(link, fmt::format(
                 "UPDATE pgsled.job SET phase = 'undone', changed_at = now() WHERE id = {}",
                 literal(order_.job)))) {

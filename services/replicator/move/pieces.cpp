@@ -15,15 +15,17 @@ using commit::statements::literal;
 constexpr std::int64_t blocks_at_once = 256;
 constexpr std::string_view all_rows = "true";
 
-// All of them together, since they may refer to each other. Where it cannot be done (a table that
-// stays refers to one of them) they are emptied in pieces.
-void truncate(management::connection& link, const move_scene& scene,
-              const std::vector<std::string>& tables) {
+using filled_tables = std::vector<std::pair<std::string, std::string>>;
+
+// Those that go whole, together, since they may refer to each other. Where it cannot be done (a table
+// that stays refers to one of them) they are emptied in pieces.
+void truncate(management::connection& link, const move_scene& scene, const filled_tables& tables) {
   std::string all;
-  for (const auto& one : tables) {
-    const auto there = one_value(link, fmt::format("SELECT to_regclass({})", literal(one)));
+  for (const auto& [table, rows] : tables) {
+    if (rows != all_rows) continue;
+    const auto there = one_value(link, fmt::format("SELECT to_regclass({})", literal(table)));
     if (!there || there->empty()) continue;
-    all += (all.empty() ? "ONLY " : ", ONLY ") + one;
+    all += (all.empty() ? "ONLY " : ", ONLY ") + table;
   }
   if (!all.empty()) static_cast<void>(execute(link, hold_job(scene) + "; TRUNCATE " + all));
 }
@@ -60,14 +62,10 @@ trouble delete_filled(management::connection& link, const move_scene& scene,
   if (!filled) return filled.error();
   if (filled->empty()) return std::nullopt;
   if (auto error = execute(link, "SET session_replication_role = replica")) return error;
-  std::vector<std::string> whole;
-  for (const auto& row : *filled) {
-    const auto [table, rows] = filled_table(row[0]);
-    if (rows == all_rows) whole.push_back(table);
-  }
-  truncate(link, scene, whole);
-  for (const auto& row : *filled) {
-    const auto [table, rows] = filled_table(row[0]);
+  filled_tables tables;
+  for (const auto& row : *filled) tables.push_back(filled_table(row[0]));
+  truncate(link, scene, tables);
+  for (const auto& [table, rows] : tables) {
     if (auto error = delete_in_pieces(link, scene, table, rows, before)) return error;
   }
   return execute(link, fmt::format(

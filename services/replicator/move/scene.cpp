@@ -165,11 +165,16 @@ const char* job_columns() {
          "AND to_regclass('pgsled.job_waiting') IS NOT NULL";
 }
 
-result<bool> claim_job(management::connection& link, const std::string& job,
-                       const std::string& application) {
+result<bool> has_jobs(management::connection& link) {
   const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
   if (!there) return tl::unexpected(there.error());
-  if (*there != "t") return false;
+  return *there == "t";
+}
+
+result<bool> claim_job(management::connection& link, const std::string& job,
+                       const std::string& application) {
+  const auto there = has_jobs(link);
+  if (!there || !*there) return there;
   const auto columns = one_value(link, job_columns());
   if (!columns) return tl::unexpected(columns.error());
   if (*columns != "t") {   // of an earlier version

@@ -70,6 +70,7 @@ result<std::string> one_value(management::connection&, const std::string& sql);
 
 // What makes schema pgsled ready for moves; idempotent.
 const char* job_schema();
+result<bool> has_jobs(management::connection&);   // whether that was ever run there
 const char* job_columns();                 // whether it is: a query for t or f
 // Of a job that is taken over: whether there are jobs on this server, ready for this version. Ends
 // what other runners have open there for it.

@@ -33,6 +33,22 @@ std::string identity_as_before(const std::string& entry) {
                         "DEFAULT; END") + "; ";
 }
 
+// How long the next try waits, in ms.
+std::string lock_wait(management::connection& link, const std::string& vacuums, bool patient) {
+  const std::string usual = "200";
+  const auto cancelled = one_value(link, "SELECT count(pg_cancel_backend(a.pid))" + vacuums +
+                                             "a.backend_type = 'autovacuum worker'");
+  if ((cancelled && *cancelled != "0") || !patient) return usual;
+  // What is hidden from this role may be one.
+  const auto there = one_value(link, "SELECT count(*)" + vacuums +
+                                         "coalesce(a.backend_type, 'autovacuum worker') = "
+                                         "'autovacuum worker'");
+  if (!there || *there == "0") return usual;
+  const auto until = one_value(link, "SELECT setting::bigint + 300 FROM pg_settings WHERE "
+                                     "name = 'deadlock_timeout'");
+  return until && !until->empty() ? *until : usual;
+}
+
 // Statements that lock tables of clients, who queue behind them: short waits, many of them. `sql`
 // is one transaction, `among` the tables. An autovacuum gives way only to who has waited for
 // deadlock_timeout: it is cancelled if that is allowed (one against wraparound would come back at
@@ -54,21 +70,7 @@ trouble between_clients(management::connection& link, const std::string& first,
     auto error = execute(link, fmt::format("{}; SET LOCAL lock_timeout = '{}ms'; {}", first, wait,
                                            sql));
     if (!error || error->sqlstate != "55P03" || attempt == attempts || give_up()) return error;
-    wait = "200";
-    if (!among.empty()) {
-      const auto cancelled = one_value(link, "SELECT count(pg_cancel_backend(a.pid))" + vacuums +
-                                                 "a.backend_type = 'autovacuum worker'");
-      const bool could_not = !cancelled || *cancelled == "0";
-      // What is hidden from this role may be one.
-      const auto there = one_value(link, "SELECT count(*)" + vacuums +
-                                             "coalesce(a.backend_type, 'autovacuum worker') = "
-                                             "'autovacuum worker'");
-      if (could_not && there && *there != "0" && attempt % patient_each == 0) {
-        const auto until = one_value(link, "SELECT setting::bigint + 300 FROM pg_settings WHERE "
-                                           "name = 'deadlock_timeout'");
-        if (until && !until->empty()) wait = *until;
-      }
-    }
+    wait = lock_wait(link, vacuums, attempt % patient_each == 0);
     std::this_thread::sleep_for(milliseconds(100));
   }
 }
@@ -94,8 +96,7 @@ trouble publish(management::connection& link, const move_scene& scene,
                                     [&](const auto& row) { return row[0] == one.label(); });
     if (found == identities->end()) continue;
     const auto& kind = (*found)[1];
-    const bool by_primary = !one.primary.empty() && (one.whole() || one.key_in_primary());
-    if (kind == "d" && by_primary) continue;
+    if (kind == "d" && one.known_by_primary()) continue;
     sql += "ALTER TABLE ONLY " + name + " REPLICA IDENTITY FULL; ";
     back.push_back(name + " REPLICA IDENTITY " +
                    (kind == "n" ? "NOTHING"

@@ -24,7 +24,7 @@ struct found_table {
   bool computes = false;               // has generated columns
   // Whether its old rows are in the log as its identity is.
   bool known_as_it_is() const {
-    return identity == "d" && !it.primary.empty() && (it.whole() || it.key_in_primary());
+    return identity == "d" && it.known_by_primary();
   }
   bool key_deterministic = true;
   bool partitioned() const { return kind == "p"; }   // its rows are in its partitions

@@ -23,9 +23,9 @@ constexpr std::chrono::milliseconds rows_wait{3'600'000};
 // The slot, origins, publication and identities of this job on one shard.
 trouble move_runner::drop_tools(shard_number shard, moving::stored at) {
   auto& link = scene_.link(shard);
-  const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+  const auto there = has_jobs(link);
   if (!there) return there.error();
-  if (*there != "t") return std::nullopt;
+  if (!*there) return std::nullopt;
   const auto recorded = one_value(link, fmt::format(
       "SELECT phase FROM pgsled.job WHERE id = {} AND round = {}", literal(order_.job),
       scene_.round));
@@ -53,9 +53,9 @@ trouble move_runner::drop_tools(shard_number shard, moving::stored at) {
 // What was copied.
 trouble move_runner::drop_rows() {
   auto& link = scene_.link(scene_.destination);
-  const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+  const auto there = has_jobs(link);
   if (!there) return there.error();
-  if (*there != "t") return std::nullopt;
+  if (!*there) return std::nullopt;
   auto patient = scene_.open(scene_.destination, rows_wait);   // large indexes
   if (!patient) return patient.error();
   if (auto error = delete_filled(*patient, scene_, [this] { return still_runs(); })) return error;
@@ -86,9 +86,9 @@ trouble move_runner::undo() {
 // On the shards that have heard of the job.
 trouble move_runner::mark_moving(const char* how) {
   for (auto& [shard, link] : scene_.links) {
-    const auto there = one_value(link, "SELECT to_regclass('pgsled.job') IS NOT NULL");
+    const auto there = has_jobs(link);
     if (!there) return there.error();
-    if (*there != "t") continue;
+    if (!*there) continue;
     if (auto error = execute(link, fmt::format(
             "UPDATE pgsled.job SET {}, changed_at = now() WHERE id = {} AND phase = 'moving'", how,
             literal(order_.job)))) {
