@@ -83,7 +83,7 @@ pair_set_ref pair_table::intern(pairs entries) {
   }
   auto& slot = sets_[key_of(unique)];
   if (auto known = slot.lock()) return known;
-  auto made = std::make_shared<const pair_set>(pair_set{std::move(unique), std::move(context)});
+  auto made = std::make_shared<const pair_set>(std::move(unique), std::move(context));
   slot = made;
   if (sets_.size() > sweep_at_) sweep();
   return made;

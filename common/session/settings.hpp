@@ -23,7 +23,17 @@ struct pair_set {
   // Those of them that decide what a statement's text means when it is parsed. Statements prepared
   // under different ones must not be taken for the same.
   std::string parse_context{};
+  // What find() says of these two, which are asked for with each statement.
+  const std::string* search_path = nullptr;
+  const std::string* standard_strings = nullptr;   // standard_conforming_strings
   const std::string* find(std::string_view name) const;
+
+  pair_set() = default;
+  pair_set(pairs sorted, std::string context)
+      : entries(std::move(sorted)), parse_context(std::move(context)),
+        search_path(find("search_path")), standard_strings(find("standard_conforming_strings")) {}
+  pair_set(const pair_set&) = delete;
+  pair_set& operator=(const pair_set&) = delete;
 };
 using pair_set_ref = std::shared_ptr<const pair_set>;
 // A setting that does, by its name in small letters.

@@ -245,6 +245,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
 
   // plans.cpp
   std::string_view search_path() const;
+  void write_scope(std::string& to) const;
+  bool is_scope(std::string_view) const;
   bool meaning_in_doubt() const;
   bool is_another_role() const;
   bool planned() const;                // every statement is asked about

@@ -25,13 +25,18 @@ const pg_error on_two_shards{
     "55006", "rows of the table may be on two shards while rows are being moved",
     "Try again when it is over: pgsled reshard status.", {}};
 
+// The body of a Parse begins with the name and its end.
+bool parses(byte_span body, std::string_view name) {
+  const auto text = as_text(body);
+  return text.starts_with(name) && text.size() > name.size() && text[name.size()] == '\0';
+}
+
 }  // namespace
 
 bool client::read_unit(byte_span bytes, unit& into) {
-  std::vector<std::pair<std::string_view, statement_ref>> parsed;
   const auto look_up = [&](std::string_view name) -> statement_ref {
-    for (auto it = parsed.rbegin(); it != parsed.rend(); ++it) {
-      if (it->first == name) return it->second;
+    for (auto it = into.parts.rbegin(); it != into.parts.rend(); ++it) {
+      if (it->type == fe::parse && parses(it->body, name)) return it->target;
     }
     into.in_doubt = into.in_doubt || in_doubt(name);
     if (name.empty()) return unnamed_;
@@ -60,8 +65,7 @@ bool client::read_unit(byte_span bytes, unit& into) {
         return true;
       case fe::parse:
         if (const auto sent = wire::read_parse(part.body)) {
-          part.target = cached_statement(*sent);
-          parsed.emplace_back(sent->name, part.target);
+          part.target = repeats_unnamed(*sent) ? unnamed_ : cached_statement(*sent);
         }
         break;
       case fe::bind:
@@ -89,6 +93,8 @@ bool client::read_unit(byte_span bytes, unit& into) {
         into.bytes = at;
         return true;
     }
+    // What a driver sends for one statement.
+    if (into.parts.empty()) into.parts.reserve(6);
     into.parts.push_back(part);
     into.bytes = at;
     if (frame.type == fe::sync || frame.type == fe::flush) {
@@ -118,6 +124,9 @@ bool client::read_goal(unit& now, unit_goal& to) {
       }
       encoding_uncertain_ = to.executed && !to.executed->empty();
       ask_for(now, to, at, planned, *sql);
+    } else if (part.type == fe::parse && at + 1 < now.parts.size() &&
+               now.parts[at + 1].type == fe::bind && now.parts[at + 1].target == part.target) {
+      continue;   // its Bind asks
     } else if (part.target && (part.type == fe::parse || part.type == fe::bind)) {
       const auto& statement = part.target;
       if (!plan_statement(statement->sql, as_bytes(statement->types), statement.get(), planned)) {

@@ -33,8 +33,7 @@ bool of_large_objects(byte_span body) {
 
 bool client::standard_strings() const {
   if (!reported_) return true;
-  const auto* value = reported_->find("standard_conforming_strings");
-  return value == nullptr || *value != "off";
+  return reported_->standard_strings == nullptr || *reported_->standard_strings != "off";
 }
 
 // After SET LOCAL what a text means is known to the transaction only: such a statement is shared

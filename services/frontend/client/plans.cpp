@@ -26,7 +26,7 @@ std::string_view client::search_path() const {
   if (set != nullptr && !by_default) {
     path = *set;
   } else if (const auto& session = by_default ? shadow_->base() : shadow_->current();
-             const auto* known = session->find("search_path")) {
+             const auto* known = session->search_path) {
     path = std::string_view(*known).substr(1);
   }
   return is_another_role() && names_user(path) ? plan::unknown_path : path;
@@ -60,16 +60,31 @@ bool client::planned() const {
   return endpoint_->mode == pool_mode::session ? pins_ == 0 : !pinned_;
 }
 
+// What a plan depends on besides the statement's text.
+void client::write_scope(std::string& to) const {
+  to.assign(endpoint_->database.name).push_back('\0');
+  to.append(endpoint_->user.name).push_back('\0');
+  to.append(search_path()).push_back('\0');
+}
+
+// As a comparison with what write_scope() writes, which costs more.
+bool client::is_scope(std::string_view scope) const {
+  const auto leads = [&](std::string_view part) {
+    if (!scope.starts_with(part) || scope.size() == part.size() || scope[part.size()] != '\0') {
+      return false;
+    }
+    scope.remove_prefix(part.size() + 1);
+    return true;
+  };
+  return leads(endpoint_->database.name) && leads(endpoint_->user.name) && leads(search_path()) &&
+         scope.empty();
+}
+
 // False: suspended until the router has answered. `into` stays null when the parser does not know
 // the syntax; the error then says so.
 bool client::plan_statement(std::string_view sql, byte_span types, statement* remember,
                             plan_ref& into) {
   const bool cached = endpoint_->database.dispatch != "always" && unsettled_.empty();
-  auto& key = worker_.plan_key();
-  key.assign(endpoint_->database.name).push_back('\0');
-  key.append(endpoint_->user.name).push_back('\0');
-  key.append(search_path()).push_back('\0');
-  const auto scope_length = key.size();
   for (const auto& [text, answer] : answers_) {
     if (std::string_view(text).starts_with(sql) &&
         std::string_view(text).substr(sql.size()) == as_text(types)) {
@@ -78,11 +93,14 @@ bool client::plan_statement(std::string_view sql, byte_span types, statement* re
     }
   }
   if (cached && remember != nullptr && remember->plan && remember->plan->epoch == worker_.epoch() &&
-      remember->plan->scope == std::string_view(key).substr(0, scope_length)) {
+      is_scope(remember->plan->scope)) {
     worker_.counters().plans_cached.add();
     into = remember->plan;
     return true;
   }
+  auto& key = worker_.plan_key();
+  write_scope(key);
+  const auto scope_length = key.size();
   auto& shape = worker_.shape();
   sql::find_shape(sql, standard_strings(), shape);
   worker_.set_shaped(sql);

@@ -266,9 +266,10 @@ client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal&
 // Of a transaction that no server knows yet. False: a server has to answer.
 bool client::answer_virtually(const unit& now, const unit_goal& goal) {
   const auto* only = only_effect(goal.executed);
-  const bool whole = now.executes == 1 && binds_what_it_asks_of(now) && !name_in_use(now, false);
-  if (only != nullptr && (now.simple || whole) &&
-      virtual_answer(now, *only, goal.text)) {
+  const auto is_whole = [&] {
+    return now.executes == 1 && binds_what_it_asks_of(now) && !name_in_use(now, false);
+  };
+  if (only != nullptr && (now.simple || is_whole()) && virtual_answer(now, *only, goal.text)) {
     return true;
   }
   if (virtual_status_ != 'E') return false;

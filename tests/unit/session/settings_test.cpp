@@ -7,7 +7,8 @@ namespace {
 
 pair_set set_of(pairs entries) {
   pair_table table;
-  return *table.intern(std::move(entries));
+  const auto made = table.intern(std::move(entries));
+  return {made->entries, made->parse_context};
 }
 
 TEST(pair_table, equal_sets_are_one_object) {
