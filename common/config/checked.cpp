@@ -71,6 +71,7 @@ std::optional<std::int64_t> entry::maybe_number(std::string_view key) const {
     std::from_chars(first, first + setting.fallback.size(), value);
   }
   if (setting.unlimited && value == largest) return never;
+  if (setting.zero_unlimited && value == 0) return never;
   if (setting.type == value_type::duration && value > longest_duration) return never;
   return value;
 }

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "common/config/checked.hpp"
+#include "common/net/tls.hpp"
 
 // What only several keys together show to be wrong.
 
@@ -167,7 +168,12 @@ void check_users(const checked_file& file, const std::map<std::string, host_set>
     }
     std::set<std::string> own;
     for (const auto& [database, line] : targets) {
-      if (databases != nullptr && databases->count(database) == 0 && database != admin) {
+      if (database == admin) {
+        found.warn(file.name, line, "users.database",
+                   fmt::format("only the user of [admin] may use \"{}\": the entry of \"{}\" has "
+                               "no effect there",
+                               admin, name));
+      } else if (databases != nullptr && databases->count(database) == 0) {
         found.wrong(file.name, line, "users.database",
                     fmt::format("user \"{}\" names the database \"{}\", which is not in "
                                 "[[databases]]",
@@ -232,15 +238,32 @@ void check_tls(const checked_file& file, findings& found) {
 void check_tls_files(const checked_file& file, findings& found) {
   if (!file.readable) return;
   const auto& from = file.only("general");
-  for (const auto* key : {"tls_certificate", "tls_private_key", "tls_server_ca_certificate",
-                          "tls_server_certificate", "tls_server_private_key"}) {
+  const auto readable = [&](const char* key) {
     const auto path = from.text(key);
-    if (path.empty()) continue;
+    if (path.empty()) return true;
     std::ifstream stream(path, std::ios::binary);
-    if (!stream || stream.peek() == std::ifstream::traits_type::eof()) {
-      found.wrong(file.name, from.line_of(key), fmt::format("general.{}", key),
-                  fmt::format("the file \"{}\" cannot be read", path));
-    }
+    if (stream && stream.peek() != std::ifstream::traits_type::eof()) return true;
+    found.wrong(file.name, from.line_of(key), fmt::format("general.{}", key),
+                fmt::format("the file \"{}\" cannot be read", path));
+    return false;
+  };
+  // As those who use them load them. A key that is not given is another mistake's.
+  const auto usable = [&](const char* key, const auto& loaded) {
+    if (loaded) return;
+    const auto& why = loaded.error();
+    found.wrong(file.name, from.line_of(key), fmt::format("general.{}", key),
+                why.hint.empty() ? why.message : why.message + ". " + why.hint);
+  };
+  const auto pair = [&](const char* certificate, const char* key) {
+    const bool both = readable(certificate) & readable(key);
+    if (!both || from.text(certificate).empty() || from.text(key).empty()) return;
+    usable(certificate, net::tls_context::server(from.text(certificate), from.text(key)));
+  };
+  pair("tls_certificate", "tls_private_key");
+  pair("tls_server_certificate", "tls_server_private_key");
+  constexpr auto* authorities = "tls_server_ca_certificate";
+  if (readable(authorities) && !from.text(authorities).empty()) {
+    usable(authorities, net::tls_context::client("verify_ca", from.text(authorities), {}, {}));
   }
 }
 
@@ -249,6 +272,11 @@ void cross_check(const checked_file& pgdog, const checked_file& users, const con
   std::map<std::string, host_set> databases;
   if (pgdog.readable) {
     databases = check_databases(pgdog, found);
+    if (const auto taken = databases.find(config.admin.name); taken != databases.end()) {
+      found.wrong(pgdog.name, taken->second.line, "databases.name",
+                  fmt::format("\"{}\" is the name of the admin database (admin.name)",
+                              config.admin.name));
+    }
     check_sharded_tables(pgdog, databases, found);
     check_tls(pgdog, found);
   }

@@ -49,6 +49,10 @@ std::string fallback_text(const setting& of) {
   return fmt::format("`{}`", quoted(of, of.fallback));
 }
 
+std::string help_text(const setting& of) {
+  return std::string(of.help) + (of.zero_unlimited ? " 0: no limit." : "");
+}
+
 void describe(const section& of, std::string& to) {
   to += fmt::format("\n## {}\n\n{}", title(of), of.help);
   if (!of.acted_on) to += " Checked, not acted on yet.";
@@ -58,7 +62,7 @@ void describe(const section& of, std::string& to) {
     const auto alias = one.alias.empty() ? "" : fmt::format(" (also `{}`)", one.alias);
     to += fmt::format("| `{}`{} | {} | {} | {} | {} | {} |\n", one.name, alias, short_type(one),
                       fallback_text(one), escaped(allowed_text(one)), one.acted_on ? "yes" : "no",
-                      escaped(std::string(one.help)));
+                      escaped(help_text(one)));
   }
   for (const auto& one : of.settings) {
     if (one.nested != nullptr) describe(*one.nested, to);

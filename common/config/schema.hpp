@@ -46,6 +46,7 @@ struct setting {
   bool secret = false;        // never shown
   bool filled = false;        // a string that must not be empty
   bool unlimited = false;     // "never" stands for no limit: `largest` means so
+  bool zero_unlimited = false;   // and so does 0, as PgBouncer has it
   const section* nested = nullptr;
 
   constexpr setting later() const { auto copy = *this; copy.acted_on = false; return copy; }
@@ -54,6 +55,7 @@ struct setting {
     copy.required = copy.filled = true;
     return copy;
   }
+  constexpr setting or_zero() const { auto copy = *this; copy.zero_unlimited = true; return copy; }
   constexpr setting hidden() const { auto copy = *this; copy.secret = true; return copy; }
   constexpr setting also(std::string_view other) const {
     auto copy = *this;

@@ -29,8 +29,8 @@ constexpr auto settings = std::to_array<setting>({
     port("broadcast_port", "6433", "UDP port that goes with `broadcast_address`.").later(),
     duration("dns_ttl", "", "How long a resolved host name is believed.").later(),
     duration("shutdown_timeout", "60000",
-             "How long a drain waits for clients to finish their transactions. `pgsled up` waits "
-             "10 seconds at most."),
+             "How long a drain waits for clients to finish their transactions; 0: not at all. "
+             "`pgsled up` waits 10 seconds at most."),
     duration("shutdown_termination_timeout", "",
              "Time after `shutdown_timeout` in which what still runs is cancelled.")
         .later(),
@@ -43,20 +43,24 @@ constexpr auto settings = std::to_array<setting>({
     choice("pooler_mode", "transaction|session|statement", "transaction",
            "For how long a client keeps a server connection."),
     duration("checkout_timeout", "5000",
-             "How long a client waits for a server connection, and for a plan of the router."),
-    duration("connect_timeout", "5000", "Bound on opening one server connection, log-in included."),
+             "How long a client waits for a server connection, and for a plan of the router.")
+        .or_zero(),
+    duration("connect_timeout", "5000", "Bound on opening one server connection, log-in included.")
+        .or_zero(),
     count("connect_attempts", "1", 0, 1000,
           "Attempts to open a server connection before waiting clients get the error; 0 counts "
           "as 1."),
     duration("connect_attempt_delay", "0", "Pause between two attempts."),
     duration("idle_timeout", "60000",
-             "Server connections unused for this long are closed, down to `min_pool_size`."),
+             "Server connections unused for this long are closed, down to `min_pool_size`; 0: as "
+             "soon as they are."),
     duration("server_lifetime", "86400000",
-             "Server connections older than this are closed when they come back."),
+             "Server connections older than this are closed when they come back; 0: never."),
     duration("server_lifetime_jitter", "0",
              "`server_lifetime` of each connection is changed by up to this much, at random."),
     duration("rollback_timeout", "5000",
-             "Bound on cleaning a server connection; one that takes longer is closed."),
+             "Bound on cleaning a server connection; one that takes longer is closed.")
+        .or_zero(),
     choice("connection_recovery", recovery, "recover",
            "What becomes of a server connection whose client vanished.")
         .later(),
@@ -65,12 +69,16 @@ constexpr auto settings = std::to_array<setting>({
         .later(),
     // Clients
     duration("query_timeout", "never",
-             "A statement that runs longer is cancelled and its client disconnected."),
-    duration("client_login_timeout", "60000", "A client must have logged in within this time."),
-    duration("client_idle_timeout", "never", "Clients that send nothing for this long are closed."),
+             "A statement that runs longer is cancelled and its client disconnected.")
+        .or_zero(),
+    duration("client_login_timeout", "60000", "A client must have logged in within this time.")
+        .or_zero(),
+    duration("client_idle_timeout", "never", "Clients that send nothing for this long are closed.")
+        .or_zero(),
     duration("client_idle_in_transaction_timeout", "never",
              "Clients that keep a transaction open without a statement for this long are closed "
-             "(25P03)."),
+             "(25P03).")
+        .or_zero(),
     limit("query_size_limit", "",
           "Bytes a Query or Parse message may have, header included (54000). Acted on with "
           "`query_size_limit_action = \"block\"`."),
@@ -82,7 +90,7 @@ constexpr auto settings = std::to_array<setting>({
     // Health and lag
     duration("healthcheck_interval", "30000",
              "A connection unchecked for longer is checked before it is lent."),
-    duration("healthcheck_timeout", "5000", "Bound on one check."),
+    duration("healthcheck_timeout", "5000", "Bound on one check.").or_zero(),
     duration("idle_healthcheck_interval", "30000", "Pause between background checks; 0: none.")
         .later(),
     duration("idle_healthcheck_delay", "5000", "No background check before this after the start.")

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include <fmt/format.h>
 
@@ -66,35 +68,32 @@ void unique_fd::reset(int fd) {
 
 result<unique_fd> listen_tcp(const std::string& host, std::uint16_t port, bool reuse_port,
                              int backlog) {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-  int family = AF_INET;
-  if (in_addr v4{}; host.empty() || ::inet_pton(AF_INET, host.c_str(), &v4) == 1) {
-    auto& address = reinterpret_cast<sockaddr_in&>(storage);
-    address.sin_family = AF_INET;
-    address.sin_port = htons(port);
-    address.sin_addr = v4;
-    length = sizeof address;
-  } else if (in6_addr v6{}; ::inet_pton(AF_INET6, host.c_str(), &v6) == 1) {
-    auto& address = reinterpret_cast<sockaddr_in6&>(storage);
-    address.sin6_family = AF_INET6;
-    address.sin6_port = htons(port);
-    address.sin6_addr = v6;
-    length = sizeof address;
-    family = AF_INET6;
-  } else {
-    return failure("08006", fmt::format("\"{}\" is not a numeric address to listen on", host),
-                   "Write an IPv4 or IPv6 address, or 0.0.0.0 for all.");
-  }
   const std::string where = fmt::format("could not listen on {}:{}", host, port);
-  unique_fd fd(::socket(family, SOCK_STREAM | flags, 0));
-  if (!fd) return system_failure("08006", where, errno);
-  set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  if (reuse_port) set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1);
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), length) != 0 ||
-      ::listen(fd.get(), backlog) != 0)
-    return system_failure("08006", where, errno);
-  return fd;
+  addrinfo wanted{}, *all = nullptr;
+  wanted.ai_family = AF_UNSPEC;
+  wanted.ai_socktype = SOCK_STREAM;
+  wanted.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  const int failed = ::getaddrinfo(host.empty() ? "0.0.0.0" : host.c_str(),
+                                   std::to_string(port).c_str(), &wanted, &all);
+  if (failed != 0) {
+    return failure("08006", fmt::format("{}: {}", where, ::gai_strerror(failed)),
+                   "Write an address of this machine, or 0.0.0.0 for all.");
+  }
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owned(all, ::freeaddrinfo);
+  int error = 0;
+  for (const auto* at = all; at != nullptr; at = at->ai_next) {
+    unique_fd fd(::socket(at->ai_family, SOCK_STREAM | flags, 0));
+    if (fd) {
+      set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+      if (reuse_port) set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1);
+      if (::bind(fd.get(), at->ai_addr, at->ai_addrlen) == 0 && ::listen(fd.get(), backlog) == 0) {
+        return fd;
+      }
+    }
+    // Of a machine without IPv6 the second address tells more than the first.
+    if (error == 0 || error == EAFNOSUPPORT || error == EADDRNOTAVAIL) error = errno;
+  }
+  return system_failure("08006", where, error);
 }
 
 result<unique_fd> listen_unix(const std::string& path, int type, unsigned mode) {

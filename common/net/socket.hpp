@@ -40,7 +40,8 @@ struct tcp_options {  // [tcp] of pgdog.toml; zero means the kernel's default
   int user_timeout_ms = 0;
 };
 
-// `host` is a numeric address, or empty / "0.0.0.0" / "::"; port 0 lets the kernel choose.
+// `host` is an address or a name of this machine, or empty / "0.0.0.0" / "::"; of several addresses
+// the first that can be had. Port 0 lets the kernel choose. Looks names up, which may block.
 result<unique_fd> listen_tcp(const std::string& host, std::uint16_t port, bool reuse_port,
                              int backlog);
 // Removes a stale socket file first; the mode is set before anyone can connect.

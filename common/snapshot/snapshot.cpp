@@ -28,8 +28,8 @@ BOOST_DESCRIBE_STRUCT(frontend_settings, (),
                        log_connections, log_disconnections, tcp_keepalive, tcp_time_s,
                        tcp_interval_s, tcp_retries, tcp_user_timeout_ms, log_level, log_format))
 BOOST_DESCRIBE_STRUCT(frontend, (),
-                      (epoch, version, holder, settings, users, databases, pools, poolers,
-                       replicators))
+                      (epoch, version, holder, login_seed, settings, users, databases, pools,
+                       poolers, replicators))
 BOOST_DESCRIBE_STRUCT(server_pool, (),
                       (id, user, database, shard, host, port, server_database, server_user,
                        server_password, role, map_epoch, budget, min_size, startup, idle_timeout,

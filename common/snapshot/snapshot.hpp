@@ -130,6 +130,7 @@ struct frontend {
   std::uint64_t epoch = 0;
   std::string version;
   std::uint32_t holder = 0;             // this worker's number, unique in the suite: in cancel keys
+  std::string login_seed;               // of the salts of users that do not exist
   frontend_settings settings;
   std::vector<user> users;
   std::vector<database> databases;

@@ -52,7 +52,8 @@ prepare_home() {
   touch "$home/.pgsled-quickstart"
   chmod 700 "$run_dir" "$home/log"
   chmod 755 "$home" "$home/bin"
-  [ "$(id -u)" != 0 ] || chown "$own_user:$own_user" "$home" "$run_dir" "$home/log"
+  # What root reads, runs or writes by its name lies where the suite's user cannot put anything.
+  [ "$(id -u)" != 0 ] || { chown root:root "$home" && chown "$own_user:$own_user" "$run_dir" "$home/log"; }
   as_owner test -r "$home/.pgsled-quickstart" ||
     die "user $own_user cannot enter $home; PGSLED_HOME chooses another folder"
 }
@@ -82,6 +83,7 @@ read_settings() {
   local asked_port=${PGSLED_PORT:-}
   running_port=''
   if [ -e "$home/settings" ]; then
+    [ -O "$home/settings" ] || die "$home/settings belongs to another user"
     # shellcheck disable=SC1091
     source "$home/settings"
     port=${asked_port:-$port}
@@ -131,7 +133,7 @@ start_shard() {
   say "Starting shard $1 on port ${shard_ports[$1]}"
   as_owner "$pg/pg_ctl" -D "$data" -s -w -t 60 -l "$home/log/shard$1.log" \
     -o "-p ${shard_ports[$1]} -k $data" start 9>&- || {
-    tail -n 20 "$home/log/shard$1.log" >&2
+    as_owner tail -n 20 "$home/log/shard$1.log" >&2
     die "shard $1 does not start"
   }
 }
@@ -159,18 +161,19 @@ copy_schema() {
 
 # Created aside and renamed, so that one that was interrupted is not taken for a finished one.
 create_shard() {
-  local data=$home/shard$1
+  local data=$home/shard$1 said
   say "Creating shard $1"
   rm -rf "$data.new"
+  mkdir -m 700 "$data.new"
   (umask 077 && echo postgres >"$home/password")
-  [ "$(id -u)" != 0 ] || chown "$own_user" "$home/password"
-  as_owner "$pg/initdb" -D "$data.new" -U postgres --pwfile "$home/password" -E UTF8 \
-    --locale C.UTF-8 -A scram-sha-256 --no-instructions >"$home/log/initdb$1.log" 2>&1 || {
-    cat "$home/log/initdb$1.log" >&2
+  [ "$(id -u)" != 0 ] || chown "$own_user" "$home/password" "$data.new"
+  said=$(as_owner "$pg/initdb" -D "$data.new" -U postgres --pwfile "$home/password" -E UTF8 \
+    --locale C.UTF-8 -A scram-sha-256 --no-instructions 2>&1) || {
+    echo "$said" >&2
     die "initdb fails"
   }
   rm -f "$home/password"
-  cat >>"$data.new/postgresql.conf" <<END
+  as_owner tee -a "$data.new/postgresql.conf" >/dev/null <<END
 listen_addresses = '$host'
 max_connections = 200
 wal_level = logical
@@ -259,9 +262,10 @@ start_suite() {
   if ! suite_pid >/dev/null; then
     say "Starting the suite on port $port"
     # shellcheck disable=SC2016  # expanded by the inner shell
-    as_owner setsid --fork bash -c 'echo $$ >"$1/quickstart.pid"; shift; exec "$@"' - "$run_dir" \
-      "$home/bin/pgsled" up --config "$home/pgdog.toml" --users "$home/users.toml" \
-      --run-dir "$run_dir" >>"$home/log/suite.log" 2>&1 </dev/null 9>&-
+    as_owner setsid --fork bash -c '
+      exec >>"$2/suite.log" 2>&1 && echo $$ >"$1/quickstart.pid" && shift 2 && exec "$@"' - \
+      "$run_dir" "$home/log" "$home/bin/pgsled" up --config "$home/pgdog.toml" \
+      --users "$home/users.toml" --run-dir "$run_dir" >/dev/null 2>&1 </dev/null 9>&-
   fi
   wait_ready
 }
@@ -274,7 +278,7 @@ wait_ready() {
     if [ "$turn" -gt 10 ] && ! suite_pid >/dev/null; then break; fi
     sleep 0.2
   done
-  tail -n 20 "$home/log/suite.log" >&2
+  as_owner tail -n 20 "$home/log/suite.log" >&2
   die "the suite does not answer: $said"
 }
 

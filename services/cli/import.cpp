@@ -82,7 +82,7 @@ int import_files(const import_options& options) {
   const auto checked = config::load(options.pgdog, options.users);
   if (checked.mistakes.empty()) return 0;
   fmt::print(stderr, "before they can be used:\n{}", config::format(checked.mistakes));
-  return 0;
+  return 1;
 }
 
 }  // namespace pgsled::cli

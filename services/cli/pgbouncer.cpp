@@ -147,14 +147,25 @@ class importer {
     return value;
   }
 
-  // `usual`: PgBouncer's default, in seconds. 0 is "never" there; written as the largest number.
+  enum class zero { as_it_is, left_out, never };
+
+  // `usual`: PgBouncer's default, in seconds.
   void time(section_writer& to, std::string_view key, std::string_view theirs, double usual,
-            bool zero_is_never) {
+            zero nothing) {
     const auto* given = set(theirs);
     const auto value = given != nullptr ? seconds(given->value) : std::optional(usual);
     if (!value) return mistake(from_.ini_name, given->number, "a time in seconds is expected");
     if (*value > 0) return to.raw(key, fmt::format("{:.0f}", *value * 1000));
-    if (zero_is_never) to.raw(key, "9223372036854775807");
+    if (nothing == zero::never) to.raw(key, "9223372036854775807");
+    if (nothing == zero::as_it_is) to.raw(key, "0");
+  }
+
+  void lifetime(section_writer& to) {
+    time(to, "server_lifetime", "server_lifetime", 3600, zero::never);
+    const auto* given = set("server_lifetime");
+    if (given != nullptr && seconds(given->value) == 0) {
+      note(*given, "0, a connection for each use, is not offered; became never");
+    }
   }
 
   void count(section_writer& to, std::string_view key, std::string_view theirs,
@@ -193,17 +204,17 @@ class importer {
     count(to, "default_pool_size", "default_pool_size", "20");
     count(to, "min_pool_size", "min_pool_size", "0");
     authentication(to);
-    time(to, "checkout_timeout", "query_wait_timeout", 120, true);
-    time(to, "connect_timeout", "server_connect_timeout", 15, true);
-    time(to, "connect_attempt_delay", "server_login_retry", 15, false);
-    time(to, "idle_timeout", "server_idle_timeout", 600, true);
-    time(to, "server_lifetime", "server_lifetime", 3600, false);
-    time(to, "healthcheck_interval", "server_check_delay", 30, false);
-    time(to, "query_timeout", "query_timeout", 0, false);
-    time(to, "client_login_timeout", "client_login_timeout", 60, true);
-    time(to, "client_idle_timeout", "client_idle_timeout", 0, false);
-    time(to, "client_idle_in_transaction_timeout", "idle_transaction_timeout", 0, false);
-    time(to, "stats_period", "stats_period", 60, false);
+    time(to, "checkout_timeout", "query_wait_timeout", 120, zero::never);
+    time(to, "connect_timeout", "server_connect_timeout", 15, zero::never);
+    time(to, "connect_attempt_delay", "server_login_retry", 15, zero::as_it_is);
+    time(to, "idle_timeout", "server_idle_timeout", 600, zero::never);
+    lifetime(to);
+    time(to, "healthcheck_interval", "server_check_delay", 30, zero::as_it_is);
+    time(to, "query_timeout", "query_timeout", 0, zero::left_out);
+    time(to, "client_login_timeout", "client_login_timeout", 60, zero::never);
+    time(to, "client_idle_timeout", "client_idle_timeout", 0, zero::left_out);
+    time(to, "client_idle_in_transaction_timeout", "idle_transaction_timeout", 0, zero::left_out);
+    time(to, "stats_period", "stats_period", 60, zero::left_out);
     flag(to, "log_connections", "log_connections");
     flag(to, "log_disconnections", "log_disconnections");
     client_tls(to);

@@ -261,6 +261,8 @@ int up(const up_options& options) {
   for (const char* one : {"NOTIFY_SOCKET", "PGSLED_HTTP", "PGSLED_RELAY", "PGSLED_INSTANCE"}) {
     ::unsetenv(one);
   }
+  // Whoever reads our log may go away.
+  ::signal(SIGPIPE, SIG_IGN);
   log::start("up", "up");
   log::configure(checked.config->general.log_level, checked.config->general.log_format);
   if (const int removed = locked->remove_stale_sockets(); removed > 0) {

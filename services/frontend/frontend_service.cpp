@@ -3,9 +3,9 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
-#include "common/auth/scram.hpp"
 #include "common/log/log.hpp"
 #include "common/snapshot/snapshot.hpp"
 #include "services/frontend/worker/worker.hpp"
@@ -18,7 +18,6 @@ class service {
  public:
   explicit service(app::process& process) : process_(process) {
     shared_.bus = process.bus();
-    shared_.mock_seed = auth::random_bytes(32);
     shared_.boot = process.boot();
     shared_.options = process.opts();
     if (!process.opts().curve_dir.empty())
@@ -72,7 +71,13 @@ class service {
     });
   }
 
-  std::string ready() const { return started_ ? "" : "no configuration from the router yet"; }
+  // Any thread.
+  std::string ready() const {
+    if (!started_) return "no configuration from the router yet";
+    const auto lacks = [](const auto& each) { return each->lacks_tls(); };
+    const bool plain = std::any_of(workers_.begin(), workers_.end(), lacks);
+    return plain ? "the certificate for TLS cannot be loaded" : "";
+  }
 
  private:
   void start_workers(snapshot::frontend first) {

@@ -237,7 +237,7 @@ struct pooler_service::state {
     if (router) router->tell(bus::kind::bye, {});
     lend.drain();
     farewell_until = net::clock::now() + (linked ? farewell : std::chrono::milliseconds(0));
-    drain_until = net::clock::now() + std::max(shutdown_timeout, std::chrono::milliseconds(0));
+    drain_until = net::clock::now() + shutdown_timeout;
     watch_drain();
   }
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <list>
 #include <random>
@@ -23,6 +24,7 @@
 #include "services/router/control/control.hpp"
 #include "services/router/metrics/router_metrics.hpp"
 #include "services/router/metrics/suite_http.hpp"
+#include "services/router/login_seed.hpp"
 #include "services/router/move_desk.hpp"
 #include "services/router/move_requests.hpp"
 #include "services/router/names/service.hpp"
@@ -74,6 +76,7 @@ struct router_service::state {
   suite_http http;
   bool refresh_planned = false, stopping = false;
   std::string bound;
+  std::atomic<bool> listens{false};
   config::configuration first_file;
   std::set<std::string> maps_awaited;   // of databases whose names have been read for a fence
   std::int64_t stop_at = 0;
@@ -101,6 +104,7 @@ struct router_service::state {
             [this](const std::string& from, const bus::envelope& got) { receive(from, got); }),
         http(loop, truth, questions, p.opts().instance) {
     truth.set_client_keys(client_keys);
+    truth.set_login_seed(login_seed(p.opts().run_dir));
     first_file = std::move(config);
     truth.configure(first_file);
     shards.set_moves(
@@ -563,6 +567,7 @@ struct router_service::state {
     const std::string unacted = unacted_line(truth.configuration());
     if (!unacted.empty()) log::warn("router", "{}", unacted);
     log::info("router", "listening on {}, epoch {}", bound, truth.epoch());
+    listens = true;
     warn_of_cutover(truth.configuration().general);
     names.configure(std::move(first_file));
     tick();
@@ -593,7 +598,7 @@ app::hooks router_service::hooks() {
       });
     });
   };
-  made.ready = [] { return std::string(); };
+  made.ready = [s] { return std::string(s->listens ? "" : "not listening yet"); };
   return made;
 }
 

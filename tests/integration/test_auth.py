@@ -104,19 +104,52 @@ def test_unknown_user_takes_as_long(guarded):
     assert abs(known - unknown) < max(0.25 * known, 0.002), (known, unknown)
 
 
+def salt_of(suite, user):
+    client = suite.raw(login=False)
+    client.send(wire.startup({"user": user, "database": "postgres"}))
+    client.receive()
+    first = wire.ScramClient("x").initial()
+    client.send(wire.message("p", wire.cstring("SCRAM-SHA-256") +
+                             struct.pack("!i", len(first)) + first))
+    return client.receive()[1].split(b",")[1:]
+
+
 def test_unknown_user_sees_a_stable_salt(guarded):
     """A salt that changes with every attempt would tell that there is no such user."""
-    def salt(user):
-        client = guarded.raw(login=False)
-        client.send(wire.startup({"user": user, "database": "postgres"}))
-        client.receive()
-        first = wire.ScramClient("x").initial()
-        client.send(wire.message("p", wire.cstring("SCRAM-SHA-256") +
-                                 struct.pack("!i", len(first)) + first))
-        return client.receive()[1].split(b",")[1:]
-    assert salt("nobody") == salt("nobody")
-    assert salt("nobody") != salt("nobody2")
-    assert salt("postgres") == salt("postgres")
+    assert salt_of(guarded, "nobody") == salt_of(guarded, "nobody")
+    assert salt_of(guarded, "nobody") != salt_of(guarded, "nobody2")
+    assert salt_of(guarded, "postgres") == salt_of(guarded, "postgres")
+
+
+def test_salts_are_the_suites(start):
+    """Whoever answers, and after each of them was another process: of who exists and who does
+    not."""
+    suite = start(frontends=3, general={"workers": 1})
+    ready = [f"frontend-{number + 1}.0" for number in range(3)]
+    wait_until(lambda: {row["instance"] for row in suite.admin("SHOW STATUS")} >= set(ready))
+    salts = {user: salt_of(suite, user) for user in ("nobody", "postgres")}
+
+    def same():
+        for user, salt in salts.items():
+            assert [salt_of(suite, user) for _ in range(16)] == [salt] * 16, user
+    same()
+    for service in ("router", "frontend"):
+        old = suite.pid(service)
+        suite.kill(service)
+        suite.wait_restarted(service, old)
+        suite.wait_ready()
+        same()
+
+
+def test_an_entry_of_its_own_goes_before_one_for_all_databases(start):
+    suite = start(databases=[{"name": "postgres"}, {"name": "other", "database_name": "postgres"}],
+                  users=[{"name": "postgres", "all_databases": True, "password": "everywhere",
+                          "server_password": "postgres"},
+                         {"name": "postgres", "database": "other", "password": "there",
+                          "server_password": "postgres"}])
+    assert suite.raw(database="other", password="there").query("SELECT 1") == [["1"]]
+    assert suite.raw(database="postgres", password="everywhere").query("SELECT 1") == [["1"]]
+    refused(suite, "28P01", database="other", password="everywhere")
 
 
 # As it is set, and ways to say it or what is nearly it.

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from support import wire
-from support.machine import HOST, ROOT, binaries, free_port
+from support.machine import HOST, ROOT, binaries, free_port, tied, wait_until
 from support.probes import Probes
-from support.raw_client import ServerError
+from support.raw_client import RawClient, ServerError
 from support.suite import ADMIN_PASSWORD, Suite, eventually
 
 MISTAKEN_PGDOG = """
@@ -120,6 +120,63 @@ def test_port_taken(server):
             suite.process.wait(15)
             suite.process = None
             suite.__exit__(None)
+
+
+def test_a_name_to_listen_on(server):
+    suite = Suite(server, general={"host": "localhost"})
+    try:
+        suite.start(wait=False)
+        def answers():
+            try:
+                with psycopg.connect(suite.url(), host="localhost") as client:
+                    return client.execute("SELECT 1").fetchone() == (1,)
+            except psycopg.OperationalError:
+                return False
+        wait_until(answers, 10)
+    finally:
+        suite.stop()
+        suite.__exit__(None)
+
+
+def test_nobody_reads_what_it_says(server):
+    """Of a suite in the foreground whose reader (a pager, a log collector) has gone away."""
+    suite = Suite(server)
+    suite.write_configuration()
+    suite.log.touch()
+    suite.process = subprocess.Popen(tied(suite.command()), stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    try:
+        suite.process.stdout.close()
+        suite.wait_ready()
+        old = suite.pid("pooler")
+        suite.kill("pooler")            # which it logs
+        suite.wait_restarted("pooler", old)
+        assert suite.process.poll() is None
+    finally:
+        suite.stop()
+        suite.__exit__(None)
+
+
+def test_no_limit_is_no_limit(start):
+    """Neither what is cold, nor who has to wait, nor a drain ends at once."""
+    never = 2**63 - 1
+    suite = start(general={"checkout_timeout": 0, "shutdown_timeout": never,
+                           "default_pool_size": 1},
+                  sharded_tables=[{"database": "postgres", "name": "t", "column": "id",
+                                   "data_type": "bigint"}])
+    first, second = suite.raw(), suite.raw()
+    for number in range(20):            # each of them a question to the router
+        assert first.query(f"SELECT 1 AS a{number}") == [["1"]]
+    first.query("BEGIN")
+    first.query("SELECT 1")
+    second.send(wire.query("SELECT 2"))
+    frontend = suite.pid("frontend")
+    os.kill(frontend, signal.SIGTERM)
+    time.sleep(1)
+    assert first.query("SELECT 3") == [["3"]]
+    first.query("COMMIT")
+    assert RawClient.rows(second.receive_until_ready()) == [["2"]]
+    suite.wait_restarted("frontend", frontend)
 
 
 def test_status_tells_the_truth(suite):

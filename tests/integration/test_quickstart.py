@@ -66,6 +66,11 @@ def test_quickstart(quickstart):
     assert os.path.exists(env["PGSLED_CONTROL"])
     ports = env["PGSLED_SHARD_PORTS"].split()
     tables = ("user_conversation_list", "user_messages", "messages")
+    if os.geteuid() == 0:
+        # What root runs and reads is where the suite's user can put nothing.
+        for path in (quickstart.home, quickstart.home / "bin", quickstart.home / "settings"):
+            assert path.stat().st_uid == 0 and not path.stat().st_mode & 0o022, path
+        assert (quickstart.home / "shard0").stat().st_uid != 0
     before = [rows_on_shards(quickstart, ports, table) for table in tables]
     assert sum(map(sum, before)) > 5000 and min(map(min, before)) > 100
     ids = [quickstart.psql(port, "SELECT DISTINCT id % 1024 FROM messages") for port in ports]

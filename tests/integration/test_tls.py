@@ -2,17 +2,21 @@
 negotiation, channel binding, and protocol 3.2."""
 
 import os
+import re
+import signal
 import socket
 import ssl
 import subprocess
 import threading
+import urllib.error
+import urllib.request
 
 import psycopg
 import pytest
 
 from support import wire
 from support.certificates import Authority
-from support.machine import HOST, short_folder
+from support.machine import HOST, short_folder, wait_until
 from support.postgres import Postgres
 from support.probes import run_pgbench
 from support.raw_client import Closed, RawClient, ServerError
@@ -208,6 +212,42 @@ def served_certificate(port):
                            f"{HOST}:{port}"], input="", text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, timeout=10, check=False)
     return done.stdout.partition("BEGIN CERTIFICATE")[2].partition("END")[0]
+
+
+def readiness(suite):
+    """What the frontend that was started last says of itself."""
+    at = re.findall(r" frontend-1 app: .* HTTP on (\S+)", suite.log_text())[-1]
+    try:
+        with urllib.request.urlopen(f"http://{at}/readyz", timeout=5) as page:
+            return page.read().decode()
+    except urllib.error.HTTPError as refusal:
+        return refusal.read().decode()
+
+
+def test_no_plain_text_where_the_certificate_is_missing(server, authority):
+    """A frontend that was to offer TLS and cannot does not talk a client out of it."""
+    certificate, key = authority.issue("vanishing")
+    with Suite(server, general={"tls_certificate": certificate, "tls_private_key": key}) as suite:
+        with open(key, "rb") as file:
+            kept = file.read()
+        os.unlink(key)
+        old = suite.pid("frontend")
+        suite.kill("frontend")
+        suite.wait_restarted("frontend", old)
+        def answers():
+            try:
+                return RawClient(suite.port).login().query("SELECT 1") == [["1"]]
+            except OSError:
+                return False
+        wait_until(answers, 5)
+        with pytest.raises(psycopg.OperationalError, match="error response during SSL"):
+            psycopg.connect(suite.url(), sslmode="prefer")
+        assert readiness(suite) == "the certificate for TLS cannot be loaded\n"
+        with open(key, "wb") as file:
+            file.write(kept)
+        os.kill(suite.pid("router"), signal.SIGHUP)
+        wait_until(lambda: readiness(suite) == "ready\n", 5)
+        assert RawClient(suite.port, tls=True).login().query("SELECT 1") == [["1"]]
 
 
 def test_reload_takes_a_new_certificate(server, authority):

@@ -82,6 +82,11 @@ std::size_t client::startup_packet(byte_span bytes) {
         violate("too many encryption requests");
         return 0;
       }
+      if (worker_.lacks_tls() && !local_) {
+        refuse_login(pg_error{"58000", "the certificate for TLS cannot be loaded",
+                              "The log of the frontend says why.", {}});
+        return 0;
+      }
       if (transport_.tls() || local_ || !worker_.tls()) {
         write("N");
         return length;
@@ -222,7 +227,7 @@ void client::start_session(const std::vector<std::pair<std::string, std::string>
   }
   login_->exchange = std::make_unique<auth::client_login>(
       std::move(credentials), transport_.tls() ? transport_.tls()->end_point_hash() : std::string{},
-      worker_.shared().mock_seed);
+      worker_.login_seed());
   login_->authenticating = true;
   const bool in = login_->exchange->start(reply);
   write(reply);

@@ -144,8 +144,7 @@ void client::ask_plan(std::string_view sql, byte_span types, std::string key, st
   const auto serial = serial_;
   std::string text(sql);
   text.append(as_text(types));
-  const auto limit =
-      std::chrono::milliseconds(std::max<std::int64_t>(1, worker_.settings().checkout_timeout));
+  const auto limit = std::chrono::milliseconds(worker_.settings().checkout_timeout);
   worker_.router().ask(
       bus::kind::plan_request, as_bytes(payload), limit,
       [&owner, pid, serial, asked = worker_.loop().now(), key = std::move(key),

@@ -207,9 +207,8 @@ void shard_copy::columns_known() {
   pg_error why;
   if (!make_spec(why)) return fail(why);
   phase_ = phase::waiting;
-  patience_ = worker_.loop().now() +
-              std::chrono::milliseconds(std::max<std::int64_t>(
-                  1, worker_.settings().checkout_timeout));
+  patience_ =
+      worker_.loop().now() + std::chrono::milliseconds(worker_.settings().checkout_timeout);
   if (spec_.everywhere) return start();
   find_splitter();
 }

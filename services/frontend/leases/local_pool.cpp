@@ -327,8 +327,7 @@ net::duration local_pool::longest_wait(net::time_point now) const {
 void local_pool::tick(net::time_point now) {
   const auto timeout = std::chrono::milliseconds(worker_.settings().checkout_timeout);
   std::vector<lease_waiter*> late;
-  for (auto at = waiters_.begin();
-       at != waiters_.end() && worker_.settings().checkout_timeout > 0;) {
+  for (auto at = waiters_.begin(); at != waiters_.end();) {
     if (now - at->since >= timeout) {
       late.push_back(at->who);
       at = waiters_.erase(at);

@@ -27,15 +27,18 @@ void worker::load_tls() {
   const auto& s = snapshot_.settings;
   if (s.tls_certificate.empty()) {
     tls_.reset();
+    lacks_tls_ = false;
     return;
   }
   auto loaded = net::tls_context::server(s.tls_certificate, s.tls_private_key);
   if (loaded) {
     tls_ = std::move(*loaded);
   } else {
-    // Those who are connected keep theirs; new ones get the last that worked.
+    // Those who are connected keep theirs; new ones get the last that worked. Where there is none,
+    // clients that ask for TLS are turned away.
     log::error("tls", "{}", loaded.error().message);
   }
+  lacks_tls_ = tls_ == nullptr;
 }
 
 void worker::apply(snapshot::frontend next) {

@@ -146,8 +146,7 @@ void worker::drain() {
   loop_.post([this] {
     if (draining_) return;
     draining_ = true;
-    drain_deadline_ = loop_.now() + std::chrono::milliseconds(
-                                        std::max<std::int64_t>(0, settings().shutdown_timeout));
+    drain_deadline_ = loop_.now() + std::chrono::milliseconds(settings().shutdown_timeout);
     listeners_.clear();
     peer_->tell(bus::kind::bye, {});
     for (const auto& [key, each] : clients_) each->drain();

@@ -41,7 +41,6 @@ struct process_shared {
   std::vector<worker*> workers;  // all of them, before the first one runs
   std::atomic<std::int64_t> clients{0};
   std::shared_ptr<bus::context> bus;
-  std::string mock_seed;  // for logins of users that do not exist
   std::string boot;
   std::string http;
   bus::curve_keys curve;
@@ -70,7 +69,10 @@ class worker {
   pool_gate& gate() { return gate_; }
   const snapshot::frontend_settings& settings() const { return snapshot_.settings; }
   const snapshot::frontend& snapshot() const { return snapshot_; }
+  const std::string& login_seed() const { return snapshot_.login_seed; }
   const std::shared_ptr<net::tls_context>& tls() const { return tls_; }
+  // A certificate is set and could not be loaded. Any thread.
+  bool lacks_tls() const { return lacks_tls_; }
   process_shared& shared() { return shared_; }
   std::uint64_t epoch() const { return snapshot_.epoch; }
   std::uint64_t map_epoch(const std::string& database) const;
@@ -167,6 +169,7 @@ class worker {
   plan_cache plans_{probe_};
   snapshot::frontend snapshot_;
   std::shared_ptr<net::tls_context> tls_;
+  std::atomic<bool> lacks_tls_{false};
   std::unique_ptr<bus::peer> peer_;
   std::vector<std::unique_ptr<listener>> listeners_;
   std::unordered_map<std::string, endpoint_ref> endpoints_;

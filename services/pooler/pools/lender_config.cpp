@@ -61,9 +61,7 @@ pool_limits lender::limits_of(const snapshot::server_pool& from) const {
   l.connect_attempts = std::max<std::uint32_t>(settings_.connect_attempts, 1);
   l.connect_attempt_delay =
       milliseconds(std::max<std::int64_t>(settings_.connect_attempt_delay, 0));
-  if (settings_.checkout_timeout > 0) {
-    l.patience = std::min(l.patience, milliseconds(settings_.checkout_timeout / 2));
-  }
+  l.patience = std::min(l.patience, milliseconds(settings_.checkout_timeout / 2));
   return l;
 }
 

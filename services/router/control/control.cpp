@@ -150,6 +150,7 @@ std::vector<control::outgoing> control::refresh() {
   const shares given = budgets_.assign(wanted_shares(topology_, members_), next);
   snapshot::frontend of_frontends =
       frontend_snapshot(config_, topology_, members_, given, states_);
+  of_frontends.login_seed = book_.seed();
   std::vector<outgoing> out;
   for (auto& [name, who] : members_.all()) {
     std::string json = snapshot_for(who, given, of_frontends);

@@ -32,6 +32,8 @@ class control {
   // Why a configuration cannot take the place of the present one: rows are on a shard that it does
   // not have, or are being moved.
   std::optional<pg_error> objection(const config::configuration&) const;
+  // Before the first configure().
+  void set_login_seed(std::string seed) { book_ = verifier_book(std::move(seed)); }
   void set_client_keys(std::vector<std::string> keys) { client_keys_ = std::move(keys); }
   void set_state(const std::string& database, database_state);
 

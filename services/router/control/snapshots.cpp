@@ -9,10 +9,15 @@ namespace {
 
 int whole_seconds(int milliseconds) { return (milliseconds + 999) / 1000; }
 
+// Sums of times must not overflow: who waits for ever waits ten years.
+std::int64_t bound_of(std::int64_t milliseconds) {
+  return milliseconds == config::never ? 315'360'000'000 : milliseconds;
+}
+
 template <class Settings>
 void common_settings(const config::configuration& config, Settings& to) {
-  to.checkout_timeout = config.general.checkout_timeout;
-  to.shutdown_timeout = config.general.shutdown_timeout;
+  to.checkout_timeout = bound_of(config.general.checkout_timeout);
+  to.shutdown_timeout = bound_of(config.general.shutdown_timeout);
   to.lane = config.pgsled.lane;
   to.tcp_keepalive = config.tcp.keepalive;
   to.tcp_time_s = whole_seconds(config.tcp.time_ms);
@@ -56,12 +61,12 @@ snapshot::pooler_settings pooler_settings(const config::configuration& config) {
   to.tls_server_certificate = general.tls_server_certificate;
   to.tls_server_private_key = general.tls_server_private_key;
   to.tls_modified = general.tls_modified;
-  to.connect_timeout = general.connect_timeout;
+  to.connect_timeout = bound_of(general.connect_timeout);
   to.connect_attempt_delay = general.connect_attempt_delay;
   to.connect_attempts = general.connect_attempts;
   to.healthcheck_interval = general.healthcheck_interval;
-  to.healthcheck_timeout = general.healthcheck_timeout;
-  to.rollback_timeout = general.rollback_timeout;
+  to.healthcheck_timeout = bound_of(general.healthcheck_timeout);
+  to.rollback_timeout = bound_of(general.rollback_timeout);
   to.recall_deadline = config.pgsled.recall_deadline;
   return to;
 }
@@ -305,7 +310,7 @@ snapshot::replicator replicator_snapshot(const config::configuration& config, co
                                          std::uint64_t configured, const database_states& states,
                                          const std::vector<std::string>& client_keys) {
   snapshot::replicator to;
-  to.shutdown_timeout = config.general.shutdown_timeout;
+  to.shutdown_timeout = bound_of(config.general.shutdown_timeout);
   to.relay_client_keys = keys_of_frontends(members, client_keys);
   to.version = PGSLED_VERSION;
   to.log_level = config.general.log_level;

@@ -51,9 +51,19 @@ std::set<std::string> database_names(const config::configuration& config) {
   return names;
 }
 
+bool names_database(const config::user& user, const std::string& database) {
+  return std::find(user.databases.begin(), user.databases.end(), database) != user.databases.end();
+}
+
 bool may_use(const config::user& user, const std::string& database) {
-  return user.all_databases ||
-         std::find(user.databases.begin(), user.databases.end(), database) != user.databases.end();
+  return user.all_databases || names_database(user, database);
+}
+
+bool is_named(const config::configuration& config, const std::string& user,
+              const std::string& database) {
+  return std::any_of(config.users.begin(), config.users.end(), [&](const auto& one) {
+    return one.name == user && names_database(one, database);
+  });
 }
 
 template <class T>
@@ -166,10 +176,12 @@ topology make_topology(const config::configuration& config, pool_ids& ids, verif
   made.admin_database = config.admin.name;
   const auto names = database_names(config);
   for (const std::string& name : names) made.databases.push_back(define(config, name));
-  std::set<std::pair<std::string, std::string>> seen;   // of two entries the first counts
+  std::set<std::pair<std::string, std::string>> seen;
   for (const config::user& user : config.users) {
     for (const database_definition& database : made.databases) {
       if (!may_use(user, database.name)) continue;
+      // An entry for all databases is for those that have none of their own.
+      if (!names_database(user, database.name) && is_named(config, user.name, database.name)) continue;
       if (!seen.emplace(user.name, database.name).second) continue;
       made.users.push_back(define(config, user, database.name, book));
       for (std::uint32_t shard = 0; shard < database.shards; ++shard) {

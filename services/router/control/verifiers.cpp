@@ -4,12 +4,6 @@
 
 namespace pgsled::router {
 
-const std::string& verifier_book::salt_of(const std::string& user) {
-  std::string& salt = salts_[user];
-  if (salt.empty()) salt = auth::random_bytes(16);
-  return salt;
-}
-
 const std::string& verifier_book::verifier(const std::string& user, const std::string& password,
                                            const std::string& salt, std::uint32_t iterations) {
   entry& kept = made_[{user, password, salt, std::to_string(iterations)}];
@@ -25,7 +19,7 @@ void verifier_book::fill(snapshot::user& to, const std::string& method,
                          const std::string& password_hash) {
   to.auth = method;
   if (method == "trust") return;
-  std::string salt = salt_of(to.name);
+  std::string salt = auth::mock_verifier(to.name, seed_).salt;
   std::uint32_t iterations = 4096;
   if (!password_hash.empty()) {
     to.verifiers.push_back(password_hash);

@@ -15,6 +15,9 @@ namespace pgsled::router {
 
 class verifier_book {
  public:
+  // Of the salts: what frontends derive those of names that do not exist from.
+  explicit verifier_book(std::string seed = {}) : seed_(std::move(seed)) {}
+  const std::string& seed() const { return seed_; }
   // Fills auth, verifiers and md5 of `to` for the method ("scram", "md5", "plain", "trust").
   // All verifiers of a user share one salt, which SCRAM needs to accept any of several passwords.
   void fill(snapshot::user& to, const std::string& method,
@@ -29,8 +32,7 @@ class verifier_book {
   };
   const std::string& verifier(const std::string& user, const std::string& password,
                               const std::string& salt, std::uint32_t iterations);
-  const std::string& salt_of(const std::string& user);
-  std::map<std::string, std::string> salts_;                   // user → raw salt
+  std::string seed_;
   std::map<std::vector<std::string>, entry> made_;             // user, password, salt
 };
 

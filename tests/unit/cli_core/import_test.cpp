@@ -31,11 +31,16 @@ TEST(import, what_is_not_said_is_as_pgbouncer_has_it) {
 
 TEST(import, times_are_seconds_there_and_zero_is_never) {
   const auto made = made_of("[pgbouncer]\nserver_idle_timeout = 0\nquery_timeout = 0\n"
-                            "query_wait_timeout = 1.5\nSERVER_LIFETIME = 7\n");
+                            "query_wait_timeout = 1.5\nSERVER_LIFETIME = 7\n"
+                            "server_check_delay = 0\n");
   EXPECT_TRUE(contains(made.pgdog, "idle_timeout = 9223372036854775807\n"));
   EXPECT_FALSE(contains(made.pgdog, "query_timeout"));
   EXPECT_TRUE(contains(made.pgdog, "checkout_timeout = 1500\n"));
   EXPECT_TRUE(contains(made.pgdog, "server_lifetime = 7000\n"));
+  EXPECT_TRUE(contains(made.pgdog, "healthcheck_interval = 0\n"));
+  const auto once = made_of("[pgbouncer]\nlisten_addr = *\nserver_lifetime = 0\n");
+  EXPECT_TRUE(contains(once.pgdog, "server_lifetime = 9223372036854775807\n"));
+  EXPECT_TRUE(contains(once.notes.back(), ":3: server_lifetime: 0, a connection for each use"));
 }
 
 TEST(import, names_and_secrets_are_quoted_for_toml) {

@@ -277,6 +277,41 @@ TEST(config, files) {
   std::filesystem::remove(users);
 }
 
+TEST(config, certificates_are_loaded) {
+  const auto folder = std::filesystem::path(::testing::TempDir());
+  const auto pgdog = folder / "config_test.tls.toml", users = folder / "config_test.none.toml";
+  std::ofstream(users) << "";
+  std::ofstream(pgdog) << "[general]\ntls_certificate = \"" << pgdog.string()
+                       << "\"\ntls_private_key = \"" << pgdog.string()
+                       << "\"\ntls_server_ca_certificate = \"" << pgdog.string() << "\"\n";
+  const auto mistakes = format(load(pgdog, users).mistakes);
+  EXPECT_THAT(mistakes, HasSubstr(pgdog.string() +
+                                  ":2: general.tls_certificate: could not load the certificate"));
+  EXPECT_THAT(mistakes, HasSubstr(pgdog.string() + ":4: general.tls_server_ca_certificate: could "
+                                                   "not load the CA certificates"));
+  std::filesystem::remove(pgdog);
+  std::filesystem::remove(users);
+}
+
+TEST(config, the_admin_database_is_nobody_elses) {
+  EXPECT_EQ(mistakes_of("[[databases]]\nname = \"admin\"\nhost = \"h\"\n", ""),
+            "pgdog.toml:1: databases.name: \"admin\" is the name of the admin database "
+            "(admin.name)\n");
+  const auto read = parse_both(good_pgdog, "[[users]]\nname = \"u\"\ndatabase = \"admin\"\n"
+                                           "password = \"p\"\n");
+  ASSERT_TRUE(read.config);
+  EXPECT_THAT(format(read.warnings), HasSubstr("only the user of [admin] may use \"admin\""));
+}
+
+TEST(config, no_time_is_no_limit_where_none_would_do) {
+  const auto read = parse_both(
+      "[general]\ncheckout_timeout = 0\nclient_idle_timeout = 0\nshutdown_timeout = 0\n", "");
+  ASSERT_TRUE(read.config) << format(read.mistakes);
+  EXPECT_EQ(read.config->general.checkout_timeout, never);
+  EXPECT_EQ(read.config->general.client_idle_timeout, never);
+  EXPECT_EQ(read.config->general.shutdown_timeout, 0);
+}
+
 // good_pgdog ends with line 17, in the table of "orders" by "customer_id".
 TEST(config, rules_of_sharded_tables) {
   const auto hashed = parse_both(good_pgdog + "data_type = \"uuid\"\nhasher = \"sha1\"\n");
