@@ -19,6 +19,12 @@ std::string in_quotes(std::string_view name) {
 
 void script::succeeded(const sql::statement& done, const pair_set_ref& settings,
                        const std::vector<std::string>& behind) {
+  one_succeeded(done, settings, behind);
+  for (const auto& more : done.also) one_succeeded(more, settings, {});
+}
+
+void script::one_succeeded(const sql::statement& done, const pair_set_ref& settings,
+                           const std::vector<std::string>& behind) {
   using sql::effect;
   if (done.effect == effect::begin) {
     if (open()) return;   // a warning, and nothing else

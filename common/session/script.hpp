@@ -45,6 +45,8 @@ class script {
   const pair_set_ref& settings() const { return settings_; }
 
  private:
+  void one_succeeded(const sql::statement&, const pair_set_ref& settings,
+                     const std::vector<std::string>& behind);
   struct line {
     std::string savepoint;   // its name; empty: another statement
     std::string text;

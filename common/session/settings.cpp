@@ -156,6 +156,19 @@ std::string full_application(const pair_set& wanted) {
   return "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;" + difference(pair_set{}, wanted);
 }
 
+std::string encoding_before(const pair_set* applied, const pair_set& wanted,
+                            std::string_view sql) {
+  constexpr std::string_view name = "client_encoding";
+  if (std::all_of(sql.begin(), sql.end(), [](char c) { return (c & 0x80) == 0; })) return {};
+  const auto* value = wanted.find(name);
+  const auto* now = applied != nullptr ? applied->find(name) : nullptr;
+  if (applied != nullptr && (value == nullptr) == (now == nullptr) &&
+      (value == nullptr || *value == *now)) {
+    return {};
+  }
+  return value != nullptr ? setting_statement(name, *value) : "RESET client_encoding";
+}
+
 std::string quote_literal(std::string_view value) {
   std::string quoted = value.find('\\') == std::string_view::npos ? "'" : "E'";
   for (const char c : value) {

@@ -68,6 +68,10 @@ std::string setting_statement(std::string_view name, std::string_view value, boo
 std::string difference(const pair_set& applied, const pair_set& wanted);
 // The same for a connection of which nothing is known: everything is reset first.
 std::string full_application(const pair_set& wanted);
+// A message is read by the encoding in effect when it comes: what is to be said in one of its own
+// before `sql`, which is one of the two above. Empty, as mostly: nothing. `applied`: null where that
+// is not known.
+std::string encoding_before(const pair_set* applied, const pair_set& wanted, std::string_view sql);
 
 std::string quote_literal(std::string_view value);  // '…', or E'…' where it has backslashes
 std::string quote_setting_name(std::string_view name);

@@ -33,6 +33,11 @@ void shadow::undo() {
 }
 
 void shadow::succeeded(const sql::statement& done, std::string_view tag, pair_table& table) {
+  one_succeeded(done, tag, table);
+  for (const auto& more : done.also) one_succeeded(more, tag, table);
+}
+
+void shadow::one_succeeded(const sql::statement& done, std::string_view tag, pair_table& table) {
   using sql::effect;
   switch (done.effect) {
     case effect::set:

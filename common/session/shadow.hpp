@@ -49,6 +49,7 @@ class shadow {
   };
   transaction& open();
   void undo();
+  void one_succeeded(const sql::statement&, std::string_view tag, pair_table&);
 
   pair_set_ref base_, current_;
   std::unique_ptr<transaction> transaction_;

@@ -241,4 +241,15 @@ std::string identifier(std::string_view sql, const token& token) {
   return name;
 }
 
+std::string_view folded(std::string_view sql, const token& t, std::array<char, 64>& buffer) {
+  const bool quoted = t.kind == token_kind::quoted;
+  const std::uint32_t size = quoted ? t.size() - std::min(t.size(), 2u) : t.size();
+  if (size > buffer.size()) return {};
+  for (std::uint32_t i = 0; i < size; ++i) {
+    const char c = sql[t.begin + i + (quoted ? 1 : 0)];
+    buffer[i] = quoted ? c : fold(c);
+  }
+  return {buffer.data(), size};
+}
+
 }  // namespace pgsled::sql

@@ -175,5 +175,7 @@ inline token lexer::next() {
 // The name an identifier token stands for: folded, or with its quotes undone; cut to PostgreSQL's
 // 63 bytes. Allocates. U&"…" is given as written.
 std::string identifier(std::string_view sql, const token&);
+// The same without allocation, of a word or quoted name: in `buffer`, and empty if it is longer.
+std::string_view folded(std::string_view sql, const token&, std::array<char, 64>& buffer);
 
 }  // namespace pgsled::sql

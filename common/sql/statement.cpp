@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 
 #include "common/sql/lexer.hpp"
+#include "common/sql/setting_calls.hpp"
 
 namespace pgsled::sql {
 namespace {
@@ -18,7 +18,6 @@ struct facts {
   std::size_t count = 0;               // of all tokens
   std::uint32_t end = 0;               // of the last one
   unsigned set_configs = 0;
-  std::uint32_t set_config_at = 0;     // where its argument list begins
   bool leaves_state = false;           // calls or creates something that stays on the connection
   bool copy_in = false;                // FROM STDIN outside parentheses
   bool with_hold = false;
@@ -36,29 +35,6 @@ bool is_sticky_function(std::string_view name) {
   else return name == "dblink_connect" || name == "dblink_connect_u" || name == "set_limit";
   return name == "advisory_lock" || name == "advisory_lock_shared" ||
          name == "replication_origin_session_setup";
-}
-
-// Settings of the transaction alone, by these names, too.
-bool is_transaction_mode(std::string_view name) {
-  return name == "transaction_isolation" || name == "transaction_read_only" ||
-         name == "transaction_deferrable";
-}
-
-bool says_pg_temp(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), fold);
-  return text.find("pg_temp") != text.npos;
-}
-
-// Compares without allocation: the raw bytes of an unquoted or quoted name against lower case.
-std::string_view folded(std::string_view sql, const token& t, std::array<char, 64>& buffer) {
-  const bool quoted = t.kind == token_kind::quoted;
-  const std::uint32_t size = quoted ? t.size() - std::min(t.size(), 2u) : t.size();
-  if (size > buffer.size()) return {};
-  for (std::uint32_t i = 0; i < size; ++i) {
-    const char c = sql[t.begin + i + (quoted ? 1 : 0)];
-    buffer[i] = quoted ? c : fold(c);
-  }
-  return {buffer.data(), size};
 }
 
 class finder {
@@ -85,9 +61,7 @@ class finder {
   void classify_reset();
   void classify_savepoint(effect kind, std::size_t at);
   void classify_calls();
-  bool whole_set_config();
-  static std::optional<std::string> path_as_list(std::string_view text);
-  bool local_set_config();
+  bool whole_set_configs();
   bool creates_temporary() const;
   bool do_block_is_harmless() const;
   std::size_t explained() const;
@@ -207,7 +181,6 @@ void finder::call(const token& name) {
   const std::string_view function = folded(sql_, name, buffer);
   if (function == "set_config") {
     ++facts_.set_configs;
-    facts_.set_config_at = name.end;
   } else if (function == "setseed" || is_sticky_function(function)) {
     facts_.leaves_state = true;
   }
@@ -391,93 +364,32 @@ void finder::classify_reset() {
 void finder::classify_calls() {
   if (facts_.leaves_state) return found(effect::pin);
   if (facts_.set_configs == 0) return;
-  if (facts_.set_configs == 1 && (whole_set_config() || local_set_config())) return;
-  found(effect::pin);
+  if (whole_set_configs()) return;
+  const auto local = count_local_calls(sql_, standard_, into_.back().offset, facts_.end);
+  found(local == facts_.set_configs ? effect::set_local : effect::pin);
 }
 
-// SELECT [pg_catalog.]set_config('name', 'value', false): as good as SET.
-bool finder::whole_set_config() {
-  std::size_t at = 1;
-  if (!facts_.at(0).is("select"_w)) return false;
-  if (facts_.at(2).is_symbol('.')) at = 3;
-  const token &name = facts_.at(at + 2), &value = facts_.at(at + 4), &is_local = facts_.at(at + 6);
-  if (facts_.count != at + 8 || facts_.at(at + 1).is_symbol('(') == false ||
-      name.kind != token_kind::text || value.kind != token_kind::text ||
-      !facts_.at(at + 3).is_symbol(',') || !facts_.at(at + 5).is_symbol(',') ||
-      !facts_.at(at + 7).is_symbol(')')) {
-    return false;
+// A statement that is nothing else: as good as SET where its arguments are literals.
+bool finder::whole_set_configs() {
+  auto calls = read_setting_calls(sql_, standard_, into_.back().offset, facts_.end);
+  if (calls.empty() || calls.size() != facts_.set_configs) return false;
+  const auto any = [&](auto is_so) { return std::any_of(calls.begin(), calls.end(), is_so); };
+  if (!any([](const setting_call& one) { return one.has_parameters(); })) {
+    std::vector<known_setting> known;
+    for (auto& one : calls) {
+      auto quoted = '\'' + one.value.text + '\'';
+      known.push_back({std::move(one.name.text), std::move(one.value.text), std::move(quoted),
+                       one.is_local.text == "true"});
+    }
+    return sets(known, into_.back());
   }
-  std::string variable{sql_.substr(name.begin + 1, name.size() - 2)};
-  std::transform(variable.begin(), variable.end(), variable.begin(), fold);
-  if (variable.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_.") != variable.npos) {
-    return false;
-  }
-  const bool local = is_local.is("true"_w);
-  if (!local && !is_local.is("false"_w)) return false;
-  std::string text{sql_.substr(value.begin, value.size())};
-  if (says_pg_temp(text)) return false;
-  // SET quotes the elements of these lists, set_config() does not; and '' resets nothing there.
-  if (variable == "search_path") {
-    auto list = path_as_list(std::string_view(text).substr(1, text.size() - 2));
-    if (!list) return false;
-    text = std::move(*list);
-  } else if (variable == "temp_tablespaces" || variable.ends_with("_preload_libraries")) {
-    return false;
-  }
-  const bool ends = local || is_transaction_mode(variable);
-  found(ends ? effect::set_local : effect::set, std::move(variable), std::move(text));
+  const bool stays = any([](const setting_call& one) { return one.is_local.text != "true"; });
+  found(stays ? effect::pin : effect::set_local);
+  into_.back().unknown_path = any([](const setting_call& one) {
+    return one.name.parameter > 0 || decides_names(one.name.text);
+  });
+  into_.back().calls = std::make_shared<const std::vector<setting_call>>(std::move(calls));
   return true;
-}
-
-// The names of a path as its own syntax has them, each in quotes, as SET takes them; of an empty
-// path, as each dump begins with, one that no schema has. Nothing: what is not plainly such a list.
-std::optional<std::string> finder::path_as_list(std::string_view text) {
-  std::string list;
-  const auto skip = [&] { text.remove_prefix(std::min(text.find_first_not_of(' '), text.size())); };
-  skip();
-  if (text.empty()) return "''";
-  while (true) {
-    skip();
-    std::string name;
-    if (text.starts_with('"')) {
-      const auto end = text.find('"', 1);
-      if (end == text.npos || end == 1 || text.substr(end + 1).starts_with('"')) return {};
-      name = text.substr(1, end - 1);
-      text.remove_prefix(end + 1);
-    } else {
-      while (!text.empty() && detail::class_of(text.front()) & detail::id_more) {
-        name += fold(text.front());
-        text.remove_prefix(1);
-      }
-    }
-    const bool ascii = std::all_of(name.begin(), name.end(), [](char c) { return c > 0; });
-    if (name.empty() || !ascii || name.find_first_of("'\\") != name.npos) return {};
-    list += (list.empty() ? "\"" : ", \"") + name + '"';
-    skip();
-    if (text.empty()) return list;
-    if (!text.starts_with(',')) return {};
-    text.remove_prefix(1);
-  }
-}
-
-// set_config(…, true) anywhere: gone with the transaction. The last argument must say so plainly.
-bool finder::local_set_config() {
-  lexer arguments{sql_, standard_, false, facts_.set_config_at};
-  int depth = 0, commas = 0;
-  token last, before;
-  for (token t = arguments.next(); t.kind != token_kind::end && t.begin < facts_.end;
-       t = arguments.next()) {
-    if (t.is_symbol('(') || t.is_symbol('[')) ++depth;
-    if ((t.is_symbol(')') || t.is_symbol(']')) && --depth == 0) {
-      if (commas != 2 || !last.is("true"_w) || !before.is_symbol(',')) return false;
-      found(effect::set_local);
-      return true;
-    }
-    if (t.is_symbol(',') && depth == 1) ++commas;
-    before = last;
-    last = t;
-  }
-  return false;
 }
 
 // CREATE [OR REPLACE] [LOCAL|GLOBAL] TEMP|TEMPORARY …

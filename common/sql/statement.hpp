@@ -4,6 +4,7 @@
 // Pure; no libpg_query.
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,10 +34,14 @@ enum class effect : std::uint8_t {
         // LISTEN, CREATE TEMP …, SELECT … INTO TEMP, PREPARE, session advisory locks,
         // DECLARE … WITH HOLD, LOAD, SET SESSION CHARACTERISTICS, set_config whose
         // arguments are not all literals and whose third is not true. Of SET SESSION
-        // CHARACTERISTICS the name is "characteristics"
+        // CHARACTERISTICS the name is "characteristics". Of a
+        // statement that is nothing but set_config() of literals and parameters, `calls` has
+        // the arguments, for who knows the parameters
   copy_from_stdin,
   deallocate,  // DEALLOCATE [PREPARE] name; name empty: ALL
 };
+
+struct setting_call;   // setting_calls.hpp
 
 struct statement {
   sql::effect effect = effect::none;
@@ -44,6 +49,8 @@ struct statement {
   std::string name, value;               // see effect
   bool unknown_path = false;  // pin, set_local: search_path may be another one, we cannot say which
   bool injected = false;      // not the client's: its replies are swallowed (session/ledger)
+  std::shared_ptr<const std::vector<setting_call>> calls{};   // null for most
+  std::vector<statement> also{};   // what more set_config() there is does: set, set_local
 };
 
 // Splits a simple query into statements (outside quotes, comments, parentheses and SQL-standard

@@ -213,6 +213,20 @@ def test_client_encoding(two):
     assert second.query("SELECT 'ä'") == [["ä"]]
 
 
+def test_what_is_set_beyond_ascii_is_said_in_each_encoding(two):
+    """One connection, two sessions; each reads what it has set."""
+    first, second = two
+    first.query("SET client_encoding = 'LATIN1'")
+    first.send(query(b"SET app.tenant = '\xe4'"))
+    first.receive_until_ready()
+    second.query("SET app.tenant = 'ö'")
+    for _ in range(3):
+        assert second.query("SELECT current_setting('app.tenant')") == [["ö"]]
+        first.send(query(b"SELECT current_setting('app.tenant')"))
+        rows = [body for tag, body in first.receive_until_ready() if tag == "D"]
+        assert [wire.data_row(row) for row in rows] == [[b"\xe4"]]
+
+
 @pytest.mark.smoke
 def test_prepared_names_are_private(two):
     first, second = two
@@ -471,6 +485,34 @@ def test_set_config(pair):
     first.prepared("SELECT set_config($1, $2, false)", ["work_mem", "6MB"])
     assert shown(second, "work_mem") == "4MB"
     assert shown(first, "work_mem") == "6MB"
+
+
+WAYS_TO_SET = [
+    ("SELECT set_config('app.tenant', $1, false)", ["it's"], (), ["it's"]),
+    ("SELECT pg_catalog.set_config($2, $1::text, false) AS x", ["a\\b", "app.tenant"], (), ["a\\b"]),
+    ("SELECT set_config('app.tenant', $1::text, $2)", ["7", "f"], (23, 16), ["7"]),
+    ("SELECT set_config('app.tenant', $1, false), set_config('app.who', $2, false)", ["", "ü"], (),
+     ["", "ü"])]
+
+
+@pytest.mark.parametrize("sql, values, types, expected", WAYS_TO_SET)
+def test_set_config_of_parameters_keeps_no_connection(two, sql, values, types, expected):
+    """Two clients of one connection: neither waits for the other, each has its own."""
+    first, second = two
+    first.prepared(sql, values, types=types)
+    second.query("SET app.tenant = 'of the second'")
+    names = ["app.tenant", "app.who"][:len(expected)]
+    for _ in range(2):
+        assert [shown(first, name) for name in names] == expected
+        assert shown(second, "app.tenant") == "of the second"
+        assert second.query("SELECT current_setting('app.who', true)") in ([[None]], [[""]])
+    # Undone with its transaction.
+    first.query("BEGIN")
+    first.prepared("SELECT set_config('app.tenant', $1, false)", ["other"])
+    assert shown(first, "app.tenant") == "other"
+    first.query("ROLLBACK")
+    assert shown(first, "app.tenant") == expected[0]
+    assert shown(second, "app.tenant") == "of the second"
 
 
 def test_session_characteristics_and_role(pair, server):

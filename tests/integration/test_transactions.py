@@ -279,6 +279,55 @@ def test_set_config_behind_begin_is_a_statement(both, server, sql):
     assert spread == whole
 
 
+@pytest.mark.parametrize("sql, values", [
+    ("SELECT set_config('app.tenant', $1, true)", ["8"]),
+    ("SELECT set_config($1, $2, $3)", ["app.tenant", "8", "true"]),
+    ("SELECT set_config('search_path', $1, true), set_config('role', $2, true), "
+     "set_config('app.tenant', $3, true)", ["public", "postgres", "8"])])
+def test_parameters_of_set_config_go_to_every_shard(both, server, sql, values):
+    """As row security by tenant has it: set in front, then rows of whatever shard."""
+    through, one = both
+    seen = "SELECT current_setting('app.tenant', true) FROM t WHERE id = "
+    for _ in range(2):
+        for client in both:
+            client.query("BEGIN")
+            client.prepared(sql, values)
+        for shard, key in KEY.items():
+            for text in (seen + str(key), update(shard)):
+                assert say(through, text) == say(one, text), text
+            assert through.prepared(seen + "$1", [str(key)]) == [["8"]]
+        assert say(through, "COMMIT") == say(one, "COMMIT")
+        for key in KEY.values():
+            assert through.query(seen + str(key)) in ([[""]], [[None]])
+    spread, whole = everything(server)
+    assert spread == whole
+
+
+@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT", "ROLLBACK TO a"])
+@pytest.mark.parametrize("extended", [False, True])
+def test_what_cannot_be_set_fails_the_transaction_alone(both, server, end, extended):
+    """It was answered before a shard was there to say no: the next statement is told."""
+    through, _ = both
+    for client in both:
+        client.query("BEGIN")
+    through.query("SAVEPOINT a")
+    through.query("SET LOCAL statement_timeout = 'for ever'")
+    with pytest.raises(ServerError) as refused:
+        if extended:
+            through.prepared("SELECT v FROM t WHERE id = $1", [str(KEY[1])])
+        else:
+            through.query(update(1))
+    assert refused.value.code == "22023" and through.status == "E"
+    assert say(through, update(1)) == (["25P02"], "E")
+    if end == "ROLLBACK TO a":
+        assert say(through, end) == (["ROLLBACK"], "T")
+        assert say(through, update(2)) == (["UPDATE 1"], "T")
+        assert say(through, "ROLLBACK") == (["ROLLBACK"], "I")
+    else:
+        assert say(through, end) == (["ROLLBACK"], "I")
+    assert [through.query(read(shard)) for shard in KEY] == [[["0"]]] * 3
+
+
 def test_a_shard_that_lacks_a_setting_is_not_joined_without_it(both, server):
     """Nor behind a ROLLBACK TO, where the transaction goes on."""
     through, _ = both
@@ -492,11 +541,11 @@ def test_cursors_and_portals_stay_where_they_are(both):
         for at in "abcd":
             client.query(f"INSERT INTO log VALUES (42, '{at}')")
         client.query("INSERT INTO log VALUES (3, 'z')")
-    for sql in ("BEGIN", "DECLARE first CURSOR FOR SELECT at FROM log WHERE id = 42 ORDER BY at",
+    for sql in ("BEGIN", "/* of mine */ DECLARE first CURSOR FOR SELECT at FROM log WHERE id = 42 ORDER BY at",
                 "FETCH 1 FROM first",
                 'DECLARE "Other" CURSOR FOR SELECT at FROM log WHERE id = 3', update(2),
                 "FETCH 2 FROM first;", "MOVE 1 IN FIRST", 'FETCH ALL FROM "Other"',
-                "FETCH first", "CLOSE first", update(1), "FETCH 1 FROM first", "ROLLBACK"):
+                "FETCH first -- of mine", "CLOSE first", update(1), "FETCH 1 FROM first", "ROLLBACK"):
         assert say(through, sql) == say(whole, sql), sql
     answers = []
     for client in both:

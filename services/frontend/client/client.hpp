@@ -397,6 +397,8 @@ class client final : public net::watcher, public lease_waiter, public server_use
   std::unique_ptr<std::unordered_map<std::string, std::uint32_t>> portal_shards_;
   std::string secret_;
   std::unique_ptr<pg_error> apply_error_;
+  std::unique_ptr<pg_error> begin_error_;   // of a transaction: its first statement has it
+  bool begins_alone_ = false;               // on a connection that needs no settings first
   std::uint64_t streaming_ = 0;             // bytes of a client message still to pass through
   std::size_t unit_left_ = 0;               // bytes of a routed unit still to process
   counters counts_;

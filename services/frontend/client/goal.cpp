@@ -137,7 +137,7 @@ bool client::read_goal(unit& now, unit_goal& to) {
       to.names_portals = to.names_portals || part.body[0] != 0;
       // What comes behind a SET in the same unit is read under a setting that is not known yet.
       encoding_uncertain_ = encoding_uncertain_ || (to.executed && !to.executed->empty());
-      to.executed = statement->effects;
+      to.executed = effects_of(*statement, part.body);
       to.controls += count_controls(to.executed);
       to.text = statement->sql;
       ask_for(now, to, at, planned, statement->sql);

@@ -17,6 +17,12 @@ namespace fe = wire::frontend;
 using session::owed;
 
 namespace {
+// For the session.
+bool sets_datestyle(const sql::statement& ran) {
+  return (ran.effect == sql::effect::set && ran.name == "datestyle") ||
+         std::any_of(ran.also.begin(), ran.also.end(), sets_datestyle);
+}
+
 // What a server in COPY FROM STDIN takes: anything else costs PostgreSQL's client its connection.
 bool belongs_in_copy(char type) {
   return fe::is_copy(type) || type == fe::sync || type == fe::flush;
@@ -48,8 +54,9 @@ std::string_view client::parse_context(std::string& own) const {
 }
 
 bool client::changes_parsing(const sql::statement& ran) {
-  return ran.effect == sql::effect::set_local &&
-         (ran.name.empty() || session::decides_parsing(ran.name));
+  return (ran.effect == sql::effect::set_local &&
+          (ran.name.empty() || session::decides_parsing(ran.name))) ||
+         std::any_of(ran.also.begin(), ran.also.end(), changes_parsing);
 }
 
 // Drivers say one Parse again and again: then it need not be looked for.
@@ -221,17 +228,17 @@ void client::run_effects(const session::effects& effects) {
     switch (each.effect) {
       case sql::effect::pin:
         ++pins_;
-        own_settings_ = own_settings_ || each.unknown_path || each.name == "characteristics";
+        own_settings_ = own_settings_ || each.unknown_path || each.calls ||
+                        each.name == "characteristics";
         shards_looked_at_ = 0;
         if (endpoint_->mode == pool_mode::session) break;
         if (!std::exchange(pinned_, true)) worker_.counters().pinned.add();
         server_->dirty = true;
         break;
       case sql::effect::set_local:
-        local_settings_ = local_settings_ || changes_parsing(each);
-        break;
       case sql::effect::set:
-        datestyle_changed_ = datestyle_changed_ || each.name == "datestyle";
+        local_settings_ = local_settings_ || changes_parsing(each);
+        datestyle_changed_ = datestyle_changed_ || sets_datestyle(each);
         break;
       case sql::effect::deallocate:
         if (!each.name.empty()) break;

@@ -257,7 +257,7 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     target = std::move(prepared);
     if (endpoint_->mode != pool_mode::session) ensure_prepared(target, out);
   }
-  server_->portal_is(portal, target);
+  server_->portal_is(portal, target ? effects_of(*target, body) : nullptr);
   server_->ledger.add({owed::bind});
   if (name.empty() || !target || endpoint_->mode == pool_mode::session) {
     out.pass(whole.size());
@@ -358,7 +358,7 @@ bool client::execute(byte_span body, output& out) {
     return false;
   }
   session::entry entry{owed::execute};
-  if (const auto what = server_->portal(sent->portal)) entry.effects = what->effects;
+  entry.effects = server_->portal(sent->portal);
   if (forgets_statements(entry.effects) && !server_->ledger.empty()) return wait_for_answers(out);
   ++counts_.queries;
   ++server_->pool().stats.queries;

@@ -49,6 +49,11 @@ client::routed client::route(byte_span bytes, bool stepwise) {
   worker_.set_shaped({});
   unit_goal goal;
   if (!read_goal(now, goal)) return routed::suspended;
+  if (const auto failed = std::move(begin_error_); failed && !leaves_failure(goal.executed)) {
+    unit_left_ = now.bytes;
+    refuse_unit(now, *failed);
+    return routed::done;
+  }
   if (endpoint_->sharded) {
     if (const auto how = take_otherwise(now, bytes, goal, stepwise)) return *how;
   }
@@ -70,7 +75,7 @@ client::routed client::route(byte_span bytes, bool stepwise) {
     }
   }
   if (goal.copies) return route_copy(now, bytes, goal.copies, goal.text);
-  goal.names_portals = goal.names_portals || starts_with_word(goal.text, "declare");
+  goal.names_portals = goal.names_portals || !cursor_of(goal.text, "declare").empty();
   if (spread_) return route_spread(now, bytes, goal);
   if (goal.target.where == aim::kind::all && (now.simple || now.executes > 0)) {
     return route_everywhere(now, bytes, goal.everywhere->plan, goal.text);

@@ -399,10 +399,16 @@ bool client::attach(server& lent) {
   std::string bytes;
   if (!sql.empty()) {
     worker_.counters().settings_applied.add();
+    const auto* applied = lent.settings_unknown ? nullptr : lent.settings.get();
+    if (const auto first = session::encoding_before(applied, *wanted, sql); !first.empty()) {
+      wire::write_query(bytes, first);
+      lent.ledger.add({session::owed::query, true});
+    }
     wire::write_query(bytes, sql);
     lent.ledger.add({session::owed::query, true});
     lent.unnamed.reset();
   }
+  begins_alone_ = virtual_status_ == 'T' && unrun_ && sql.empty();
   if (virtual_status_ == 'T' && unrun_) {
     wire::write_query(bytes, script_.sql());
     lent.ledger.add({session::owed::query, true});
@@ -418,6 +424,12 @@ bool client::attach(server& lent) {
 }
 
 void client::applied() {
+  if (apply_error_ && begins_alone_ && server_->ledger.status() == 'E') {
+    // A SET LOCAL or the like that has been answered already: what comes next has the error.
+    begin_error_ = std::move(apply_error_);
+    unrun_ = false;
+    unit_left_ = 0;   // which was on its way to the server
+  }
   if (apply_error_) {
     auto why = std::move(*apply_error_);
     apply_error_.reset();

@@ -7,6 +7,7 @@
 #include "common/wire/messages.hpp"
 #include "services/frontend/client/client.hpp"
 #include "services/frontend/shards/transaction.hpp"
+#include "services/frontend/statements/effects.hpp"
 #include "services/frontend/statements/unit.hpp"
 #include "services/frontend/worker/worker.hpp"
 
@@ -39,21 +40,6 @@ std::string_view beyond_shards(const sql::statement& what, std::string_view text
     default:
       return {};
   }
-}
-
-// The cursor that a DECLARE, FETCH, MOVE or CLOSE names; empty when it is none of these.
-std::string cursor_of(std::string_view sql, std::string_view verb) {
-  const auto words = lower(sql.substr(0, sql.find_last_not_of("; \t\n\r") + 1));
-  if (!words.starts_with(verb)) return {};
-  // The last word, but of DECLARE, where more follows, the second.
-  const bool second = verb == "declare";
-  const auto space = second ? words.find_first_not_of(" \t\n\r", verb.size()) - 1
-                            : words.find_last_of(" \t\n\r");
-  if (space >= words.size()) return {};
-  const auto end = second ? words.find_first_of(" \t\n\r", space + 1) : words.size();
-  const auto at = sql.substr(0, words.size()).substr(space + 1, end - space - 1);
-  if (at.size() > 2 && at.front() == '"') return std::string(at.substr(1, at.size() - 2));
-  return lower(at);
 }
 
 }  // namespace

@@ -42,18 +42,17 @@ void server::detach() {
   watch();
 }
 
-void server::portal_is(std::string_view name, const statement_ref& what) {
-  const bool matters = what != nullptr && what->effects != nullptr;
+void server::portal_is(std::string_view name, session::effects what) {
   if (name.empty()) {
-    unnamed_portal_ = matters ? what : nullptr;
-  } else if (matters) {
-    portals_[std::string(name)] = what;
+    unnamed_portal_ = std::move(what);
+  } else if (what != nullptr) {
+    portals_[std::string(name)] = std::move(what);
   } else if (!portals_.empty()) {
     portals_.erase(std::string(name));
   }
 }
 
-statement_ref server::portal(std::string_view name) const {
+session::effects server::portal(std::string_view name) const {
   if (name.empty()) return unnamed_portal_;
   const auto found = portals_.empty() ? portals_.end() : portals_.find(std::string(name));
   return found == portals_.end() ? nullptr : found->second;

@@ -105,9 +105,9 @@ class server final : private server_stream_user, private session::ledger_events 
   // The batch of the last message that was to change the slot.
   std::uint64_t unnamed_batch = present_statements::surely;
 
-  // Portals: only those whose statement has effects are kept.
-  void portal_is(std::string_view name, const statement_ref& what);   // null: none, or another
-  statement_ref portal(std::string_view name) const;                  // null: none that is kept
+  // What the execution of a portal does. Null: nothing, or there is none.
+  void portal_is(std::string_view name, session::effects what);
+  session::effects portal(std::string_view name) const;
   void forget_portals();
   void forget_unnamed_portal() { unnamed_portal_.reset(); }
 
@@ -147,8 +147,8 @@ class server final : private server_stream_user, private session::ledger_events 
   lease::generation generation_;
   std::uint32_t backend_pid_;
   server_user* user_ = nullptr;
-  std::unordered_map<std::string, statement_ref> portals_;
-  statement_ref unnamed_portal_;
+  std::unordered_map<std::string, session::effects> portals_;   // that have some
+  session::effects unnamed_portal_;
   std::string pending_;  // not yet taken by the stream, behind the first pending_sent_ bytes
   std::size_t pending_sent_ = 0;
   std::string carry_;    // the beginning of a message

@@ -242,6 +242,9 @@ void shard_transaction::granted(leg& one) {
                             : std::string();
   if (!settings.empty()) {
     worker_.counters().settings_applied.add();
+    const auto* applied = lease.settings_unknown ? nullptr : lease.settings.get();
+    const auto first = session::encoding_before(applied, *settings_, settings);
+    if (!first.empty()) one.ask(first);
     one.ask(settings);
   }
   one.joins = true;

@@ -1,8 +1,13 @@
 #include "services/frontend/statements/effects.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <optional>
 
 #include "common/session/shadow.hpp"
+#include "common/sql/lexer.hpp"
+#include "common/sql/setting_calls.hpp"
+#include "common/wire/messages.hpp"
 
 namespace pgsled::frontend {
 
@@ -15,7 +20,73 @@ bool is_control(sql::effect what) {
          what == reset || what == reset_all || what == discard_all;
 }
 
+// As PostgreSQL's text of the value, where that is certain.
+std::optional<std::string> text_of(const wire::bind_message& sent, std::string_view types,
+                                   std::uint16_t number) {
+  const auto given = wire::bind_parameter(sent, static_cast<std::uint16_t>(number - 1));
+  if (!given.present) return {};
+  const std::size_t at = 4 * (std::size_t{number} - 1);
+  const auto type = at + 4 <= types.size() ? load_be<std::uint32_t>(types.data() + at) : 0;
+  constexpr std::uint32_t unknown = 0, int8 = 20, int2 = 21, int4 = 23, text = 25, varchar = 1043;
+  const auto bytes = as_text(given.value);
+  if (type == unknown || type == text || type == varchar) return std::string(bytes);
+  if (type != int2 && type != int4 && type != int8) return {};
+  std::int64_t value = 0;
+  if (given.binary) {
+    if (bytes.size() == 2) value = load_be<std::int16_t>(bytes.data());
+    else if (bytes.size() == 4) value = load_be<std::int32_t>(bytes.data());
+    else if (bytes.size() == 8) value = load_be<std::int64_t>(bytes.data());
+    else return {};
+    return std::to_string(value);
+  }
+  const auto [end, error] = std::from_chars(bytes.data(), bytes.data() + bytes.size(), value);
+  if (error != std::errc() || end != bytes.data() + bytes.size()) return {};
+  return std::to_string(value);
+}
+
+std::optional<bool> truth_of(const wire::bind_message& sent, std::uint16_t number) {
+  const auto given = wire::bind_parameter(sent, static_cast<std::uint16_t>(number - 1));
+  if (!given.present) return {};
+  const auto bytes = as_text(given.value);
+  using namespace std::string_view_literals;
+  for (const auto yes : {"\1"sv, "t"sv, "true"sv, "1"sv}) {
+    if (bytes == yes) return true;
+  }
+  for (const auto no : {"\0"sv, "f"sv, "false"sv, "0"sv}) {
+    if (bytes == no) return false;
+  }
+  return {};
+}
+
+// False: not all of it can be said.
+bool settle(const std::vector<sql::setting_call>& calls, const wire::bind_message& sent,
+            std::string_view types, sql::statement& to) {
+  const auto text = [&](const sql::setting_call::argument& one) {
+    return one.parameter == 0 ? one.text : text_of(sent, types, one.parameter);
+  };
+  std::vector<sql::known_setting> known;
+  for (const auto& one : calls) {
+    const auto name = text(one.name), value = text(one.value);
+    const auto local = one.is_local.parameter == 0 ? one.is_local.text == "true"
+                                                   : truth_of(sent, one.is_local.parameter);
+    if (!name || !value || !local) return false;
+    // Of a literal its quotes are doubled already.
+    auto literal = one.value.parameter == 0 ? '\'' + *value + '\'' : session::quote_literal(*value);
+    known.push_back({*name, *value, std::move(literal), *local});
+  }
+  return sql::sets(known, to);
+}
+
 }  // namespace
+
+session::effects effects_of(const statement& parsed, byte_span bind_body) {
+  const auto& effects = parsed.effects;
+  if (!effects || effects->size() != 1 || !effects->front().calls) return effects;
+  const auto sent = wire::read_bind(bind_body);
+  auto known = std::make_shared<std::vector<sql::statement>>(*effects);
+  const auto& calls = *effects->front().calls;
+  return sent && settle(calls, *sent, parsed.types, known->front()) ? known : effects;
+}
 
 const sql::statement* only_effect(const session::effects& effects) {
   return effects && effects->size() == 1 ? &effects->front() : nullptr;
@@ -76,6 +147,25 @@ bool starts_with_word(std::string_view text, std::string_view lower_words) {
   return true;
 }
 
+std::string cursor_of(std::string_view sql, std::string_view verb) {
+  // Before the lexer: most statements begin with another letter, and no comment.
+  const char first = sql.empty() ? '\0' : sql.front();
+  if (sql::fold(first) != verb.front() && sql::fold(first) >= 'a' && sql::fold(first) <= 'z') {
+    return {};
+  }
+  sql::lexer tokens{sql, true};
+  auto t = tokens.next();
+  if (t.kind != sql::token_kind::word || sql::identifier(sql, t) != verb) return {};
+  // It names the cursor last; but of DECLARE, where more follows, at once.
+  sql::token last;
+  for (t = tokens.next(); t.kind != sql::token_kind::end && !t.is_symbol(';'); t = tokens.next()) {
+    last = t;
+    if (verb == "declare") break;
+  }
+  const bool name = last.kind == sql::token_kind::word || last.kind == sql::token_kind::quoted;
+  return name ? sql::identifier(sql, last) : std::string();
+}
+
 std::size_t count_controls(const session::effects& effects) {
   if (!effects) return 0;
   return static_cast<std::size_t>(std::count_if(
@@ -87,7 +177,8 @@ bool changes_meaning(const sql::statement& one) {
   const bool sets = one.effect == set || one.effect == set_local || one.effect == reset;
   return one.effect == reset_all || one.effect == discard_all || one.unknown_path ||
          (sets && (one.name == "search_path" || session::is_identity(one.name) ||
-                   one.name == "standard_conforming_strings"));
+                   one.name == "standard_conforming_strings")) ||
+         std::any_of(one.also.begin(), one.also.end(), changes_meaning);
 }
 
 bool changes_names(const session::effects& effects) {

@@ -2,12 +2,18 @@
 // effects: what routing asks of the statements of a unit, as sql::find_statements() knows them.
 // Pure.
 
+#include <string>
 #include <string_view>
 
 #include "common/session/ledger.hpp"
 #include "common/sql/statement.hpp"
+#include "services/frontend/statements/statements.hpp"
 
 namespace pgsled::frontend {
+
+// What a prepared statement does with the parameters of this Bind, of which only the beginning may
+// be there.
+session::effects effects_of(const statement&, byte_span bind_body);
 
 // The statement, if there is only one.
 const sql::statement* only_effect(const session::effects&);
@@ -22,6 +28,9 @@ bool is_blank(std::string_view text);
 bool leaves_failure(const session::effects&);
 // `lower_words` in small letters; the text may have them in others.
 bool starts_with_word(std::string_view text, std::string_view lower_words);
+// The cursor that a DECLARE, FETCH, MOVE or CLOSE names, where the statement is the one of that verb
+// in small letters. Empty: it is another one.
+std::string cursor_of(std::string_view sql, std::string_view verb);
 // A COMMIT or ROLLBACK of that text may begin the next transaction.
 bool chains(std::string_view text);
 // It does: nothing else can be meant.

@@ -1,3 +1,4 @@
+#include "common/sql/setting_calls.hpp"
 #include "common/sql/statement.hpp"
 
 #include <gtest/gtest.h>
@@ -130,8 +131,16 @@ const statement_case cases[] = {
     {"SELECT set_config($1, $2, false)", pin}, {"SELECT set_config($1, $2, $3)", pin},
     {"SELECT set_config($1, f($2, 3), true), x FROM t", set_local},
     {"SELECT set_config('a', 'b', not true)", pin}, {"SELECT set_config('a', 'b', true OR true)", pin},
-    {"SELECT set_config('a','1',false), set_config('b','2',false)", pin},
-    {"SELECT set_config('a', 'b', false) AS x", pin},
+    {"SELECT set_config('a','1',false), set_config('b','2',false)", set, "a", "'1'"},
+    {"SELECT set_config('a','1',false), set_config('b',f(2),false)", pin},
+    {"SELECT set_config('a','1',true), set_config('b',f(2, 3),true)", set_local},
+    {"SELECT set_config('a', set_config('b', '1', true), false)", pin},
+    {"SELECT set_config('a', set_config('b', '1', false), true)", pin},
+    {"SELECT set_config('a', 'b', false) AS x", set, "a", "'b'"},
+    {"SELECT set_config('a', 'b'::text, false) x", set, "a", "'b'"},
+    {"SELECT mine.set_config('a', 'b', false)", pin},
+    {"SELECT set_config('a', 'b', false) FROM t", pin},
+    {"SELECT set_config('a', 'b', false), 1", pin},
     {"WITH x AS (SELECT set_config('a','b',false)) SELECT 1", pin},
     {"SELECT setseed(0.5)", pin}, {"SELECT dblink_connect('x')", pin},
     {"EXPLAIN ANALYZE CREATE TEMP TABLE x AS SELECT 1", pin},
@@ -248,6 +257,44 @@ TEST(statement, speed) {
     sum += found.size();
   });
   time("may_affect_session", [&] { sum += may_affect_session(sql); });
+}
+
+TEST(statement, set_config_with_parameters_says_what_it_asks_for) {
+  const auto only = [](const char* sql) {
+    std::vector<statement> found;
+    find_statements(sql, true, found);
+    return found.at(0);
+  };
+  const auto asked = only("SELECT set_config('A.b', $2::text, true) AS x, set_config($1, 'c', $3)");
+  ASSERT_TRUE(asked.calls);
+  ASSERT_EQ(asked.calls->size(), 2u);
+  EXPECT_EQ(asked.effect, effect::pin);
+  EXPECT_EQ(asked.calls->at(0).name.text, "A.b");
+  EXPECT_EQ(asked.calls->at(0).value.parameter, 2);
+  EXPECT_EQ(asked.calls->at(0).is_local.text, "true");
+  EXPECT_EQ(asked.calls->at(1).name.parameter, 1);
+  EXPECT_EQ(asked.calls->at(1).is_local.parameter, 3);
+  EXPECT_EQ(only("SELECT set_config($1, $2, true)").effect, effect::set_local);
+  // That names may mean others then is said only where it may be.
+  EXPECT_FALSE(only("SELECT set_config('a.b', $1, true)").unknown_path);
+  EXPECT_TRUE(only("SELECT set_config('a.b', $1, true), set_config('Role', $2, true)").unknown_path);
+  for (const char* sql : {"SELECT set_config('a', $1::date, true)", "SELECT set_config('a', $1, f($2))",
+                          "SELECT set_config('a', $1, true) + 1", "SELECT set_config('a', $0, true)",
+                          "SELECT set_config('a', $99999, true)", "SELECT set_config('a', $1)"}) {
+    EXPECT_FALSE(only(sql).calls) << sql;
+  }
+  statement both = asked;
+  ASSERT_TRUE(sets({{"A.b", "x", "'x'", true}, {"search_path", "C, d", "'C, d'", false}}, both));
+  EXPECT_EQ(both.effect, effect::set_local);
+  EXPECT_EQ(both.name, "a.b");
+  EXPECT_EQ(both.value, "'x'");
+  ASSERT_EQ(both.also.size(), 1u);
+  EXPECT_EQ(both.also[0].effect, effect::set);
+  EXPECT_EQ(both.also[0].value, "\"c\", \"d\"");
+  EXPECT_FALSE(both.calls);
+  statement kept = asked;
+  EXPECT_FALSE(sets({{"a.b", "x", "'x'", true}, {"a b", "x", "'x'", true}}, kept));
+  EXPECT_TRUE(kept.calls);
 }
 
 TEST(statement, says_when_a_path_is_not_known) {
