@@ -113,12 +113,16 @@ int analysis::resolve(const node* column, const scope& in) const {
   if (parts.size() != ref.n_fields || parts.empty() || parts.size() > 3) return nothing;
   if (parts.size() == 1) return resolve_name(parts[0], in);
   const std::string& table = parts[parts.size() - 2];
-  for (const scope* s = &in; s; s = s->outer) {
+  if (parts.size() == 3) {
     // Which of several of one name in different schemas is meant would have to be found out.
-    const auto named = [&](const item& i) { return i.alias == table && !i.aliased; };
-    if (parts.size() == 3 && std::count_if(s->items.begin(), s->items.end(), named) > 1) {
-      return nothing;
+    std::ptrdiff_t named = 0;
+    for (const scope* s = &in; s; s = s->outer) {
+      named += std::count_if(s->items.begin(), s->items.end(),
+                             [&](const item& i) { return i.alias == table && !i.aliased; });
     }
+    if (named > 1) return nothing;
+  }
+  for (const scope* s = &in; s; s = s->outer) {
     for (const auto& i : s->items) {
       if (i.alias != table) continue;
       if (parts.size() == 3 && (i.aliased || (!i.schema.empty() && i.schema != parts[0]))) continue;

@@ -402,6 +402,8 @@ def test_all_that_is_missing_is_said_at_once(growing, server):
     for name in OLD + [NEW]:
         server.run("CREATE TABLE keyless (a int)", "ALTER TABLE orders ADD CONSTRAINT o "
                    "UNIQUE (item)", database=name)
+        server.run("DROP TABLE tokens", "CREATE TABLE tokens (number int PRIMARY KEY, token uuid "
+                   "GENERATED ALWAYS AS (md5(number::text)::uuid) STORED)", database=name)
     server.run("INSERT INTO accounts (user_id, balance) VALUES (1, 1)",
                "ALTER TABLE orders ALTER item TYPE varchar(20)", database=NEW)
     said = add_shard(growing)
@@ -410,6 +412,7 @@ def test_all_that_is_missing_is_said_at_once(growing, server):
     for one in ("table public.keyless has no primary key",
                 "public.accounts on shard 2 is not empty",
                 "public.orders has other columns on shard 2",
+                "table public.tokens: its sharding key token is a generated column",
                 "warning: table public.orders: unique"):
         assert one in text, text
     assert server.run("SELECT slot_name FROM pg_replication_slots") == []

@@ -386,6 +386,10 @@ class cluster_checker {
     for (const auto by : both) {
       const auto* rule = this->rule(by, it);
       if (rule == nullptr) continue;
+      if (is_generated(it, rule->column)) {
+        missing("{}: the sharding key {} of table {} is a generated column, which the log does not "
+                "have", where, rule->column, label);
+      }
       const auto type = placement::key_type_of(rule->data_type);
       for (const auto& column : it.it.columns) {
         if (column.name != rule->column || !type) continue;

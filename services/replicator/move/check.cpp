@@ -294,6 +294,10 @@ class checker {
     if (!placement::key_type_of(rule->data_type)) {
       missing("table {}: data_type {} is not known", label, rule->data_type);
     }
+    if (is_generated(one, rule->column)) {
+      missing("table {}: its sharding key {} is a generated column, which the log does not have",
+              label, rule->column);
+    }
     if (!one.key_deterministic) {
       missing("table {}: the collation of its sharding key is not deterministic", label);
     }

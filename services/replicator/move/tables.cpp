@@ -106,11 +106,16 @@ std::vector<std::string> split_names(std::string_view text) {
   }
 }
 
+bool is_generated(const found_table& of, const std::string& column) {
+  return std::find(of.generated.begin(), of.generated.end(), column) != of.generated.end();
+}
+
 const snapshot::move_table* rule_of(const found_table& of,
                                     const std::vector<snapshot::move_table>& rules) {
   const auto has = [&](const std::string& column) {
     return std::any_of(of.it.columns.begin(), of.it.columns.end(),
-                       [&](const auto& one) { return one.name == column; });
+                       [&](const auto& one) { return one.name == column; }) ||
+           is_generated(of, column);
   };
   // Partitions are placed as the table is that they are of.
   const bool part = !of.top_name.empty();
@@ -158,6 +163,7 @@ result<found_tables> read_tables(management::connection& link,
                                column[7]);
       if (!column[6].empty()) {           // generated: each side computes it
         one.computes = true;
+        one.generated.push_back(column[1]);
         continue;
       }
       one.it.columns.push_back({column[1], column[2], number<std::uint32_t>(column[3]),

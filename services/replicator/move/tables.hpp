@@ -27,6 +27,7 @@ struct found_table {
     return identity == "d" && it.known_by_primary();
   }
   bool key_deterministic = true;
+  std::vector<std::string> generated;  // columns that the log does not have
   bool partitioned() const { return kind == "p"; }   // its rows are in its partitions
   std::string shape;                   // all columns as text: equal on shards that have the same
 };
@@ -36,6 +37,7 @@ using found_tables = std::map<std::string, found_table>;   // by label
 // and of schema pgsled are not.
 result<found_tables> read_tables(management::connection&, const std::vector<snapshot::move_table>&);
 
+bool is_generated(const found_table&, const std::string& column);
 // The entry of the file that places the rows of a table; none: they are on every shard.
 const snapshot::move_table* rule_of(const found_table&, const std::vector<snapshot::move_table>&);
 
