@@ -232,7 +232,7 @@ class checker {
       case value_type::integer:
       case value_type::duration:
         good = value.kind == type::integer && !value.overflow && value.integer >= of.min &&
-               value.integer <= of.max;
+               (value.integer <= of.max || (of.unlimited && value.integer == largest));
         break;
       case value_type::number: {
         const double number =

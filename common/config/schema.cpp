@@ -57,6 +57,7 @@ std::string allowed_text(const setting& of) {
       if (of.max == largest) return fmt::format("{} or more", of.min);
       return fmt::format("{} to {}", of.min, of.max);
     case value_type::duration:
+      if (of.max != largest) return fmt::format("{} to {}, or never", of.min, of.max);
       return fmt::format("{} or more", of.min);
     case value_type::choice:
       return fmt::format("{}", fmt::join(choices(of), ", "));

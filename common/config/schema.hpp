@@ -56,6 +56,11 @@ struct setting {
     return copy;
   }
   constexpr setting or_zero() const { auto copy = *this; copy.zero_unlimited = true; return copy; }
+  constexpr setting up_to(std::int64_t most) const {
+    auto copy = *this;
+    copy.max = most;
+    return copy;
+  }
   constexpr setting hidden() const { auto copy = *this; copy.secret = true; return copy; }
   constexpr setting also(std::string_view other) const {
     auto copy = *this;

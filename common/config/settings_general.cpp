@@ -15,7 +15,8 @@ constexpr auto settings = std::to_array<setting>({
           "Threads of each frontend, each with an event loop of its own; 0 counts as 1, none: half "
           "as many as it has processors, but 2 where there are 2 (1 if `lane` is `relay`). Read at "
           "start only."),
-    text("openmetrics_host", "0.0.0.0", "Address of the port with the series of all processes."),
+    text("openmetrics_host", "0.0.0.0",
+         "Address of the port with the series of all processes. Read at start only."),
     port("openmetrics_port", "",
          "HTTP port on which the router serves the series of all processes; none: only each "
          "process's own `--http` address. Read at start only."),

@@ -29,8 +29,9 @@ constexpr auto databases = std::to_array<setting>({
     count("min_pool_size_replica", "", 0, most_connections, "The same, for replicas only.")
         .later(),
     choice("pooler_mode", modes, "", "Overrides `general.pooler_mode`."),
-    duration("statement_timeout", "", "`statement_timeout` of server connections."),
-    duration("lock_timeout", "", "`lock_timeout` of server connections."),
+    duration("statement_timeout", "", "`statement_timeout` of server connections.")
+        .up_to(largest_int),
+    duration("lock_timeout", "", "`lock_timeout` of server connections.").up_to(largest_int),
     duration("idle_timeout", "", "Overrides `general.idle_timeout`."),
     duration("idle_timeout_primary", "", "The same, for primaries only."),
     duration("idle_timeout_replica", "", "The same, for replicas only.").later(),
@@ -300,8 +301,9 @@ constexpr auto users = std::to_array<setting>({
     count("min_pool_size_replica", "", 0, most_connections, "The same, for replicas only.")
         .later(),
     choice("pooler_mode", modes, "", "Overrides the database's."),
-    duration("statement_timeout", "", "`statement_timeout` of server connections."),
-    duration("lock_timeout", "", "`lock_timeout` of server connections."),
+    duration("statement_timeout", "", "`statement_timeout` of server connections.")
+        .up_to(largest_int),
+    duration("lock_timeout", "", "`lock_timeout` of server connections.").up_to(largest_int),
     duration("idle_timeout", "", "Overrides the database's."),
     duration("idle_timeout_primary", "", "The same, for primaries only."),
     duration("idle_timeout_replica", "", "The same, for replicas only.").later(),

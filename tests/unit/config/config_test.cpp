@@ -303,6 +303,16 @@ TEST(config, the_admin_database_is_nobody_elses) {
   EXPECT_THAT(format(read.warnings), HasSubstr("only the user of [admin] may use \"admin\""));
 }
 
+TEST(config, what_servers_take) {
+  const auto with = [](const std::string& value) {
+    return mistakes_of("[[databases]]\nname = \"a\"\nhost = \"h\"\nstatement_timeout = " + value + "\n",
+                       "");
+  };
+  EXPECT_EQ(with("2147483647") + with("9223372036854775807"), "");
+  EXPECT_THAT(with("2147483648"), HasSubstr("pgdog.toml:4: databases.statement_timeout: "));
+  EXPECT_THAT(with("2147483648"), HasSubstr("0 to 2147483647, or never"));
+}
+
 TEST(config, no_time_is_no_limit_where_none_would_do) {
   const auto read = parse_both(
       "[general]\ncheckout_timeout = 0\nclient_idle_timeout = 0\nshutdown_timeout = 0\n", "");
