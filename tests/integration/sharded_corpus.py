@@ -166,6 +166,9 @@ FIXED = {
     "a failed transaction stays one when a portal is closed": [
         ran("BEGIN") + SYNC, [Message("B", wire.bind("", "none"))] + SYNC, CLOSED + SYNC,
         ran(UPDATE) + SYNC, asked("COMMIT") + SYNC, asked(READ) + SYNC],
+    "a failed transaction describes what has no rows": [
+        ran("BEGIN") + SYNC, [Message("E", wire.execute("none"))] + SYNC,
+        [Message("DS", wire.describe("S"))] + SYNC, ran("ROLLBACK") + SYNC],
     "the answers come in the order of what was asked": [
         ran(READ) + ran("BEGIN") + loaded("COPY orders FROM STDIN", b"42\t1\tx\n") + SYNC,
         asked(READ) + asked("ROLLBACK") + SYNC],

@@ -278,6 +278,17 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
   return true;
 }
 
+// The server would have to be given the statement, and would refuse that because its transaction
+// has failed: what there is to say of it is known.
+bool client::lacks_in_failure(std::string_view name) {
+  if (!server_->ledger.failed() || endpoint_->mode == pool_mode::session) return false;
+  const auto* known = name.empty() ? nullptr : find_prepared(name);
+  const auto& meant = known != nullptr ? *known : unnamed_;
+  if ((known == nullptr && !name.empty()) || !meant || !has_no_rows(meant->effects)) return false;
+  return name.empty() ? server_->unnamed != meant
+                      : !server_->present.contains(meant->server_name());
+}
+
 bool client::describe(byte_span body, output& out) {
   const auto target = wire::read_described(body);
   if (!target || (target->what != 'S' && target->what != 'P')) {
@@ -292,6 +303,15 @@ bool client::describe(byte_span body, output& out) {
     return true;
   }
   if (in_doubt(target->name)) return wait_for_answers(out);
+  if (lacks_in_failure(target->name)) {
+    if (!server_->ledger.empty()) return wait_for_answers(out);
+    std::string bytes;
+    wire::writer(bytes, wire::backend::parameter_description).i16(0);
+    wire::write_empty(bytes, wire::backend::no_data);
+    write(bytes);
+    out.skip(whole);
+    return true;
+  }
   if (target->name.empty()) {
     ensure_unnamed(out);
   } else if (auto* prepared = find_prepared(target->name);

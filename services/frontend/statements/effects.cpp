@@ -115,6 +115,14 @@ bool is_blank(std::string_view text) {
   return text.find_first_not_of("; \t\n\r\f\v") == text.npos;
 }
 
+bool has_no_rows(const session::effects& effects) {
+  using enum sql::effect;
+  const auto* only = only_effect(effects);
+  return only != nullptr &&
+         (only->effect == begin || only->effect == commit || only->effect == rollback ||
+          only->effect == savepoint || only->effect == release || only->effect == rollback_to);
+}
+
 bool leaves_failure(const session::effects& effects) {
   const auto* only = only_effect(effects);
   return only != nullptr && session::leaves_failure(*only);

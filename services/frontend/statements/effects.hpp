@@ -24,6 +24,9 @@ bool forgets_statements(const session::effects&);
 bool has_modes(std::string_view begin);
 // No statement at all.
 bool is_blank(std::string_view text);
+// A statement that says something about the transaction as a whole: it has no rows and no
+// parameters.
+bool has_no_rows(const session::effects&);
 // As of one statement: there is only one.
 bool leaves_failure(const session::effects&);
 // `lower_words` in small letters; the text may have them in others.

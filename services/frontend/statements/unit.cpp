@@ -65,8 +65,8 @@ bool only_prepares_an_end(const unit& now) {
   return std::all_of(now.parts.begin(), now.parts.end(), [](const auto& part) {
     if (part.type == fe::bind || (part.type == fe::describe && !describes_statement(part)))
       return false;
-    if (part.type != fe::parse && part.type != fe::describe) return true;
-    return part.target && leaves_failure(part.target->effects);
+    if (part.type == fe::describe) return part.target && has_no_rows(part.target->effects);
+    return part.type != fe::parse || (part.target && leaves_failure(part.target->effects));
   });
 }
 

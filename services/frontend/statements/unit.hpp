@@ -42,7 +42,8 @@ bool runs_what_it_binds(const unit&);
 bool binds_what_it_asks_of(const unit&);
 // Has a Parse, a Bind or a Describe.
 bool asks_of_statements(const unit&);
-// All that it parses and describes are statements that end a transaction or a part of it; no Bind.
+// All that it parses are statements that end a transaction or a part of it, all that it describes
+// are about one; no Bind.
 bool only_prepares_an_end(const unit&);
 // A Query of no statement.
 bool is_empty_query(const unit&);
