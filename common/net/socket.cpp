@@ -212,7 +212,9 @@ ssize_t receive_with_fd(int socket, std::span<std::uint8_t> buffer, unique_fd& f
       if (!fd) fd = std::move(owned);
     }
   }
-  if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return -EMSGSIZE;
+  if ((header.msg_flags & MSG_TRUNC) != 0) return -EMSGSIZE;
+  // A process without free descriptors loses what comes with the message, and nothing else.
+  if ((header.msg_flags & MSG_CTRUNC) != 0) fd.reset();
   return n;
 }
 

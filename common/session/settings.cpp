@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 namespace pgsled::session {
 
@@ -31,6 +32,21 @@ void take_back(std::string& sql, const std::string& name) {
 
 }  // namespace
 
+bool hides_ascii(std::string_view encoding) {
+  std::string letters;   // PostgreSQL reads nothing else of the name
+  for (const char c : encoding) {
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0) {
+      letters += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    }
+  }
+  for (const std::string_view one : {"sjis", "shiftjis", "mskanji", "win932", "windows932", "big5",
+                                     "win950", "windows950", "gbk", "win936", "windows936", "uhc",
+                                     "win949", "windows949", "gb18030", "johab"}) {
+    if (letters.find(one) != letters.npos) return true;
+  }
+  return false;
+}
+
 bool is_identity(std::string_view name) {
   return name == "role" || name == "session_authorization";
 }
@@ -53,8 +69,16 @@ bool decides_parsing(std::string_view name) {
       "array_nulls",      "backslash_quote",      "client_encoding", "datestyle",
       "default_text_search_config", "intervalstyle", "lc_monetary", "lc_numeric", "lc_time",
       "role",             "search_path",          "session_authorization",
-      "standard_conforming_strings", "timezone", "transform_null_equals", "xmloption"};
+      "standard_conforming_strings", "timezone", "timezone_abbreviations",
+      "transform_null_equals", "xmloption"};
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+pair_set::pair_set(pairs sorted, std::string context)
+    : entries(std::move(sorted)), parse_context(std::move(context)),
+      search_path(find("search_path")), standard_strings(find("standard_conforming_strings")) {
+  const auto* encoding = find("client_encoding");
+  hides_ascii = encoding != nullptr && session::hides_ascii(*encoding);
 }
 
 const std::string* pair_set::find(std::string_view name) const {

@@ -26,18 +26,20 @@ struct pair_set {
   // What find() says of these two, which are asked for with each statement.
   const std::string* search_path = nullptr;
   const std::string* standard_strings = nullptr;   // standard_conforming_strings
+  bool hides_ascii = false;                        // client_encoding does
   const std::string* find(std::string_view name) const;
 
   pair_set() = default;
-  pair_set(pairs sorted, std::string context)
-      : entries(std::move(sorted)), parse_context(std::move(context)),
-        search_path(find("search_path")), standard_strings(find("standard_conforming_strings")) {}
+  pair_set(pairs sorted, std::string context);
   pair_set(const pair_set&) = delete;
   pair_set& operator=(const pair_set&) = delete;
 };
 using pair_set_ref = std::shared_ptr<const pair_set>;
 // A setting that does, by its name in small letters.
 bool decides_parsing(std::string_view name);
+// A value of client_encoding, as a set has it or as SQL: bytes of ASCII may be parts of characters,
+// and what is read of a text may not be what the server reads.
+bool hides_ascii(std::string_view encoding);
 // Says who the session is, which RESET ALL leaves alone.
 bool is_identity(std::string_view name);
 

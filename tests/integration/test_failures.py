@@ -225,7 +225,7 @@ def test_frontend_without_descriptors(server):
     turn in circles."""
     with Suite(server, general={"workers": 1}) as suite:
         frontend = suite.pid("frontend")
-        served = suite.raw()
+        served, wanting = suite.raw(), suite.raw()
         served.query("BEGIN")
         before = resource.prlimit(frontend, resource.RLIMIT_NOFILE)
         none = (max(int(fd) for fd in os.listdir(f"/proc/{frontend}/fd")) + 1, before[1])
@@ -233,14 +233,17 @@ def test_frontend_without_descriptors(server):
         try:
             waiting = [suite.raw(login=False) for _ in range(20)]
             wait_until(lambda: "out of file descriptors" in suite.log_text(), 5)
+            wanting.send(wire.query("SELECT 2"))   # a connection that cannot be handed over
             time.sleep(1.5)
             assert served.query("SELECT 1") == [["1"]]
             assert suite.log_text().count("out of file descriptors") <= 4
         finally:
             resource.prlimit(frontend, resource.RLIMIT_NOFILE, before)
+        assert wanting.rows(wanting.receive_until_ready()) == [["2"]]
         for client in waiting:
             client.login("postgres", "postgres", "postgres")
             client.close()
+        assert served.query("COMMIT") == []
         served.close()
 
 

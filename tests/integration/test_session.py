@@ -747,6 +747,77 @@ def test_set_local_behind_the_end_of_a_transaction_is_nobody_elses(start):
     assert other.prepared(sql, name="s") == [["2003-01-02"]]
 
 
+@pytest.mark.parametrize("way", ["set", "undone", "bound", "unnamed"])
+def test_what_is_parsed_behind_a_pending_set_is_nobody_elses(start, way):
+    """The server reads it under the new setting; what others prepare of that text it does not."""
+    suite = start(general={"default_pool_size": 1})
+    first, other = suite.raw(), suite.raw()
+    sql, name = "SELECT '01/02/2003'::date::text", "" if way == "unnamed" else "s"
+    new = query("SET datestyle = 'ISO, DMY'")
+    run = wire.bind("", name) + wire.execute() + wire.SYNC
+    if way == "undone":
+        first.query("BEGIN")
+        first.send(new)
+        first.receive_until_ready()
+        first.send(query("ROLLBACK"), wire.parse(name, sql), run)
+    elif way == "bound":
+        first.send(wire.parse(name, sql), wire.SYNC)
+        first.receive_until_ready()
+        for number in range(300):     # its place on the connection goes to others
+            other.prepared(f"SELECT {number}", name=f"n{number}")
+        first.send(new, run)
+    else:
+        first.send(new, wire.parse(name, sql), run)
+    messages = first.receive_until_ready(2)
+    read_before = way in ("undone", "bound")
+    assert first.rows(messages) == [["2003-01-02" if read_before else "2003-02-01"]]
+    if way != "undone":
+        first.query("RESET datestyle")
+    assert other.prepared(sql, name=name) == [["2003-01-02"]]
+
+
+def test_a_quote_is_read_as_the_server_will(start):
+    suite = start(general={"default_pool_size": 1})
+    first, other = suite.raw(), suite.raw()
+    first.query("SET standard_conforming_strings = off")
+    first.send(query("SET standard_conforming_strings = on"),
+               query("SELECT '\\'; SET search_path TO pg_catalog; SELECT 1 --'"))
+    first.receive_until_ready(2)
+    assert shown(other, "search_path") == '"$user", public'
+
+
+def test_characters_with_a_backslash_in_them_hide_nothing(start):
+    """In Shift JIS: what the frontend takes for the inside of a string the server runs."""
+    suite = start(general={"default_pool_size": 1})
+    first, other = suite.raw(client_encoding="SJIS"), suite.raw()
+    for _ in range(2):
+        first.send(query(b"SELECT E'\x83\x5c'; SET search_path TO pg_catalog"))
+        first.receive_until_ready()
+        assert shown(other, "search_path") == '"$user", public'
+        first = suite.raw()
+        first.query("SET client_encoding = 'shift_jis'")
+
+
+def test_a_statement_taken_away_by_its_name_there_harms_once(start, server):
+    server.run("CREATE OR REPLACE FUNCTION forget() RETURNS void LANGUAGE plpgsql AS "
+               "'BEGIN EXECUTE ''DEALLOCATE ALL''; END'")
+    suite = start(general={"default_pool_size": 1})
+    first, other = suite.raw(), suite.raw()
+    assert first.prepared("SELECT 5", name="s") == [["5"]]
+    first.query("SELECT forget()")
+    for _ in range(3):
+        try:
+            other.prepared("SELECT 5", name="s")
+            break
+        except ServerError as gone:
+            assert gone.code == "26000"
+            other.send(wire.close("S", "s"), wire.SYNC)
+            other.receive_until_ready()
+    for number in range(2):
+        client = suite.raw()
+        assert client.prepared("SELECT 5", name=f"t{number}") == [["5"]]
+
+
 @pytest.mark.parametrize("refused", ["mode", "size"])
 def test_nothing_is_refused_behind_an_error(start, refused):
     """The server skips to the Sync: so does what would be refused."""

@@ -93,7 +93,9 @@ void client::on_events(std::uint32_t events) {
         if (state_ == state::ready) resume();
       }
     }
-    if (state_ != state::closed && (events & EPOLLIN) != 0) read_input();
+    const bool shakes_hands = login_ && login_->in_tls_handshake;   // it may wait to write
+    const auto read = EPOLLIN | (shakes_hands ? EPOLLOUT : 0u);
+    if (state_ != state::closed && (events & read) != 0) read_input();
     if (state_ != state::closed && (events & EPOLLRDHUP) != 0 && (events & EPOLLIN) == 0) {
       close("client disconnected");
     }

@@ -215,6 +215,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   bool bind(byte_span body, byte_span whole, output& out);
   bool describe(byte_span body, output& out);
   bool lacks_in_failure(std::string_view name);
+  bool texts_in_doubt() const;
   bool close_object(byte_span body, output& out);
   bool execute(byte_span body, output& out);
   void prepare_on_server(const statement_ref&, std::string_view name, output& out, bool proxy,

@@ -163,6 +163,10 @@ bool client::continue_tls() {
       worker_.loop().modify(transport_.fd(), watched_, this);
       return false;
     case net::tls_stream::io::want_read:
+      if (watched_ != EPOLLIN) {
+        watched_ = EPOLLIN;
+        worker_.loop().modify(transport_.fd(), watched_, this);
+      }
       return false;
     default:
       log::info("client", "TLS handshake failed: {}", transport_.tls()->error());

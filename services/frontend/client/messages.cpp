@@ -53,6 +53,18 @@ std::string_view client::parse_context(std::string& own) const {
   return own;
 }
 
+// Something that the server has not answered yet decides under which settings it parses what comes
+// next, and so what others may share with it.
+bool client::texts_in_doubt() const {
+  const auto& ledger = server_->ledger;
+  if (ledger.empty() || ledger.skipping() || endpoint_->mode == pool_mode::session) return false;
+  return ledger.pending([undoes = shadow_->undecided()](const sql::statement& one) {
+    using enum sql::effect;
+    return changes_texts(one) || (undoes && (one.effect == commit || one.effect == rollback ||
+                                             one.effect == rollback_to));
+  });
+}
+
 bool client::changes_parsing(const sql::statement& ran) {
   return (ran.effect == sql::effect::set_local &&
           (ran.name.empty() || session::decides_parsing(ran.name))) ||
@@ -238,6 +250,9 @@ void client::run_effects(const session::effects& effects) {
       case sql::effect::set_local:
       case sql::effect::set:
         local_settings_ = local_settings_ || changes_parsing(each);
+        if (each.name == "client_encoding" && session::hides_ascii(each.value)) {
+          server_->dirty = true;
+        }
         datestyle_changed_ = datestyle_changed_ || sets_datestyle(each);
         break;
       case sql::effect::deallocate:
@@ -267,6 +282,7 @@ bool client::query(byte_span body, output& out) {
     violate("malformed Query message");
     return false;
   }
+  if (texts_in_doubt()) return wait_for_answers(out);
   std::shared_ptr<std::vector<sql::statement>> found;
   bool begins = false;
   if (sql::may_affect_session(*text)) {

@@ -140,6 +140,7 @@ bool client::parse(byte_span body, output& out) {
     violate("malformed Parse message");
     return false;
   }
+  if (texts_in_doubt()) return wait_for_answers(out);
   const auto whole = wire::header_size + body.size();
   if (endpoint_->mode == pool_mode::session && !sent->name.empty()) {
     if (!has_room_for_name()) return false;
@@ -240,7 +241,7 @@ bool client::bind(byte_span body, byte_span whole, output& out) {
     violate("malformed Bind message");
     return false;
   }
-  if (in_doubt(name)) return wait_for_answers(out);
+  if (in_doubt(name) || texts_in_doubt()) return wait_for_answers(out);
   statement_ref prepared;
   if (const auto* known = name.empty() ? nullptr : find_prepared(name)) prepared = as_used(*known);
   if (prepared != nullptr && endpoint_->mode != pool_mode::session &&
@@ -302,7 +303,7 @@ bool client::describe(byte_span body, output& out) {
     out.pass(whole);
     return true;
   }
-  if (in_doubt(target->name)) return wait_for_answers(out);
+  if (in_doubt(target->name) || texts_in_doubt()) return wait_for_answers(out);
   if (lacks_in_failure(target->name)) {
     if (!server_->ledger.empty()) return wait_for_answers(out);
     std::string bytes;

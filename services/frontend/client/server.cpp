@@ -390,6 +390,7 @@ bool client::attach(server& lent) {
   lent.attach(this);
   if (endpoint_->mode == pool_mode::session) lent.dirty = true;
   const auto& wanted = shadow_->current();
+  if (wanted->hides_ascii) lent.dirty = true;   // what was not seen is cleaned away
   std::string sql;
   if (lent.settings_unknown) {
     sql = session::full_application(*wanted);

@@ -166,6 +166,12 @@ void server::error(const session::entry* head, byte_span body, bool proxy) {
     settings_unknown = true;
     dirty = true;
   }
+  if (fields && fields->sqlstate == "26000" &&
+      fields->message.find(server_statement_prefix) != std::string_view::npos) {
+    // Somebody has taken a statement away by the name it has here, in a function or by what
+    // pg_prepared_statements says.
+    dirty = true;
+  }
   if (user_ != nullptr) user_->server_error(body, proxy);
 }
 void server::dropped(const session::entry& gone) {

@@ -189,6 +189,14 @@ bool changes_meaning(const sql::statement& one) {
          std::any_of(one.also.begin(), one.also.end(), changes_meaning);
 }
 
+bool changes_texts(const sql::statement& one) {
+  using enum sql::effect;
+  const bool sets = one.effect == set || one.effect == reset;
+  return one.effect == reset_all || one.effect == discard_all ||
+         (sets && session::decides_parsing(one.name)) ||
+         std::any_of(one.also.begin(), one.also.end(), changes_texts);
+}
+
 bool changes_names(const session::effects& effects) {
   if (!effects) return false;
   bool changed = false;

@@ -42,6 +42,8 @@ bool surely_chains(std::string_view text);
 std::size_t count_controls(const session::effects&);
 // Behind it the same text may be about other tables, or other values.
 bool changes_meaning(const sql::statement&);
+// A text that is parsed behind it may mean something else for the rest of the session.
+bool changes_texts(const sql::statement&);
 // Names in what comes behind one of them may mean other tables.
 bool changes_names(const session::effects&);
 

@@ -38,9 +38,9 @@ class lease_server::channel final : public net::watcher, public holder_link {
     }
     if (queue_.size() >= queue_bound) return false;
     if (fd >= 0) {
-      // The connection may end before the packet leaves.
+      // The connection may end before the packet leaves. Without a descriptor the holder gives the
+      // lease back.
       p.fd.reset(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-      if (!p.fd) return false;
     }
     if (queue_.empty()) server_.reactor_.modify(fd_.get(), EPOLLIN | EPOLLOUT, this);
     queue_.push_back(std::move(p));
