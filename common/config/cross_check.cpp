@@ -255,8 +255,11 @@ void check_tls_files(const checked_file& file, findings& found) {
                 why.hint.empty() ? why.message : why.message + ". " + why.hint);
   };
   const auto pair = [&](const char* certificate, const char* key) {
-    const bool both = readable(certificate) & readable(key);
-    if (!both || from.text(certificate).empty() || from.text(key).empty()) return;
+    // Both are looked at, and told of, even if the first cannot be read.
+    const bool certificate_is = readable(certificate);
+    const bool key_is = readable(key);
+    if (!certificate_is || !key_is) return;
+    if (from.text(certificate).empty() || from.text(key).empty()) return;
     usable(certificate, net::tls_context::server(from.text(certificate), from.text(key)));
   };
   pair("tls_certificate", "tls_private_key");

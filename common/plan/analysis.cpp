@@ -27,6 +27,7 @@ void analysis::refuse(std::string why, std::string hint, std::string detail) {
 
 void analysis::statement(const node* root) {
   const scope outermost;
+  whole_ = root;
   switch (root->node_case) {
     case PG_QUERY__NODE__NODE_SELECT_STMT: selected_ = root->select_stmt; break;
     case PG_QUERY__NODE__NODE_INSERT_STMT: written_ = root->insert_stmt->relation; break;
@@ -89,6 +90,11 @@ plan analysis::finish() {
     return refused("table " + rows_.table + " is on every shard, and what is written to it " +
                        "depends on " + all_tables() + ", of which each shard has other rows",
                    "Read the sharded tables first, and give the values with the statement.");
+  }
+  if (!unordered_.empty() && has_star(whole_)) {
+    return refused("* of table " + unordered_ +
+                       ", whose columns are not the same, or in another order, on every shard",
+                   "Name the columns in the statement, or make the table the same everywhere.");
   }
   if (!occurrences_.empty()) {
     bind();

@@ -133,6 +133,8 @@ class analysis {
   const PgQuery__RangeVar* written_ = nullptr;   // the table that the statement itself writes to
   const PgQuery__SelectStmt* selected_ = nullptr;   // the statement itself, if it is a SELECT
   row_write rows_;                               // of that, if it is on every shard
+  const node* whole_ = nullptr;   // the statement
+  std::string unordered_;         // a table of which "*" is not the same on every shard
   std::optional<pg_error> refusal_;
 };
 

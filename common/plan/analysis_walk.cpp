@@ -250,6 +250,7 @@ int analysis::add_occurrence(const PgQuery__RangeVar& range, const relation& fou
   o.shown = shown_name(range);
   o.column = found.table->column;
   o.rule = found.rule;
+  if (found.columns && !found.columns->ordered) unordered_ = o.shown;
   occurrences_.push_back(std::move(o));
   return static_cast<int>(occurrences_.size() - 1);
 }

@@ -102,6 +102,13 @@ void children(const tree_message& of, std::vector<const tree_message*>& into) {
   }
 }
 
+bool has_star(const node* n) {
+  const auto star = [](const tree_message* m) {
+    return std::string(m->descriptor == &pg_query__a__star__descriptor ? "*" : "");
+  };
+  return n != nullptr && !first_said(as_message(n), star).empty();
+}
+
 bool is_star(const node* n) {
   if (n == nullptr) return false;
   const node* last = nullptr;

@@ -63,6 +63,7 @@ inline node_list list(std::size_t count, node** first) { return {first, count}; 
 inline std::string text(const char* string) { return string ? string : ""; }
 // "x.*" or "(x).*", which stand for as many columns as x has.
 bool is_star(const node*);
+bool has_star(const node*);   // anywhere in it
 // The parts of a name given as a list of String nodes.
 std::vector<std::string> name_parts(node_list names);
 std::string function_name(const PgQuery__FuncCall&);   // without its schema

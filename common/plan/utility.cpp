@@ -271,6 +271,15 @@ plan rows(const node& statement, const database_view& database, const request& f
   return look.finish();
 }
 
+// EXECUTE finds the tables by the search_path of its moment.
+bool any_path_goes_anywhere(const node& statement, const database_view& database,
+                            const request& from) {
+  auto by_any = from;
+  by_any.search_path = unknown_path;
+  const auto p = plan_statement(statement, database, by_any, names{database, by_any});
+  return p.destination == destination::any_shard;
+}
+
 // PREPARE, DECLARE and EXPLAIN wrap another statement.
 plan wrapped(const node& statement, const database_view& database, const request& from,
              const names& tables) {
@@ -300,6 +309,12 @@ plan wrapped(const node& statement, const database_view& database, const request
   if (is_prepare && p.destination == destination::one_shard) {
     return refused("PREPARE of a statement on sharded tables: EXECUTE would have to find the shard",
                    "Use prepared statements of the protocol (Parse, Bind), as drivers do.");
+  }
+  if (is_prepare && database.shards > 1 && p.destination == destination::any_shard &&
+      !any_path_goes_anywhere(*inner, database, from)) {
+    return refused("PREPARE of a statement that would read sharded tables by another search_path",
+                   "Write the schemas of its tables, or use prepared statements of the protocol "
+                   "(Parse, Bind), as drivers do.");
   }
   return p;
 }

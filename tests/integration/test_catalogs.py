@@ -99,12 +99,19 @@ def test_columns_in_another_order_need_their_names(suite, server):
         def check():
             assert "column list" in refused(connection, "INSERT INTO plain VALUES (3, 42)")
         soon(check)
+        for sql in ("SELECT * FROM plain WHERE id = 3", "SELECT p.* FROM plain p",
+                    "TABLE plain", "SELECT 1 FROM (SELECT * FROM plain WHERE id = 3) AS p",
+                    "INSERT INTO plain (id, v) VALUES (3, 42) RETURNING *",
+                    "UPDATE plain SET v = 1 WHERE id = 3 RETURNING v, plain.*"):
+            assert "* of table \"plain\"" in refused(connection, sql), sql
+        works(connection, "SELECT count(*) FROM plain WHERE id = 3")
         for key in (3, 42):
             connection.execute(f"INSERT INTO plain (id, v) VALUES ({key}, 7)")
             assert connection.execute(f"SELECT v FROM plain WHERE id = {key}").fetchall() == [(7,)]
         server.run("DROP TABLE plain; CREATE TABLE plain (id bigint, v int)", database=SHARDS[1])
         changed(suite)
         soon(lambda: works(connection, "INSERT INTO plain VALUES (3, 42)"))
+        works(connection, "SELECT * FROM plain WHERE id = 3")
 
 
 def test_a_view_that_hides_a_table_on_another_shard_only(suite, server):

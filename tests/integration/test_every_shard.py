@@ -529,6 +529,22 @@ def test_a_shard_that_differs_already_is_told(both, server):
     assert server.run("SELECT count(*) FROM countries", database=SHARDS[1]) == [(3,)]
 
 
+def test_columns_in_another_order_change_nothing(both, server):
+    """Rows that one shard makes are those of the others, by name and not by place."""
+    for number, name in enumerate(SHARDS + ["whole"]):
+        columns = "id text PRIMARY KEY, " + ("b int, a int" if number == 1 else "a int, b int")
+        server.run(f"CREATE TABLE turned ({columns})", database=name)
+    try:
+        for sql in ("INSERT INTO turned (id, a, b) VALUES ('x', 1, 2)",
+                    "INSERT INTO turned (id, a, b) VALUES ('x', 1, 2 + (random() * 0)::int)"):
+            got, _ = say(both[0], sql)
+            assert got[0][0] == "0A000" and "shard 1 differs from shard 0" in got[0][1]
+        for name in SHARDS:
+            assert server.run("SELECT * FROM turned", database=name) == []
+    finally:
+        without(server, "DROP TABLE turned")
+
+
 def test_transactions_with_keys_savepoints_and_foreign_keys(both, server):
     for client in both:
         client.got = [say(client, sql) for sql in (

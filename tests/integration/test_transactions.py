@@ -563,6 +563,63 @@ def test_cursors_and_portals_stay_where_they_are(both):
     assert answers[:3] == answers[3:]
 
 
+def test_the_unnamed_portal_stays_where_it_is(both):
+    answers = []
+    for client in both:
+        for key, at in (42, "a"), (42, "b"), (42, "c"), (3, "y"), (3, "z"):
+            client.query(f"INSERT INTO log VALUES ({key}, '{at}')")
+        read = "SELECT at FROM log WHERE id = {} ORDER BY at"
+        client.query("BEGIN")
+        client.send(extended(read.format(3), "", 1), wire.SYNC)
+        client.receive_until_ready()
+        client.send(extended(read.format(42), "", 1), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        # By a named portal, and on the other shard.
+        client.send(extended(read.format(3), "p", 1), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.send(wire.execute("", 2), wire.SYNC)
+        answers.append(client.receive_until_ready())
+        client.query(update(2))
+        client.send(wire.execute("", 2), wire.SYNC)
+        answers.append(wire.error_codes(client.receive_until_ready()))
+        client.query("ROLLBACK")
+    assert answers[:4] == answers[4:]
+    assert answers[3] == ["34000"], "the Query has ended it"
+
+
+def test_cursors_of_one_name_on_two_shards(both):
+    through, _ = both
+    declare = "DECLARE c CURSOR FOR SELECT id FROM t WHERE id = {}"
+    for sql in ("BEGIN", declare.format(42), "SELECT id FROM t WHERE id = 3"):
+        through.query(sql)
+    for sql in (declare.format(3), "CLOSE ALL"):
+        through.query("SAVEPOINT a")
+        assert say(through, sql)[0] == ["0A000"]
+        through.query("ROLLBACK TO a")
+    assert through.query("FETCH c") == [["42"]]
+    through.query("CLOSE c")
+    through.query(declare.format(3))
+    assert through.query("FETCH c") == [["3"]]
+    through.query("ROLLBACK")
+
+
+def test_a_bound_session_is_asked_where_it_is_bound(both):
+    """EXECUTE and the like name no shard."""
+    through, _ = both
+    through.query("PREPARE p AS SELECT 7")
+    home = "SELECT current_database()"
+    for sql in ("BEGIN", update(1), update(2), update(1)):
+        through.query(sql)
+    assert through.query("EXECUTE p") == [["7"]]
+    through.query(update(2))
+    assert through.query("EXECUTE p") == [["7"]]
+    assert through.query(home) == through.query(home)
+    through.query(update(1))
+    through.query("DEALLOCATE p")
+    through.query("COMMIT")
+    assert "26000" in say(through, "EXECUTE p")[0]
+
+
 @pytest.mark.parametrize("end", [wire.FLUSH, wire.SYNC], ids=["flush", "sync"])
 @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
 def test_what_is_for_all_shards_is_bound_and_executed_at_once(both, server, end, named):

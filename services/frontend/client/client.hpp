@@ -313,6 +313,7 @@ class client final : public net::watcher, public lease_waiter, public server_use
   void spread_over_server(bool implicit);   // what spread_out() does where nothing is against it
   void note_portals(const unit&, std::string_view text, std::uint32_t shard);
   void follow_portals(const unit&, std::string_view text, aim&) const;
+  std::optional<pg_error> beyond_cursors(std::string_view text, const aim&) const;
   void park();
   void lend(std::uint32_t shard);
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "services/frontend/client/client.hpp"
+#include "services/frontend/copy/shard_copy.hpp"
 #include "services/frontend/statements/effects.hpp"
 #include "services/frontend/statements/unit.hpp"
 #include "services/frontend/worker/worker.hpp"
@@ -21,9 +22,6 @@ const pg_error begun_on_one{
 const pg_error shares_a_batch{
     "0A000", "a statement for all shards cannot share a batch with one for a single shard",
     "Send Sync between them.", {}};
-const pg_error on_two_shards{
-    "55006", "rows of the table may be on two shards while rows are being moved",
-    "Try again when it is over: pgsled reshard status.", {}};
 
 // The body of a Parse begins with the name and its end.
 bool parses(byte_span body, std::string_view name) {
@@ -172,7 +170,7 @@ void client::ask_for(unit& now, unit_goal& to, std::size_t at, const plan_ref& p
     to.refused = p.error;
   } else if (copy) {
     to.fenced = to.fenced || !owners.fence.empty() || unseen();
-    if (owners.moving && out) to.refused = on_two_shards;
+    if (owners.moving && out) to.refused = shard_copy::on_two_shards();
   } else if (p.destination == destination::all_shards) {
     if (to.target.where == aim::kind::shard) to.refused = begun_on_one;
     to.target.where = aim::kind::all;

@@ -75,7 +75,8 @@ client::routed client::route(byte_span bytes, bool stepwise) {
     }
   }
   if (goal.copies) return route_copy(now, bytes, goal.copies, goal.text);
-  goal.names_portals = goal.names_portals || !cursor_of(goal.text, "declare").empty();
+  goal.names_portals = goal.names_portals || !cursor_of(goal.text, "declare").empty() ||
+                       !cursor_of(goal.text, "close").empty();
   if (spread_) return route_spread(now, bytes, goal);
   if (goal.target.where == aim::kind::all && (now.simple || now.executes > 0)) {
     return route_everywhere(now, bytes, goal.everywhere->plan, goal.text);
@@ -258,13 +259,14 @@ client::routed client::refuse_goal(const unit& now, const pg_error& why) {
 }
 
 client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal& goal) {
-  if (portal_shards_ && goal.target.where == aim::kind::any) {
-    follow_portals(now, goal.text, goal.target);
+  if (portal_shards_) {
+    if (const auto why = beyond_cursors(goal.text, goal.target)) return refuse_goal(now, *why);
+    if (goal.target.where == aim::kind::any) follow_portals(now, goal.text, goal.target);
   }
   const auto how = route_shards(now, bytes, goal.target, goal.executed, goal.controls, goal.text,
                                 goal.everywhere ? &goal.everywhere->plan : nullptr);
   if (how == routed::go && goal.writes) spread_->wrote(server_->pool().description().shard);
-  if (how == routed::go && goal.names_portals) note_portals(now, goal.text, unit_shard_);
+  if (how == routed::go) note_portals(now, goal.text, unit_shard_);
   return how;
 }
 

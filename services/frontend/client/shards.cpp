@@ -15,7 +15,6 @@ namespace pgsled::frontend {
 
 namespace {
 
-
 std::string lower(std::string_view text) {
   std::string made(text);
   std::transform(made.begin(), made.end(), made.begin(),
@@ -47,17 +46,42 @@ std::string_view beyond_shards(const sql::statement& what, std::string_view text
 // Portals and cursors stay where they were made: what comes for them later goes there.
 void client::note_portals(const unit& now, std::string_view text, std::uint32_t shard) {
   const auto keep = [&](std::string name) {
-    if (name.empty()) return;
     if (!portal_shards_) {
       portal_shards_ = std::make_unique<std::unordered_map<std::string, std::uint32_t>>();
     }
     portal_shards_->insert_or_assign(std::move(name), shard);
   };
+  const auto forget = [&](const std::string& name) {
+    if (portal_shards_) portal_shards_->erase(name);
+  };
+  if (now.simple) forget({});   // the unnamed one
   for (const auto& part : now.parts) {
     if (part.type != wire::frontend::bind) continue;
     if (const auto sent = wire::read_bind(part.body)) keep(std::string(sent->portal));
   }
-  keep(cursor_of(text, "declare"));
+  if (auto name = cursor_of(text, "declare"); !name.empty()) keep(std::move(name));
+  if (const auto name = cursor_of(text, "close"); !name.empty()) forget(name);
+}
+
+// Cursors of one name may not be on two shards, and CLOSE ALL comes to one of them only.
+std::optional<pg_error> client::beyond_cursors(std::string_view text, const aim& target) const {
+  const auto declared = cursor_of(text, "declare");
+  const auto found = portal_shards_->find(declared);
+  if (!declared.empty() && target.where == aim::kind::shard && found != portal_shards_->end() &&
+      found->second != target.shard) {
+    return pg_error{"0A000",
+                    "cursor \"" + declared + "\" has been declared on shard " +
+                        std::to_string(found->second) + ", and this one would be on shard " +
+                        std::to_string(target.shard),
+                    "Give it another name, or close the first.", {}};
+  }
+  const bool named = std::any_of(portal_shards_->begin(), portal_shards_->end(),
+                                 [](const auto& one) { return !one.first.empty(); });
+  if (named && cursor_of(text, "close") == "all") {
+    return pg_error{"0A000", "CLOSE ALL is not possible in a transaction over several shards",
+                    "Close each cursor by its name.", {}};
+  }
+  return std::nullopt;
 }
 
 void client::follow_portals(const unit& now, std::string_view text, aim& target) const {
@@ -65,15 +89,21 @@ void client::follow_portals(const unit& now, std::string_view text, aim& target)
     const auto found = portal_shards_->find(name);
     if (found != portal_shards_->end()) target = {aim::kind::shard, found->second};
   };
-  for (const auto* verb : {"fetch", "move", "close"}) {
+  for (const auto* verb : {"fetch", "move", "close", "declare"}) {
     if (auto name = cursor_of(text, verb); !name.empty()) follow(name);
   }
+  std::vector<std::string_view> bound;   // anew, in this unit
+  const auto follow_portal = [&](std::string_view name) {
+    if (std::find(bound.begin(), bound.end(), name) == bound.end()) follow(std::string(name));
+  };
   for (const auto& part : now.parts) {
-    if (part.type == wire::frontend::execute) {
-      if (const auto sent = wire::read_execute(part.body)) follow(std::string(sent->portal));
+    if (part.type == wire::frontend::bind) {
+      if (const auto sent = wire::read_bind(part.body)) bound.push_back(sent->portal);
+    } else if (part.type == wire::frontend::execute) {
+      if (const auto sent = wire::read_execute(part.body)) follow_portal(sent->portal);
     } else if (part.type == wire::frontend::describe || part.type == wire::frontend::close) {
       const auto sent = wire::read_described(part.body);
-      if (sent && sent->what == 'P') follow(std::string(sent->name));
+      if (sent && sent->what == 'P') follow_portal(sent->name);
     }
   }
 }
@@ -159,6 +189,10 @@ void client::spread_over_server(bool implicit) {
   if (server_ == nullptr) return;
   const auto first = server_->pool().description().shard;
   spread_->adopt(*std::exchange(server_, nullptr), wrote_);
+  if (!portal_shards_) {
+    portal_shards_ = std::make_unique<std::unordered_map<std::string, std::uint32_t>>();
+  }
+  portal_shards_->try_emplace({}, first);   // the unnamed one, if there is one
   if (pinned_ || endpoint_->mode == pool_mode::session) bind_session(first);
 }
 
@@ -248,7 +282,12 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
     if (!settled()) return routed::suspended;
     return refused(aborted_transaction());
   }
-  const auto wanted = elsewhere && status() != 'E' ? target.shard : current;
+  // What names no shard, as EXECUTE and DEALLOCATE, is about the server that the session is bound to.
+  const bool at_home = target.where == aim::kind::any && spread_->keeps() && status() != 'E' &&
+                       (now.simple || (now.executes > 0 && runs_what_it_binds(now)));
+  const auto wanted = elsewhere && status() != 'E' ? target.shard
+                      : at_home                    ? spread_->kept()
+                                                   : current;
   const bool pins = executed && std::any_of(executed->begin(), executed->end(), [](const auto& s) {
     return s.effect == sql::effect::pin;
   });

@@ -20,7 +20,16 @@ constexpr std::size_t looked_at = 64;       // the beginning of a message that i
 
 }  // namespace
 
+pg_error shard_copy::on_two_shards() {
+  return {"55006", "rows of the table may be on two shards while rows are being moved",
+          "Try again when it is over: pgsled reshard status.", {}};
+}
+
+// A move may have begun since the statement was let in. With a transaction of its own all shards
+// have their snapshots when the first is read; in another each shard is read as it is by then.
 void shard_copy::next_output() {
+  const bool snapshots = alone_ && phase_ == phase::streaming;
+  if (client_.endpoint_->owners->moving && !snapshots) return fail(on_two_shards());
   if (phase_ != phase::streaming) {
     phase_ = phase::streaming;
     for (const auto& [shard, one] : legs_) order_.push_back(shard);

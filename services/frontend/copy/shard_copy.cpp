@@ -92,7 +92,9 @@ void shard_copy::run(std::string unit_bytes, std::string sql, plan_ref planned, 
     return;
   }
   for (const auto shard : shards) legs_[shard] = std::make_unique<leg>(*this, shard);
-  client_.spread_->join(shards, alone ? "BEGIN" : client_.script_.sql(),
+  // What it gives out is of one moment, as far as several servers have one.
+  const char* begin = incoming() ? "BEGIN" : "BEGIN ISOLATION LEVEL REPEATABLE READ";
+  client_.spread_->join(shards, alone ? std::string(begin) : client_.script_.sql(),
                         [this, alive = std::weak_ptr<int>(alive_)](const pg_error* why) {
                           if (!alive.expired()) joined(why);
                         });

@@ -45,6 +45,7 @@ class shard_copy final : private split_user {
   void client_paced();     // its socket is blocked, or is no longer
 
   static std::vector<std::uint32_t> shards_of(const plan::plan&, const client&);
+  static pg_error on_two_shards();   // why COPY TO waits for a move to be over
 
  private:
   struct leg;

@@ -25,6 +25,14 @@ std::string digest_of(const std::string& reference) {
          ".tableoid::pg_catalog.regclass, ' ', (" + reference + ".*)::pg_catalog.text))";
 }
 
+// The columns of the table, as a row of it has them.
+std::string names_in_order(const std::string& table) {
+  return "(SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ',' ORDER BY attnum) FROM "
+         "pg_catalog.pg_attribute WHERE attrelid = " +
+         session::quote_literal(table) +
+         "::pg_catalog.regclass AND attnum > 0 AND NOT attisdropped)";
+}
+
 // Where the statement ends: before semicolons, blanks and comments.
 std::size_t end_of(const std::string& sql, bool standard_strings) {
   sql::lexer lex{sql, standard_strings};
@@ -195,9 +203,10 @@ void same_rows::ask_columns(speech& to, const task& one) const {
       "pg_catalog.current_setting('IntervalStyle') = 'postgres' AND "
       "pg_catalog.current_setting('DateStyle') LIKE 'ISO%' AND "
       "pg_catalog.current_setting('client_encoding') IN ('UTF8', "
-      "pg_catalog.current_setting('server_encoding')) "
-      "FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-      "JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid WHERE c.oid = " +
+      "pg_catalog.current_setting('server_encoding')), " +
+          names_in_order(one.statement.rows.table) +
+          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+          "JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid WHERE c.oid = " +
           session::quote_literal(one.statement.rows.table) +
           "::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' "
           "GROUP BY 1");
@@ -205,10 +214,10 @@ void same_rows::ask_columns(speech& to, const task& one) const {
 }
 
 void same_rows::columns_known(task& one, byte_span body) {
-  std::string_view name, columns, fields, faithful;
+  std::string_view name, columns, fields, faithful, order;
   auto rest = body.subspan(std::min<std::size_t>(2, body.size()));
   if (!next_field(rest, name) || !next_field(rest, columns) || !next_field(rest, fields) ||
-      !next_field(rest, faithful)) {
+      !next_field(rest, faithful) || !next_field(rest, order)) {
     malformed_ = true;
     return;
   }
@@ -221,7 +230,10 @@ void same_rows::columns_known(task& one, byte_span body) {
     one.again.append("(").append(session::quote_literal(one.made[i])).append("::").append(name);
     one.again.append(")");
   }
-  one.again.append(") AS v(r) RETURNING ").append(digest_of(one.statement.rows.reference));
+  // A row as text is read in the order of the columns, which its digest does not tell.
+  one.again.append(") AS v(r) WHERE ").append(names_in_order(one.statement.rows.table));
+  one.again.append(" = ").append(session::quote_literal(order));
+  one.again.append(" RETURNING ").append(digest_of(one.statement.rows.reference));
   one.made.clear();
 }
 
@@ -380,8 +392,8 @@ pg_error same_rows::differs(std::uint32_t shard, const task& one) const {
               " on every shard: shard " + std::to_string(shard) + " differs from shard " +
               std::to_string(first_shard_) + "; nothing has been changed",
           "Give the values with the statement instead of now(), random(), sequences or defaults "
-          "of columns, and name the rows by their key. Do the rows of the table differ already? "
-          "Compare it on the shards.",
+          "of columns, and name the rows by their key. Do the rows of the table, or its columns, "
+          "differ already? Compare it on the shards.",
           {}};
 }
 

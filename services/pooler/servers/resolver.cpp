@@ -17,6 +17,7 @@ namespace pgsled::pooler {
 namespace {
 
 constexpr std::size_t max_hosts_waiting = 1024;
+constexpr std::size_t max_helpers = 4;   // a name server that is silent for one host delays few
 
 tl::unexpected<pg_error> no_such_host(const std::string& host, int code) {
   return failure("08001",
@@ -93,7 +94,7 @@ struct resolver::shared : std::enable_shared_from_this<resolver::shared> {
   std::condition_variable wake;
   net::reactor* reactor = nullptr;  // null: the resolver is gone
   std::deque<std::string> todo;
-  bool started = false;
+  std::size_t helpers = 0, idle = 0;   // threads, and those that wait for work
 
   std::map<std::string, std::vector<asked>> waiting;  // the reactor's thread only
 
@@ -102,7 +103,9 @@ struct resolver::shared : std::enable_shared_from_this<resolver::shared> {
       std::string host;
       {
         std::unique_lock lock(mutex);
+        ++idle;
         wake.wait(lock, [&] { return reactor == nullptr || !todo.empty(); });
+        --idle;
         if (reactor == nullptr) return;
         host = std::move(todo.front());
         todo.pop_front();
@@ -154,7 +157,8 @@ void resolver::resolve(const std::string& host, std::uint16_t port, answer call)
   if (at != waiting.end()) return;
   const std::lock_guard lock(shared_->mutex);
   shared_->todo.push_back(host);
-  if (!std::exchange(shared_->started, true)) {
+  if (shared_->todo.size() > shared_->idle && shared_->helpers < max_helpers) {
+    ++shared_->helpers;
     // Detached: getaddrinfo cannot be interrupted, and nobody shall wait for it at the end.
     std::thread([state = shared_] { state->run(); }).detach();
   }

@@ -1,7 +1,7 @@
 #pragma once
 // resolver: host names to addresses without blocking the reactor. Numeric addresses and socket
-// paths are answered at once, names by a helper thread that runs getaddrinfo. Thread rule: the
-// reactor's thread; the helper only posts to it. Look-ups of one host that overlap are one.
+// paths are answered at once, names by helper threads that run getaddrinfo. Thread rule: the
+// reactor's thread; the helpers only post to it. Look-ups of one host that overlap are one.
 // A server that runs on the same machine, but in a container of its own, may share the directory
 // of its socket: what is mounted as <sockets>/<host> is gone through instead of the network.
 
@@ -30,7 +30,7 @@ class resolver {
   using answer = std::function<void(result<std::vector<address>>)>;
   // `sockets`: a directory, or empty.
   resolver(net::reactor&, std::string sockets);
-  ~resolver();  // does not wait for the helper
+  ~resolver();  // does not wait for the helpers
   void resolve(const std::string& host, std::uint16_t port, answer);
 
  private:

@@ -84,7 +84,11 @@ void server_opening::read_some() {
   for (;;) {
     std::size_t n = 0;
     const auto how = result_.transport.read(buffer, n);
-    if (how == io::want_read) return;
+    if (how == io::want_read) {
+      // What TLS wanted to write for this is written.
+      if (out_.empty()) watch(EPOLLIN);
+      return;
+    }
     if (how == io::want_write) return watch(EPOLLIN | EPOLLOUT);
     if (how != io::ok) {
       return finish(failure("08006", fmt::format("server {} closed the connection during login",

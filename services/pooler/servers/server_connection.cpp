@@ -138,7 +138,11 @@ void server_connection::read_all() {
     }
     std::size_t n = 0;
     const auto how = transport_.read(buffer, n);
-    if (how == io::want_read) return;
+    if (how == io::want_read) {
+      // What TLS wanted to write for this is written.
+      if (transport_.tls && out_.empty()) watch(EPOLLIN);
+      return;
+    }
     if (how == io::want_write) return watch(EPOLLIN | EPOLLOUT);
     if (how == io::closed) return fail("closed by the server");
     if (how == io::failed) return fail(transport_.error());

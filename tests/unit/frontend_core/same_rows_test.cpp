@@ -129,14 +129,15 @@ TEST(same_rows, what_an_insert_has_made_goes_to_the_others) {
   auto said = all.say(0);
   EXPECT_EQ(said.owed.size(), 2U);   // and the question for the columns
   server.says({{"7", one, "(7,\"it's\")"}}, "INSERT 0 1");
-  server.says({{"public.t", "id,a", "(r).id,(r).a", "t"}}, "SELECT 1");
+  server.says({{"public.t", "id,a", "(r).id,(r).a", "t", "id,made,a"}}, "SELECT 1");
   EXPECT_FALSE(all.answered(0));
   said = all.say(1);
   EXPECT_EQ(said.owed.size(), 1U);
   EXPECT_TRUE(has(said.bytes,
                   "INSERT INTO public.t AS \"t\" (id,a) OVERRIDING SYSTEM VALUE SELECT "
-                  "(r).id,(r).a FROM (VALUES ('(7,\"it''s\")'::public.t)) AS v(r) RETURNING "))
+                  "(r).id,(r).a FROM (VALUES ('(7,\"it''s\")'::public.t)) AS v(r) WHERE ("))
       << said.bytes;
+  EXPECT_TRUE(has(said.bytes, ") = 'id,made,a' RETURNING ")) << "where the columns are so";
   server.says({{one}}, "INSERT 0 1");
   EXPECT_FALSE(all.answered(1));
   (void)all.say(2);
@@ -149,7 +150,7 @@ TEST(same_rows, an_insert_is_said_again_where_text_carries_not_all) {
   shard server{all};
   (void)all.say(0);
   server.says({{one, "(1)"}}, "INSERT 0 1");
-  server.says({{"public.t", "id", "(r).id", "f"}}, "SELECT 1");
+  server.says({{"public.t", "id", "(r).id", "f", "id"}}, "SELECT 1");
   EXPECT_FALSE(all.answered(0));
   EXPECT_TRUE(has(all.say(1).bytes, "INSERT INTO t VALUES (1)\nRETURNING"));
   server.says({{one, "(1)"}}, "INSERT 0 1");

@@ -758,6 +758,17 @@ TEST(planner, search_path) {
   }
 }
 
+TEST(planner, execute_finds_tables_by_another_path) {
+  const auto database = messenger();
+  const auto prepared = [&](const std::string& sql) {
+    return show(planned("PREPARE p AS " + sql, database, {}, "public"));
+  };
+  EXPECT_EQ(prepared("SELECT * FROM public.events"), "any");
+  EXPECT_EQ(prepared("SELECT * FROM events"), "no") << "app.events is sharded";
+  EXPECT_EQ(prepared("SELECT 1 WHERE EXISTS (SELECT FROM events)"), "no");
+  EXPECT_EQ(prepared("SELECT relname FROM pg_class"), "any");
+}
+
 TEST(planner, the_first_of_that_name_in_the_path) {
   database_view d = messenger();
   d.sharded = {{"public", "t", "id", "bigint"}, {"other", "t", "v", "bigint"}};
