@@ -282,7 +282,7 @@ client::routed client::route_shards(const unit& now, byte_span bytes, const aim&
     if (!settled()) return routed::suspended;
     return refused(aborted_transaction());
   }
-  // What names no shard, as EXECUTE and DEALLOCATE, is about the server that the session is bound to.
+  // What names no shard, as EXECUTE, is about the server that the session is bound to.
   const bool at_home = target.where == aim::kind::any && spread_->keeps() && status() != 'E' &&
                        (now.simple || (now.executes > 0 && runs_what_it_binds(now)));
   const auto wanted = elsewhere && status() != 'E' ? target.shard
