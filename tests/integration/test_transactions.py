@@ -247,7 +247,8 @@ def test_a_failed_transaction_stays_failed_whatever_is_sent(both):
 
 def test_what_cannot_be_done_over_shards_is_refused(both):
     through, _ = both
-    for sql in ("COMMIT AND CHAIN", "PREPARE TRANSACTION 'x'", "SELECT 1; PREPARE TRANSACTION 'x'",
+    for sql in ("COMMIT AND CHAIN", "COMMIT AND CHAIN /* of notes */",
+                "PREPARE TRANSACTION 'x'", "SELECT 1; PREPARE TRANSACTION 'x'",
                 "SELECT set_config('work_mem', '5MB', true)"):
         through.query("BEGIN")
         through.query(update(0))

@@ -53,6 +53,7 @@ class same_rows;
 class shard_copy;
 class shard_transaction;
 struct aim;
+struct cursor_use;
 struct login_state;
 struct unit;
 struct unit_goal;
@@ -311,9 +312,10 @@ class client final : public net::watcher, public lease_waiter, public server_use
   // (`implicit`); false with the reason. The server, if there is one, owes nothing and is its leg.
   bool spread_out(bool implicit, pg_error& why);
   void spread_over_server(bool implicit);   // what spread_out() does where nothing is against it
-  void note_portals(const unit&, std::string_view text, std::uint32_t shard);
-  void follow_portals(const unit&, std::string_view text, aim&) const;
-  std::optional<pg_error> beyond_cursors(std::string_view text, const aim&) const;
+  std::unordered_map<std::string, std::uint32_t>& portal_shards();
+  void note_portals(const unit&, const cursor_use&, std::uint32_t shard);
+  void follow_portals(const unit&, const cursor_use&, aim&) const;
+  std::optional<pg_error> beyond_cursors(const cursor_use&, const aim&) const;
   void park();
   void lend(std::uint32_t shard);
 

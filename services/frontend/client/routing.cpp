@@ -75,8 +75,9 @@ client::routed client::route(byte_span bytes, bool stepwise) {
     }
   }
   if (goal.copies) return route_copy(now, bytes, goal.copies, goal.text);
-  goal.names_portals = goal.names_portals || !cursor_of(goal.text, "declare").empty() ||
-                       !cursor_of(goal.text, "close").empty();
+  goal.cursor = cursor_of(goal.text);
+  goal.names_portals = goal.names_portals || goal.cursor.what == cursor_use::kind::declares ||
+                       goal.cursor.what == cursor_use::kind::closes;
   if (spread_) return route_spread(now, bytes, goal);
   if (goal.target.where == aim::kind::all && (now.simple || now.executes > 0)) {
     return route_everywhere(now, bytes, goal.everywhere->plan, goal.text);
@@ -260,13 +261,13 @@ client::routed client::refuse_goal(const unit& now, const pg_error& why) {
 
 client::routed client::route_spread(const unit& now, byte_span bytes, unit_goal& goal) {
   if (portal_shards_) {
-    if (const auto why = beyond_cursors(goal.text, goal.target)) return refuse_goal(now, *why);
-    if (goal.target.where == aim::kind::any) follow_portals(now, goal.text, goal.target);
+    if (const auto why = beyond_cursors(goal.cursor, goal.target)) return refuse_goal(now, *why);
+    if (goal.target.where == aim::kind::any) follow_portals(now, goal.cursor, goal.target);
   }
   const auto how = route_shards(now, bytes, goal.target, goal.executed, goal.controls, goal.text,
                                 goal.everywhere ? &goal.everywhere->plan : nullptr);
   if (how == routed::go && goal.writes) spread_->wrote(server_->pool().description().shard);
-  if (how == routed::go) note_portals(now, goal.text, unit_shard_);
+  if (how == routed::go) note_portals(now, goal.cursor, unit_shard_);
   return how;
 }
 
@@ -361,7 +362,7 @@ client::routed client::route_to_one(const unit& now, const unit_goal& goal) {
   const bool any = goal.target.where == aim::kind::any;
   unit_shard_ = !any ? goal.target.shard : lent != nullptr ? lent->shard : own_shard();
   if (lent == nullptr || lent->shard == unit_shard_) {
-    if (goal.names_portals) note_portals(now, goal.text, unit_shard_);
+    if (goal.names_portals) note_portals(now, goal.cursor, unit_shard_);
     return routed::go;
   }
   if (!server_->ledger.empty()) return settle_first();

@@ -15,27 +15,19 @@ namespace pgsled::frontend {
 
 namespace {
 
-std::string lower(std::string_view text) {
-  std::string made(text);
-  std::transform(made.begin(), made.end(), made.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return made;
-}
-
 // What cannot be done for several shards at once; empty: nothing of the kind.
 std::string_view beyond_shards(const sql::statement& what, std::string_view text) {
   using enum sql::effect;
-  const auto said = lower(text.substr(std::min<std::size_t>(what.offset, text.size())));
+  const auto said = text.substr(std::min<std::size_t>(what.offset, text.size()));
   switch (what.effect) {
     case commit:
     case rollback:
-      if (said.starts_with("prepare")) return "PREPARE TRANSACTION";
-      if (said.find("chain") != said.npos && said.find("no") == said.npos) return "AND CHAIN";
-      return {};
+      if (starts_with_word(said, "prepare")) return "PREPARE TRANSACTION";
+      return chains(said) ? std::string_view("AND CHAIN") : std::string_view{};
     case set:
     case set_local:
       // An answer with a row is made by one server only.
-      return said.starts_with("set") ? std::string_view{} : "set_config()";
+      return starts_with_word(said, "set") ? std::string_view{} : "set_config()";
     default:
       return {};
   }
@@ -43,55 +35,54 @@ std::string_view beyond_shards(const sql::statement& what, std::string_view text
 
 }  // namespace
 
+std::unordered_map<std::string, std::uint32_t>& client::portal_shards() {
+  if (!portal_shards_) {
+    portal_shards_ = std::make_unique<std::unordered_map<std::string, std::uint32_t>>();
+  }
+  return *portal_shards_;
+}
+
 // Portals and cursors stay where they were made: what comes for them later goes there.
-void client::note_portals(const unit& now, std::string_view text, std::uint32_t shard) {
-  const auto keep = [&](std::string name) {
-    if (!portal_shards_) {
-      portal_shards_ = std::make_unique<std::unordered_map<std::string, std::uint32_t>>();
-    }
-    portal_shards_->insert_or_assign(std::move(name), shard);
-  };
-  const auto forget = [&](const std::string& name) {
-    if (portal_shards_) portal_shards_->erase(name);
-  };
-  if (now.simple) forget({});   // the unnamed one
+void client::note_portals(const unit& now, const cursor_use& cursor, std::uint32_t shard) {
+  auto& known = portal_shards();
+  if (now.simple) known.erase(std::string());   // the unnamed one
   for (const auto& part : now.parts) {
     if (part.type != wire::frontend::bind) continue;
-    if (const auto sent = wire::read_bind(part.body)) keep(std::string(sent->portal));
+    if (const auto sent = wire::read_bind(part.body)) {
+      known.insert_or_assign(std::string(sent->portal), shard);
+    }
   }
-  if (auto name = cursor_of(text, "declare"); !name.empty()) keep(std::move(name));
-  if (const auto name = cursor_of(text, "close"); !name.empty()) forget(name);
+  if (cursor.what == cursor_use::kind::declares) known.insert_or_assign(cursor.name, shard);
+  if (cursor.what == cursor_use::kind::closes) known.erase(cursor.name);
 }
 
 // Cursors of one name may not be on two shards, and CLOSE ALL comes to one of them only.
-std::optional<pg_error> client::beyond_cursors(std::string_view text, const aim& target) const {
-  const auto declared = cursor_of(text, "declare");
-  const auto found = portal_shards_->find(declared);
-  if (!declared.empty() && target.where == aim::kind::shard && found != portal_shards_->end() &&
-      found->second != target.shard) {
+std::optional<pg_error> client::beyond_cursors(const cursor_use& cursor, const aim& target) const {
+  using enum cursor_use::kind;
+  const auto found = portal_shards_->find(cursor.name);
+  if (cursor.what == declares && target.where == aim::kind::shard &&
+      found != portal_shards_->end() && found->second != target.shard) {
     return pg_error{"0A000",
-                    "cursor \"" + declared + "\" has been declared on shard " +
+                    "cursor \"" + cursor.name + "\" has been declared on shard " +
                         std::to_string(found->second) + ", and this one would be on shard " +
                         std::to_string(target.shard),
                     "Give it another name, or close the first.", {}};
   }
   const bool named = std::any_of(portal_shards_->begin(), portal_shards_->end(),
                                  [](const auto& one) { return !one.first.empty(); });
-  if (named && cursor_of(text, "close") == "all") {
+  if (named && cursor.what == closes && cursor.name == "all") {
     return pg_error{"0A000", "CLOSE ALL is not possible in a transaction over several shards",
                     "Close each cursor by its name.", {}};
   }
   return std::nullopt;
 }
 
-void client::follow_portals(const unit& now, std::string_view text, aim& target) const {
+void client::follow_portals(const unit& now, const cursor_use& cursor, aim& target) const {
   const auto follow = [&](const std::string& name) {
     const auto found = portal_shards_->find(name);
     if (found != portal_shards_->end()) target = {aim::kind::shard, found->second};
   };
-  for (const auto* verb : {"fetch", "move", "close", "declare"}) {
-    if (auto name = cursor_of(text, verb); !name.empty()) follow(name);
-  }
+  if (cursor.what != cursor_use::kind::none) follow(cursor.name);
   std::vector<std::string_view> bound;   // anew, in this unit
   const auto follow_portal = [&](std::string_view name) {
     if (std::find(bound.begin(), bound.end(), name) == bound.end()) follow(std::string(name));
@@ -189,10 +180,7 @@ void client::spread_over_server(bool implicit) {
   if (server_ == nullptr) return;
   const auto first = server_->pool().description().shard;
   spread_->adopt(*std::exchange(server_, nullptr), wrote_);
-  if (!portal_shards_) {
-    portal_shards_ = std::make_unique<std::unordered_map<std::string, std::uint32_t>>();
-  }
-  portal_shards_->try_emplace({}, first);   // the unnamed one, if there is one
+  portal_shards().try_emplace({}, first);   // the unnamed one, if there is one
   if (pinned_ || endpoint_->mode == pool_mode::session) bind_session(first);
 }
 

@@ -155,23 +155,30 @@ bool starts_with_word(std::string_view text, std::string_view lower_words) {
   return true;
 }
 
-std::string cursor_of(std::string_view sql, std::string_view verb) {
+cursor_use cursor_of(std::string_view sql) {
   // Before the lexer: most statements begin with another letter, and no comment.
-  const char first = sql.empty() ? '\0' : sql.front();
-  if (sql::fold(first) != verb.front() && sql::fold(first) >= 'a' && sql::fold(first) <= 'z') {
+  const char first = sql.empty() ? '\0' : sql::fold(sql.front());
+  if (first >= 'a' && first <= 'z' && std::string_view("cdfm").find(first) == std::string::npos) {
     return {};
   }
+  using enum cursor_use::kind;
   sql::lexer tokens{sql, true};
   auto t = tokens.next();
-  if (t.kind != sql::token_kind::word || sql::identifier(sql, t) != verb) return {};
+  if (t.kind != sql::token_kind::word) return {};
+  const auto verb = sql::identifier(sql, t);
+  const auto what = verb == "declare"                    ? declares
+                    : verb == "fetch" || verb == "move"  ? reads
+                    : verb == "close"                    ? closes
+                                                         : none;
+  if (what == none) return {};
   // It names the cursor last; but of DECLARE, where more follows, at once.
   sql::token last;
   for (t = tokens.next(); t.kind != sql::token_kind::end && !t.is_symbol(';'); t = tokens.next()) {
     last = t;
-    if (verb == "declare") break;
+    if (what == declares) break;
   }
-  const bool name = last.kind == sql::token_kind::word || last.kind == sql::token_kind::quoted;
-  return name ? sql::identifier(sql, last) : std::string();
+  if (last.kind != sql::token_kind::word && last.kind != sql::token_kind::quoted) return {};
+  return {what, sql::identifier(sql, last)};
 }
 
 std::size_t count_controls(const session::effects& effects) {

@@ -31,9 +31,12 @@ bool has_no_rows(const session::effects&);
 bool leaves_failure(const session::effects&);
 // `lower_words` in small letters; the text may have them in others.
 bool starts_with_word(std::string_view text, std::string_view lower_words);
-// The cursor that a DECLARE, FETCH, MOVE or CLOSE names, where the statement is the one of that verb
-// in small letters. Empty: it is another one.
-std::string cursor_of(std::string_view sql, std::string_view verb);
+// The cursor that a statement names: DECLARE; FETCH or MOVE; CLOSE, where "all" may be all of them.
+struct cursor_use {
+  enum class kind : std::uint8_t { none, declares, reads, closes } what = kind::none;
+  std::string name;
+};
+cursor_use cursor_of(std::string_view sql);
 // A COMMIT or ROLLBACK of that text may begin the next transaction.
 bool chains(std::string_view text);
 // It does: nothing else can be meant.

@@ -9,6 +9,7 @@
 #include "common/base/result.hpp"
 #include "common/session/ledger.hpp"
 #include "common/wire/messages.hpp"
+#include "services/frontend/statements/effects.hpp"
 #include "services/frontend/statements/plans.hpp"
 #include "services/frontend/statements/statements.hpp"
 
@@ -79,6 +80,7 @@ struct unit_goal {
   plan_ref copies;                 // of a COPY that runs
   session::effects executed;       // of the last statement that runs, and its text
   std::string_view text;
+  cursor_use cursor;               // of that text
   std::size_t controls = 0;        // statements about the transaction as a whole
 };
 

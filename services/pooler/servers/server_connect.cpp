@@ -86,7 +86,7 @@ void server_opening::read_some() {
     const auto how = result_.transport.read(buffer, n);
     if (how == io::want_read) {
       // What TLS wanted to write for this is written.
-      if (out_.empty()) watch(EPOLLIN);
+      if (result_.transport.tls && out_.empty()) watch(EPOLLIN);
       return;
     }
     if (how == io::want_write) return watch(EPOLLIN | EPOLLOUT);
